@@ -1,0 +1,109 @@
+//! The replica behind the connections: many clients' commands over a few sessions.
+
+use async_trait::async_trait;
+use vr_core::{Client, ClientOutcome, NodeHandle, Read, RequestError, model::message::StatusKind};
+
+use crate::kv::{
+    command::{Command, Question, Value},
+    session::{Backend, Unanswered},
+    state::Kv,
+};
+
+/// How many sessions the connections of one replica share. Each has `Config::window` operations
+/// in flight at most; further ones wait here.
+pub const SESSIONS: usize = 16;
+
+/// A running node, and its sessions.
+#[derive(Debug)]
+pub struct ReplicaBackend {
+    node: NodeHandle<Kv>,
+    clients: Vec<Client<Kv>>,
+}
+
+impl ReplicaBackend {
+    /// Serves from `node`.
+    #[must_use]
+    pub fn new(node: NodeHandle<Kv>) -> Self {
+        let clients = (0..SESSIONS).map(|_| node.client()).collect();
+        Self { node, clients }
+    }
+
+    /// The session of a connection; always the same one, so that its commands keep their order.
+    fn client(&self, connection: u64) -> Result<&Client<Kv>, Unanswered> {
+        let sessions = u64::try_from(SESSIONS).unwrap_or(1);
+        let number = usize::try_from(connection % sessions).unwrap_or(0);
+        let none = || Unanswered::Refused("there is no session".to_owned());
+        self.clients.get(number).ok_or_else(none)
+    }
+}
+
+fn unanswered(error: &RequestError) -> Unanswered {
+    let text = error.to_string();
+    match (error.outcome(), error) {
+        (ClientOutcome::Unknown, _) => Unanswered::Uncertain(text),
+        (ClientOutcome::Executed, _) => Unanswered::Lost(text),
+        (
+            ClientOutcome::NotExecuted,
+            RequestError::TooLarge { .. } | RequestError::Unencodable | RequestError::Malformed,
+        ) => Unanswered::Refused(text),
+        (ClientOutcome::NotExecuted, _) => Unanswered::Busy(text),
+    }
+}
+
+#[async_trait]
+impl Backend for ReplicaBackend {
+    async fn execute(
+        &self,
+        connection: u64,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Value>, Unanswered> {
+        let client = self.client(connection)?;
+        client.execute(commands).await.map_err(|error| unanswered(&error))
+    }
+
+    async fn query(
+        &self,
+        connection: u64,
+        questions: Vec<Question>,
+    ) -> Result<Vec<Value>, Unanswered> {
+        let client = self.client(connection)?;
+        client.query(questions, Read::Linearizable).await.map_err(|error| unanswered(&error))
+    }
+
+    fn info(&self) -> Vec<(&'static str, String)> {
+        let status = self.node.status().replica;
+        let is_primary = status.status == StatusKind::Normal && status.primary == status.replica;
+        let members: Vec<String> = status.members.iter().map(ToString::to_string).collect();
+        let serves = is_primary && status.serving;
+        vec![
+            ("replica", status.replica.to_string()),
+            ("members", members.join(",")),
+            ("role", if serves { "primary" } else { "backup" }.to_owned()),
+            ("status", name(status.status).to_owned()),
+            ("view", status.view.to_string()),
+            ("primary", status.primary.to_string()),
+            ("op", status.op_number.to_string()),
+            ("durable_op", status.durable_op_number.to_string()),
+            ("commit", status.commit_number.to_string()),
+            ("applied", status.applied.to_string()),
+            ("log_bytes", status.log_bytes.to_string()),
+            ("sessions", status.clients.to_string()),
+            ("explanation", self.node.explain().to_string()),
+        ]
+    }
+
+    async fn digest(&self) -> Result<String, Unanswered> {
+        let digest = self.node.digest().await;
+        let state = digest.map_err(|error| Unanswered::Refused(error.to_string()))?;
+        Ok(format!("{} {}", state.applied, state.digest))
+    }
+}
+
+const fn name(status: StatusKind) -> &'static str {
+    match status {
+        StatusKind::Blank => "blank",
+        StatusKind::Normal => "normal",
+        StatusKind::ViewChange => "view change",
+        StatusKind::Recovering => "recovering",
+    }
+}

@@ -1,0 +1,16 @@
+//! The key-value example: its state, its protocol, and its processes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+mod disk;
+mod history;
+mod processes;
+mod redis_tools;
+mod resp;
+mod state;
+mod storm;
+mod teaching;

@@ -1,0 +1,581 @@
+//! The sans-IO half of a client: its session, its window of requests, its way to the primary.
+
+use bytes::Bytes;
+
+use crate::{
+    client::{
+        backoff::{Backoff, pause},
+        call::Waiting,
+        io::{ClientInput, ClientOutput, Completed, SessionOptions},
+        outbox::Outbox,
+        outcome::RequestError,
+        queries::{InQuestion, Queries},
+        route::Route,
+        window::Window,
+    },
+    model::{
+        membership::Membership,
+        message::{
+            Answer, Envelope, Limit, Message, Outcome, Read, Rejected, Rejection, Reply, Sender,
+        },
+        time::Instant,
+        types::{ClientId, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},
+    },
+    ports::transport::Received,
+    state::prng::Prng,
+};
+
+/// Where the session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is registered; the first request begins it.
+    Unregistered,
+    /// A registration is on its way.
+    Registering(Nonce),
+    /// The op that registered the client.
+    Open(OpNumber),
+}
+
+/// A client of a group: sans-IO, driven like a replica.
+///
+/// Call [`handle`](Self::handle) any number of times, then [`poll_output`](Self::poll_output)
+/// until `None`, then wait until [`deadline`](Self::deadline). Nothing is drawn at random but
+/// from the seed, so that the same inputs give the same outputs.
+///
+/// Requests execute exactly once: each has a number, the group executes a session's numbers
+/// strictly in order, and a number is only ever sent with one operation. So a number that was
+/// given is sent until it is answered, also when nobody waits for it any more. Numbers of an
+/// evicted session are never sent under another.
+///
+/// # Source
+/// VRR §4 (client, request number); the registration and the window depart from it: PROTOCOL.md
+/// "Client sessions".
+#[derive(Debug)]
+pub struct Session {
+    options: SessionOptions,
+    prng: Prng,
+    phase: Phase,
+    window: Window,
+    queries: Queries,
+    route: Route,
+    /// Armed while a registration or a request has no answer.
+    retry: Backoff,
+    /// Armed while a replica said that it is busy; nothing new is sent until it fires.
+    busy: Backoff,
+    last_busy: Option<Limit>,
+    /// Not after the earliest deadline of all calls.
+    expiry_at: Instant,
+    /// Not after the time at which the next query is asked again.
+    ask_again_at: Instant,
+    closed: bool,
+    outbox: Outbox,
+}
+
+impl Session {
+    /// A client of `group` that has not said anything yet.
+    ///
+    /// `seed` must never be used twice: the client's id is drawn from it.
+    #[must_use]
+    pub fn new(
+        group: GroupId,
+        membership: Membership,
+        options: SessionOptions,
+        seed: u128,
+    ) -> Self {
+        let mut prng = Prng::new(seed);
+        let client = ClientId(prng.nonce().0);
+        Self {
+            phase: Phase::Unregistered,
+            window: Window::new(options.window),
+            queries: Queries::new(options.retry_interval),
+            route: Route::new(membership, prng.next()),
+            retry: Backoff::new(options.retry_interval),
+            busy: Backoff::new(options.busy_interval),
+            last_busy: None,
+            expiry_at: Instant::FAR_FUTURE,
+            ask_again_at: Instant::FAR_FUTURE,
+            closed: false,
+            outbox: Outbox::new(group, client),
+            prng,
+            options,
+        }
+    }
+
+    /// The id under which the client speaks; another one after an eviction.
+    #[must_use]
+    pub const fn client(&self) -> ClientId {
+        self.outbox.client()
+    }
+
+    /// The op that registered the client; `None` while there is no session.
+    #[must_use]
+    pub const fn session(&self) -> Option<OpNumber> {
+        match self.phase {
+            Phase::Open(session) => Some(session),
+            Phase::Unregistered | Phase::Registering(_) => None,
+        }
+    }
+
+    /// The latest view that a replica named; `None` before the first message.
+    #[must_use]
+    pub const fn view(&self) -> Option<View> {
+        self.route.view()
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, now: Instant, input: ClientInput) {
+        match input {
+            ClientInput::Execute { call, deadline, operation } => {
+                self.on_execute(now, Waiting { call, since: now, deadline }, operation);
+            }
+            ClientInput::Query { call, deadline, read, query } => {
+                self.on_query(now, Waiting { call, since: now, deadline }, read, query);
+            }
+            ClientInput::Abandon { call } => {
+                if !self.window.withdraw(call) {
+                    self.window.detach(call);
+                    self.queries.withdraw(call);
+                }
+            }
+            ClientInput::Received(received) => self.on_received(now, received),
+            ClientInput::Timeout => self.on_timeout(now),
+            ClientInput::Close => self.on_close(),
+        }
+    }
+
+    /// The next thing to do; `None` when there is nothing.
+    pub fn poll_output(&mut self) -> Option<ClientOutput> {
+        self.outbox.pop()
+    }
+
+    /// When to call [`handle`](Self::handle) with [`ClientInput::Timeout`].
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        let timers = self.retry.deadline().min(self.busy.deadline());
+        timers.min(self.expiry_at).min(self.ask_again_at)
+    }
+
+    fn on_execute(&mut self, now: Instant, waiting: Waiting, operation: Bytes) {
+        if let Err(error) = self.require_small(&operation) {
+            return self.outbox.fail(waiting, error);
+        }
+        let bytes = self.window.queued_bytes().saturating_add(length(&operation));
+        if self.window.queued() >= to_usize(self.options.queued_calls_max)
+            || bytes > self.options.queued_bytes_max
+        {
+            return self
+                .outbox
+                .fail(waiting, RequestError::Busy { waiting: to_u32(self.window.queued()) });
+        }
+        self.expiry_at = self.expiry_at.min(waiting.deadline);
+        self.window.enqueue(waiting, operation);
+        self.send_queued(now);
+    }
+
+    fn on_query(&mut self, now: Instant, waiting: Waiting, read: Read, query: Bytes) {
+        if let Err(error) = self.require_small(&query) {
+            return self.outbox.fail(waiting, error);
+        }
+        if self.queries.len() >= to_usize(self.options.queries_max) {
+            return self
+                .outbox
+                .fail(waiting, RequestError::Busy { waiting: to_u32(self.queries.len()) });
+        }
+        let asked = match read {
+            Read::Linearizable => self.route.target(),
+            Read::Local => self.route.nearest(),
+        };
+        self.expiry_at = self.expiry_at.min(waiting.deadline);
+        self.ask_again_at = self.ask_again_at.min(now + self.options.retry_interval);
+        let number = self.queries.ask(waiting, read, query.clone(), asked);
+        if let Some(to) = asked {
+            self.outbox.query(to, number, read, query);
+        }
+    }
+
+    fn require_small(&self, bytes: &Bytes) -> Result<(), RequestError> {
+        let bytes_max = self.options.request_bytes_max;
+        if self.closed {
+            return Err(RequestError::ShuttingDown);
+        }
+        if length(bytes) > u64::from(bytes_max) {
+            return Err(RequestError::TooLarge { bytes: length(bytes), bytes_max });
+        }
+        Ok(())
+    }
+
+    fn on_received(&mut self, now: Instant, received: Received) {
+        match received {
+            Received::Connected(Peer::Replica(replica)) => self.on_connected(now, replica),
+            Received::Disconnected(Peer::Replica(replica)) => self.on_disconnected(now, replica),
+            Received::Envelope { from: Peer::Replica(_), envelope }
+                if envelope.group == self.outbox.group()
+                    && matches!(envelope.sender, Sender::Replica(_)) =>
+            {
+                self.on_envelope(now, envelope);
+            }
+            Received::Envelope { .. } | Received::Connected(_) | Received::Disconnected(_) => {}
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, replica: ReplicaId) {
+        let was_alone = !self.route.is_connected_to_any();
+        if !self.route.connect(replica) {
+            return;
+        }
+        if was_alone {
+            self.resend_to_all(now);
+        }
+        for number in self.queries.asked_of(None) {
+            self.ask_again(now, number, |route, question| match question.read {
+                Read::Linearizable => route.target(),
+                Read::Local => route.nearest(),
+            });
+        }
+        self.send_queued(now);
+    }
+
+    fn on_disconnected(&mut self, now: Instant, replica: ReplicaId) {
+        let was_target = self.route.target() == Some(replica);
+        if !self.route.disconnect(replica) {
+            return;
+        }
+        if was_target {
+            self.resend_to_all(now);
+        }
+        for number in self.queries.asked_of(Some(replica)) {
+            self.ask_again(now, number, |route, _| route.target());
+        }
+    }
+
+    fn on_envelope(&mut self, now: Instant, envelope: Envelope) {
+        let is_new_view = self.route.learn(envelope.view);
+        self.outbox.learn(self.route.view().unwrap_or_default());
+        if let Message::Reply(reply) = envelope.message {
+            self.on_reply(now, reply);
+        } else if let Message::Rejected(rejected) = envelope.message {
+            self.on_rejected(now, rejected);
+        } else if let Message::Answer(answer) = envelope.message {
+            self.on_answer(answer);
+        }
+        if is_new_view {
+            self.busy.reset();
+            self.resend_to_all(now);
+            self.send_queued(now);
+        }
+    }
+
+    fn on_reply(&mut self, now: Instant, reply: Reply) {
+        if reply.client != self.client() {
+            return;
+        }
+        if reply.request_number == RequestNumber::ZERO {
+            return self.on_registered(now, &reply);
+        }
+        let result = match reply.outcome {
+            Outcome::Executed(bytes) => Ok(Completed { op_number: reply.op_number, bytes }),
+            Outcome::Malformed => Err(RequestError::Malformed),
+            Outcome::Evicted => return self.on_evicted(now),
+            Outcome::Registered | Outcome::TableFull => return,
+        };
+        let Some(waiting) = self.window.answer(reply.request_number) else { return };
+        if let Some(waiting) = waiting {
+            self.outbox.done(waiting, result);
+        }
+        self.made_progress(now);
+        self.send_queued(now);
+    }
+
+    fn on_registered(&mut self, now: Instant, reply: &Reply) {
+        if !matches!(self.phase, Phase::Registering(_)) {
+            return;
+        }
+        match reply.outcome {
+            Outcome::Registered => {
+                self.phase = Phase::Open(reply.op_number);
+                self.made_progress(now);
+                self.send_queued(now);
+            }
+            Outcome::TableFull => self.pause_for(now, Limit::Clients),
+            Outcome::Evicted => self.on_evicted(now),
+            Outcome::Executed(_) | Outcome::Malformed => {}
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        let Some(waiting) = self.queries.answer(answer.request_number) else { return };
+        let result = answer
+            .answer
+            .map(|bytes| Completed { op_number: answer.op_number, bytes })
+            .ok_or(RequestError::Malformed);
+        self.outbox.done(waiting, result);
+    }
+
+    fn on_rejected(&mut self, now: Instant, rejected: Rejected) {
+        let number = rejected.request_number;
+        if Queries::is_query(number) {
+            return self.on_query_rejected(now, number, rejected.reason);
+        }
+        if rejected.client != self.client() {
+            return;
+        }
+        match rejected.reason {
+            Rejection::Busy(limit) => {
+                let missing = if number == RequestNumber::ZERO {
+                    matches!(self.phase, Phase::Registering(_))
+                } else {
+                    self.window.refuse(number)
+                };
+                if missing {
+                    self.pause_for(now, limit);
+                }
+            }
+            Rejection::Evicted => {
+                if self.phase != Phase::Unregistered {
+                    self.on_evicted(now);
+                }
+            }
+            Rejection::TooLarge { bytes, bytes_max } => {
+                self.on_too_large(now, number, bytes, bytes_max);
+            }
+        }
+    }
+
+    fn on_query_rejected(&mut self, now: Instant, number: RequestNumber, reason: Rejection) {
+        match reason {
+            Rejection::Busy(limit) => {
+                let again_at = now + pause(self.options.busy_interval, 0, self.jitter());
+                if self.queries.refuse(number, again_at) {
+                    self.last_busy = Some(limit);
+                    self.ask_again_at = self.ask_again_at.min(again_at);
+                }
+            }
+            Rejection::TooLarge { bytes, bytes_max } => {
+                if let Some(waiting) = self.queries.answer(number) {
+                    let bytes = u64::from(bytes);
+                    self.outbox.fail(waiting, RequestError::TooLarge { bytes, bytes_max });
+                }
+            }
+            // A query needs no session.
+            Rejection::Evicted => {}
+        }
+    }
+
+    /// The group has closed the session: what is in flight may have executed before that.
+    fn on_evicted(&mut self, now: Instant) {
+        for waiting in self.window.end_session() {
+            self.outbox.fail(waiting, RequestError::ClientEvicted);
+        }
+        self.outbox.rename(ClientId(self.prng.nonce().0));
+        self.phase = Phase::Unregistered;
+        self.retry.reset();
+        // What waits goes under the new session, after a pause, lest evictions chase each other.
+        let jitter = self.jitter();
+        self.busy.arm(now, jitter);
+    }
+
+    /// The group's limit is lower than this client's, so the number can never be filled; the
+    /// session ends, and the next one knows the limit.
+    fn on_too_large(&mut self, now: Instant, number: RequestNumber, bytes: u32, bytes_max: u32) {
+        let Some(waiting) = self.window.answer(number) else { return };
+        self.options.request_bytes_max = self.options.request_bytes_max.min(bytes_max);
+        if let Some(waiting) = waiting {
+            let bytes = u64::from(bytes);
+            self.outbox.fail(waiting, RequestError::TooLarge { bytes, bytes_max });
+        }
+        self.on_evicted(now);
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        if self.expiry_at <= now {
+            self.expire(now);
+        }
+        if self.ask_again_at <= now {
+            for number in self.queries.due(now) {
+                self.ask_again(now, number, |route, question| match question.asked {
+                    Some(last) => route.after(last),
+                    None => route.target(),
+                });
+            }
+            self.ask_again_at = self.queries.again_at();
+        }
+        if self.busy.fires(now) {
+            self.on_pause_over(now);
+        }
+        if self.retry.fires(now) && self.is_waiting_for_group() {
+            let jitter = self.jitter();
+            self.retry.arm(now, jitter);
+            self.resend_to_all(now);
+        }
+    }
+
+    fn on_pause_over(&mut self, now: Instant) {
+        if let Some(to) = self.route.target() {
+            match self.phase {
+                Phase::Unregistered => {}
+                Phase::Registering(nonce) => self.outbox.register(to, nonce),
+                Phase::Open(session) => {
+                    for (number, operation) in self.window.send_refused() {
+                        self.outbox.request(to, session, number, operation);
+                    }
+                }
+            }
+        }
+        self.send_queued(now);
+    }
+
+    fn on_close(&mut self) {
+        self.closed = true;
+        for waiting in self.window.drain_queue() {
+            self.outbox.fail(waiting, RequestError::ShuttingDown);
+        }
+        for waiting in self.window.end_session() {
+            self.outbox.fail(waiting, RequestError::Interrupted);
+        }
+        for waiting in self.queries.drain() {
+            self.outbox.fail(waiting, RequestError::ShuttingDown);
+        }
+        self.phase = Phase::Unregistered;
+        self.retry.reset();
+        self.busy.reset();
+        self.expiry_at = Instant::FAR_FUTURE;
+        self.ask_again_at = Instant::FAR_FUTURE;
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let busy = self.last_busy;
+        for waiting in self.window.expire_queued(now) {
+            let waited = now.since(waiting.since);
+            self.outbox.fail(waiting, RequestError::NotSent { waited, busy });
+        }
+        for waiting in self.window.expire_in_flight(now) {
+            let waited = now.since(waiting.since);
+            self.outbox.fail(waiting, RequestError::TimedOut { waited, busy });
+        }
+        for waiting in self.queries.expire(now) {
+            let waited = now.since(waiting.since);
+            self.outbox.fail(waiting, RequestError::Unanswered { waited, busy });
+        }
+        self.expiry_at = self.window.deadline().min(self.queries.deadline());
+    }
+
+    /// Sends what waits, as far as the window and the group allow.
+    fn send_queued(&mut self, now: Instant) {
+        if self.busy.is_armed() || self.window.queued() == 0 {
+            return;
+        }
+        let Some(to) = self.route.target() else { return };
+        match self.phase {
+            Phase::Registering(_) => {}
+            Phase::Unregistered => {
+                let nonce = self.prng.nonce();
+                self.phase = Phase::Registering(nonce);
+                self.outbox.register(to, nonce);
+                self.wait_for_group(now);
+            }
+            Phase::Open(session) => {
+                while let Some((number, operation)) = self.window.admit() {
+                    self.outbox.request(to, session, number, operation);
+                    self.wait_for_group(now);
+                }
+            }
+        }
+    }
+
+    /// Sends everything that has no answer to everyone, at once: whoever is primary takes it.
+    fn resend_to_all(&mut self, now: Instant) {
+        if !self.is_waiting_for_group() {
+            return;
+        }
+        let replicas: Vec<ReplicaId> = self.route.connected().collect();
+        match self.phase {
+            Phase::Unregistered => {}
+            Phase::Registering(nonce) => {
+                for to in &replicas {
+                    self.outbox.register(*to, nonce);
+                }
+            }
+            Phase::Open(session) => {
+                let requests = self.window.send_again();
+                for to in &replicas {
+                    for (number, operation) in &requests {
+                        self.outbox.request(*to, session, *number, operation.clone());
+                    }
+                }
+            }
+        }
+        self.wait_for_group(now);
+    }
+
+    fn ask_again(
+        &mut self,
+        now: Instant,
+        number: RequestNumber,
+        choose: impl FnOnce(&Route, &InQuestion) -> Option<ReplicaId>,
+    ) {
+        let jitter = self.jitter();
+        let route = &self.route;
+        let again = self.queries.ask_again(number, now, jitter, |asked| choose(route, asked));
+        if let Some((to, InQuestion { read, query, .. })) = again {
+            self.outbox.query(to, number, read, query);
+        }
+    }
+
+    /// Whether a registration or a request has no answer.
+    fn is_waiting_for_group(&self) -> bool {
+        matches!(self.phase, Phase::Registering(_)) || self.window.in_flight() > 0
+    }
+
+    fn wait_for_group(&mut self, now: Instant) {
+        if !self.retry.is_armed() {
+            self.retry.arm(now, 0);
+        }
+    }
+
+    /// The group answered: it is neither silent nor too busy.
+    fn made_progress(&mut self, now: Instant) {
+        self.last_busy = None;
+        if !self.busy.is_armed() {
+            self.busy.reset();
+        }
+        if self.is_waiting_for_group() {
+            self.retry.restart(now, 0);
+        } else {
+            self.retry.reset();
+        }
+    }
+
+    /// A replica named a limit: nothing is sent for a while.
+    fn pause_for(&mut self, now: Instant, limit: Limit) {
+        self.last_busy = Some(limit);
+        if self.busy.is_armed() {
+            return;
+        }
+        let jitter = self.jitter();
+        self.busy.arm(now, jitter);
+        let alive = match limit {
+            Limit::Pipeline | Limit::Log | Limit::Clients | Limit::Window | Limit::Reads => true,
+            // The primary may be gone, and only the others know the next one.
+            Limit::Forward | Limit::NoQuorum => false,
+        };
+        if alive {
+            self.retry.arm(now, jitter);
+        }
+    }
+
+    fn jitter(&mut self) -> u8 {
+        u8::try_from(self.prng.next() % 256).unwrap_or(0)
+    }
+}
+
+fn length(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+fn to_usize(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+fn to_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

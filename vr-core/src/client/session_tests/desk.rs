@@ -1,0 +1,183 @@
+//! A session on a desk, with short words for what happens to it.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    client::{
+        call::CallId,
+        io::{ClientInput, ClientOutput, Completed, SessionOptions},
+        outcome::RequestError,
+        session::Session,
+    },
+    model::{
+        certificate::{CertificateHash, CrashVector},
+        config::Config,
+        membership::Members,
+        message::{Envelope, Limit, Message, Outcome, Read, Rejected, Rejection, Reply, Sender},
+        time::Instant,
+        types::{Epoch, GroupId, Incarnation, OpNumber, Peer, ReplicaId, RequestNumber, View},
+    },
+    ports::transport::Received,
+};
+
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// A session, its time, and what it said last.
+pub(super) struct Desk {
+    pub(super) session: Session,
+    pub(super) now: Instant,
+    pub(super) view: View,
+    pub(super) sent: Vec<(ReplicaId, Message)>,
+    pub(super) done: Vec<(CallId, Result<Completed, RequestError>)>,
+}
+
+impl Desk {
+    pub(super) fn with(options: SessionOptions) -> Self {
+        let members = Members::local(3).unwrap().to_membership();
+        let session = Session::new(GroupId(1), members, options, 7);
+        let (sent, done) = (Vec::new(), Vec::new());
+        Self { session, now: Instant::ZERO, view: View::ZERO, sent, done }
+    }
+
+    /// A client with a window of two that is connected to everyone.
+    pub(super) fn connected() -> Self {
+        let mut desk = Self::with(SessionOptions { window: 2, ..options() });
+        (0..3).for_each(|replica| desk.connect(replica));
+        desk
+    }
+
+    /// As [`Self::connected`], with a session that op 5 opened, and replica 0 as its primary.
+    pub(super) fn open() -> Self {
+        let mut desk = Self::connected();
+        desk.execute(100);
+        desk.registered(5);
+        desk.reply(1);
+        desk.done.clear();
+        desk
+    }
+
+    pub(super) fn handle(&mut self, input: ClientInput) {
+        self.session.handle(self.now, input);
+        self.sent.clear();
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                ClientOutput::Send { to, envelope } => self.sent.push((to, envelope.message)),
+                ClientOutput::Done { call, result } => self.done.push((call, result)),
+            }
+        }
+    }
+
+    pub(super) fn execute(&mut self, call: u64) {
+        let deadline = self.now + Duration::from_secs(10);
+        let operation = Bytes::from(call.to_string());
+        self.handle(ClientInput::Execute { call: CallId(call), deadline, operation });
+    }
+
+    pub(super) fn query(&mut self, call: u64, read: Read) {
+        let deadline = self.now + Duration::from_secs(10);
+        let query = Bytes::from_static(b"?");
+        self.handle(ClientInput::Query { call: CallId(call), deadline, read, query });
+    }
+
+    pub(super) fn connect(&mut self, replica: u64) {
+        let peer = Peer::Replica(ReplicaId(replica));
+        self.handle(ClientInput::Received(Received::Connected(peer)));
+    }
+
+    pub(super) fn disconnect(&mut self, replica: u64) {
+        let peer = Peer::Replica(ReplicaId(replica));
+        self.handle(ClientInput::Received(Received::Disconnected(peer)));
+    }
+
+    pub(super) fn envelope(&self, message: Message) -> Envelope {
+        Envelope {
+            group: GroupId(1),
+            certificate: CertificateHash(3),
+            epoch: Epoch::ZERO,
+            sender: Sender::Replica(ReplicaId(0)),
+            incarnation: Incarnation::ZERO,
+            view: self.view,
+            crash_vector: CrashVector::default(),
+            message,
+        }
+    }
+
+    pub(super) fn hear(&mut self, message: Message) {
+        let from = Peer::Replica(ReplicaId(0));
+        let envelope = self.envelope(message);
+        self.handle(ClientInput::Received(Received::Envelope { from, envelope }));
+    }
+
+    pub(super) fn outcome(&mut self, number: u64, op_number: u64, outcome: Outcome) {
+        let client = self.session.client();
+        let (request_number, op_number) = (RequestNumber(number), OpNumber(op_number));
+        self.hear(Message::Reply(Reply { client, request_number, op_number, outcome }));
+    }
+
+    pub(super) fn registered(&mut self, session: u64) {
+        self.outcome(0, session, Outcome::Registered);
+    }
+
+    pub(super) fn reply(&mut self, number: u64) {
+        self.outcome(number, 10 + number, Outcome::Executed(Bytes::from_static(b"done")));
+    }
+
+    pub(super) fn reject(&mut self, number: RequestNumber, reason: Rejection) {
+        let client = self.session.client();
+        self.hear(Message::Rejected(Rejected { client, request_number: number, reason }));
+    }
+
+    pub(super) fn busy(&mut self, number: u64, limit: Limit) {
+        self.reject(RequestNumber(number), Rejection::Busy(limit));
+    }
+
+    /// Lets time pass until the next deadline.
+    pub(super) fn wait(&mut self) {
+        self.now = self.session.deadline();
+        self.handle(ClientInput::Timeout);
+    }
+
+    pub(super) fn wait_until(&mut self, seconds: u64) {
+        self.now = Instant(seconds * SECOND);
+        self.handle(ClientInput::Timeout);
+    }
+
+    /// Who was sent which request numbers, in order.
+    pub(super) fn requests(&self) -> Vec<(u64, u64)> {
+        let number = |message: &Message| {
+            if let Message::Request(request) = message {
+                Some(request.request_number.0)
+            } else {
+                None
+            }
+        };
+        self.sent.iter().filter_map(|(to, sent)| Some((to.0, number(sent)?))).collect()
+    }
+
+    pub(super) fn registrations(&self) -> Vec<u64> {
+        let sent = self.sent.iter();
+        sent.filter(|(_, sent)| matches!(sent, Message::Register(_))).map(|(to, _)| to.0).collect()
+    }
+
+    pub(super) fn queries(&self) -> Vec<(u64, RequestNumber)> {
+        let number = |message: &Message| {
+            if let Message::Query(query) = message { Some(query.request_number) } else { None }
+        };
+        self.sent.iter().filter_map(|(to, sent)| Some((to.0, number(sent)?))).collect()
+    }
+
+    pub(super) fn failed(&self) -> Vec<(u64, RequestError)> {
+        let failed = self.done.iter().filter_map(|(call, done)| Some((*call, done.clone().err()?)));
+        failed.map(|(call, error)| (call.0, error)).collect()
+    }
+
+    pub(super) fn succeeded(&self) -> Vec<u64> {
+        self.done.iter().filter(|(_, done)| done.is_ok()).map(|(call, _)| call.0).collect()
+    }
+}
+
+pub(super) fn options() -> SessionOptions {
+    SessionOptions::new(&Config::default())
+}

@@ -1,0 +1,7 @@
+//! Floor 3: the executor, which owns the state machine and the client table.
+
+pub mod client_table;
+pub mod executor;
+#[cfg(test)]
+mod tests;
+pub mod work;

@@ -1,0 +1,42 @@
+//! An embeddable Viewstamped Replication engine: implement one trait, get a replicated service.
+
+pub mod client;
+pub mod execution;
+pub mod model;
+pub mod node;
+pub mod ports;
+pub mod replica;
+pub mod state;
+
+pub use crate::{
+    client::{
+        Client, ClientBuilder, ConnectError, Raw,
+        outcome::{ClientOutcome, RequestError},
+    },
+    model::{
+        config::{Config, ConfigError},
+        durable::Durability,
+        membership::{Member, Members, Membership, MembershipError},
+        message::Read,
+        types::{ClientId, OpNumber, ReplicaId, View, Viewstamp},
+    },
+    node::{
+        Node, NodeBuilder,
+        events::Events,
+        executor_front::StateDigest,
+        explain::{Cause, Explanation, Finding},
+        handle::{DigestError, NodeHandle},
+        status::{ExecutorMode, ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
+        stop::NodeError,
+    },
+    ports::{
+        runtime::Runtime,
+        state_machine::{
+            Context, Malformed, QueryContext, RawStateMachine, SnapshotError, SnapshotReader,
+            SnapshotSource, SnapshotWriter, StateMachine, Typed,
+        },
+        storage::{LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch},
+        transport::{Backpressure, Closed, Endpoint, Received, Role, Transport, TransportError},
+    },
+    replica::io::{Event, ReplicaStatus},
+};

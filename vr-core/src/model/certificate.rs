@@ -1,0 +1,132 @@
+//! Who founded the group, and what each replica knows of the others' memory losses.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::types::{Checksum, DiskId, Incarnation, ReplicaId};
+
+/// The disks that founded the group, with its name and members: proof of one blank instant.
+///
+/// # Source
+/// PROTOCOL.md "Genesis"; no counterpart in the papers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The group's name, as configured.
+    pub group_name: String,
+    /// Each founding member and the disk it had, sorted by member.
+    pub disks: Vec<(ReplicaId, DiskId)>,
+}
+
+/// Hash of a certificate; all zero stands for "none".
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct CertificateHash(pub u128);
+
+impl CertificateHash {
+    /// What a replica without a certificate says.
+    pub const NONE: Self = Self(0);
+}
+
+impl Certificate {
+    /// The hash that every message of the group carries.
+    #[must_use]
+    pub fn to_hash(&self) -> CertificateHash {
+        let mut bytes = Vec::with_capacity(self.group_name.len() + 8 + 24 * self.disks.len());
+        let length = u64::try_from(self.group_name.len()).unwrap_or(u64::MAX);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(self.group_name.as_bytes());
+        for (replica, disk) in &self.disks {
+            bytes.extend_from_slice(&replica.0.to_le_bytes());
+            bytes.extend_from_slice(&disk.0.to_le_bytes());
+        }
+        CertificateHash(Checksum::of(&bytes).0)
+    }
+
+    /// Whether `replica` had the disk `disk` when the group was founded.
+    #[must_use]
+    pub fn names(&self, replica: ReplicaId, disk: DiskId) -> bool {
+        self.disks.contains(&(replica, disk))
+    }
+}
+
+/// The latest incarnation that a replica knows of each member.
+///
+/// Members that never forgot anything are not stored, so the usual vector is empty.
+///
+/// # Source
+/// Michael et al., DISC'17, section 4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashVector(BTreeMap<ReplicaId, Incarnation>);
+
+impl CrashVector {
+    /// The known incarnation of `replica`.
+    #[must_use]
+    pub fn of(&self, replica: ReplicaId) -> Incarnation {
+        self.0.get(&replica).copied().unwrap_or_default()
+    }
+
+    /// Takes the larger of both vectors, member by member; true if that changed this one.
+    pub fn join(&mut self, other: &Self) -> bool {
+        let mut grew = false;
+        for (replica, incarnation) in &other.0 {
+            grew |= self.learn(*replica, *incarnation);
+        }
+        grew
+    }
+
+    /// Remembers that `replica` reached `incarnation`; true if that is news.
+    pub fn learn(&mut self, replica: ReplicaId, incarnation: Incarnation) -> bool {
+        if incarnation <= self.of(replica) {
+            return false;
+        }
+        self.0.insert(replica, incarnation);
+        true
+    }
+
+    /// Whether no member is known to have forgotten anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The members that forgot something, with their incarnations, in order of id.
+    pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, Incarnation)> + '_ {
+        self.0.iter().map(|(replica, incarnation)| (*replica, *incarnation))
+    }
+
+    /// How many members are known to have forgotten something.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joining_takes_the_maximum_of_each_member() {
+        let mut one = CrashVector::default();
+        one.learn(ReplicaId(1), Incarnation(2));
+        let mut other = CrashVector::default();
+        other.learn(ReplicaId(1), Incarnation(1));
+        other.learn(ReplicaId(2), Incarnation(1));
+        assert!(one.join(&other));
+        assert!(!one.join(&other));
+        assert_eq!((one.of(ReplicaId(1)), one.of(ReplicaId(2))), (Incarnation(2), Incarnation(1)));
+    }
+
+    #[test]
+    fn another_disk_makes_another_certificate() {
+        let certificate = |disk| Certificate {
+            group_name: "g".into(),
+            disks: vec![(ReplicaId(0), DiskId(disk))],
+        };
+        assert_ne!(certificate(1).to_hash(), certificate(2).to_hash());
+        assert!(certificate(1).names(ReplicaId(0), DiskId(1)));
+        assert!(!certificate(1).names(ReplicaId(0), DiskId(2)));
+    }
+}

@@ -1,0 +1,233 @@
+//! Every limit and timeout of a replica, with its unit, its default and what happens at it.
+
+use core::time::Duration;
+
+/// Limits and timeouts of one replica. All replicas of a group should run the same.
+///
+/// | field | default | at the limit |
+/// |---|---|---|
+/// | `heartbeat_interval` | 50 ms | - |
+/// | `suspicion_timeout` | 150 ms | a backup that heard nothing from its primary votes to leave the view |
+/// | `suspicion_jitter_percent` | 10 | - |
+/// | `suspicion_backoff_max` | 16 | the timeout of failed view changes stops doubling at this factor |
+/// | `ping_interval` | 200 ms | - |
+/// | `retry_interval` | 50 ms | an unanswered question is asked again |
+/// | `hello_interval_max` | 1 s | back-off of a blank replica's questions stops growing |
+/// | `window` | 64 | a client's further requests wait at the client; the replica answers busy |
+/// | `clients_max` | 10 000 | registrations are answered busy |
+/// | `request_bytes_max` | 1 MiB | the operation is refused as too large |
+/// | `message_bytes_max` | 4 MiB | prepares and transfers are split; a larger frame closes its connection |
+/// | `pipeline_ops_max` | 1024 | requests are answered busy |
+/// | `pipeline_bytes_max` | 16 MiB | requests are answered busy |
+/// | `log_bytes_max` | 8 GiB | requests are answered busy |
+/// | `log_cache_bytes_max` | 64 MiB | executed payloads are dropped from memory and read back when asked for |
+/// | `execute_ops_max` | 1024 | committed ops wait before they are handed to the executor |
+/// | `forward_ops_max` | 4096 | a backup answers busy |
+/// | `forward_timeout` | 1 s | the backup answers busy, and the client tries again |
+/// | `reads_max` | 65 536 | queries are answered busy |
+/// | `transfer_headers_max` | 1024 | a larger range takes several questions |
+/// | `transfer_bytes_max` | 1 MiB | a larger range takes several questions |
+/// | `clock_jump_max` | 60 s | a wall clock that jumped further ahead is not believed |
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// How often an idle primary says that it is alive (h).
+    pub heartbeat_interval: Duration,
+    /// How long a primary may be silent, and how long a quorum may be silent to a primary (T).
+    pub suspicion_timeout: Duration,
+    /// Random addition to each suspicion timeout, in percent of it; at most 10.
+    pub suspicion_jitter_percent: u32,
+    /// How far failed view changes stretch the suspicion timeout, as a factor.
+    pub suspicion_backoff_max: u32,
+    /// How often backups tell each other where they stand.
+    pub ping_interval: Duration,
+    /// How long a question to a peer or a vote may stay unanswered before it is repeated.
+    pub retry_interval: Duration,
+    /// Longest pause between the questions of a replica that waits for its group.
+    pub hello_interval_max: Duration,
+    /// Requests that one client may have in flight; also the replies kept per client.
+    pub window: u32,
+    /// Sessions that the client table holds.
+    pub clients_max: u32,
+    /// Bytes of one operation.
+    pub request_bytes_max: u32,
+    /// Bytes of one message on a connection.
+    pub message_bytes_max: u32,
+    /// Ops prepared and not yet committed.
+    pub pipeline_ops_max: u32,
+    /// Bytes prepared and not yet committed.
+    pub pipeline_bytes_max: u32,
+    /// Bytes of the whole log.
+    pub log_bytes_max: u64,
+    /// Bytes of payloads kept in memory besides those in the pipeline.
+    pub log_cache_bytes_max: u64,
+    /// Ops handed to the executor and not yet executed.
+    pub execute_ops_max: u32,
+    /// Requests that a backup holds for its primary.
+    pub forward_ops_max: u32,
+    /// How long a backup holds a request for a primary that does not answer.
+    pub forward_timeout: Duration,
+    /// Queries that wait for their read round.
+    pub reads_max: u32,
+    /// Headers in one answer.
+    pub transfer_headers_max: u32,
+    /// Bytes of entries in one answer.
+    pub transfer_bytes_max: u32,
+    /// How far the wall clock may run ahead of log time plus elapsed time before it is ignored.
+    pub clock_jump_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(50),
+            suspicion_timeout: Duration::from_millis(150),
+            suspicion_jitter_percent: 10,
+            suspicion_backoff_max: 16,
+            ping_interval: Duration::from_millis(200),
+            retry_interval: Duration::from_millis(50),
+            hello_interval_max: Duration::from_secs(1),
+            window: 64,
+            clients_max: 10_000,
+            request_bytes_max: 1 << 20,
+            message_bytes_max: 4 << 20,
+            pipeline_ops_max: 1024,
+            pipeline_bytes_max: 16 << 20,
+            log_bytes_max: 8 << 30,
+            log_cache_bytes_max: 64 << 20,
+            execute_ops_max: 1024,
+            forward_ops_max: 4096,
+            forward_timeout: Duration::from_secs(1),
+            reads_max: 65_536,
+            transfer_headers_max: 1024,
+            transfer_bytes_max: 1 << 20,
+            clock_jump_max: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Config {
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field, what it is and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("window", u64::from(self.window)),
+            ("clients_max", u64::from(self.clients_max)),
+            ("request_bytes_max", u64::from(self.request_bytes_max)),
+            ("pipeline_ops_max", u64::from(self.pipeline_ops_max)),
+            ("log_bytes_max", self.log_bytes_max),
+            ("execute_ops_max", u64::from(self.execute_ops_max)),
+            ("forward_ops_max", u64::from(self.forward_ops_max)),
+            ("reads_max", u64::from(self.reads_max)),
+            ("transfer_headers_max", u64::from(self.transfer_headers_max)),
+            ("transfer_bytes_max", u64::from(self.transfer_bytes_max)),
+            ("suspicion_backoff_max", u64::from(self.suspicion_backoff_max)),
+        ];
+        for (field, value) in positive {
+            if value == 0 {
+                return Err(ConfigError::Zero { field });
+            }
+        }
+        let durations = [
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("ping_interval", self.ping_interval),
+            ("retry_interval", self.retry_interval),
+            ("hello_interval_max", self.hello_interval_max),
+            ("forward_timeout", self.forward_timeout),
+        ];
+        for (field, value) in durations {
+            if value.is_zero() {
+                return Err(ConfigError::Zero { field });
+            }
+        }
+        self.validate_relations()
+    }
+
+    fn validate_relations(&self) -> Result<(), ConfigError> {
+        let header = 128;
+        let relations = [
+            (
+                u128::from(self.suspicion_jitter_percent) <= 10,
+                "suspicion_jitter_percent must be at most 10",
+            ),
+            (
+                self.suspicion_timeout >= self.heartbeat_interval * 2,
+                "suspicion_timeout must be at least twice heartbeat_interval",
+            ),
+            (
+                u64::from(self.message_bytes_max) >= u64::from(self.request_bytes_max) + 4096,
+                "message_bytes_max must exceed request_bytes_max by at least 4096",
+            ),
+            (
+                u64::from(self.pipeline_bytes_max) >= u64::from(self.request_bytes_max) + header,
+                "pipeline_bytes_max must hold at least one request of request_bytes_max",
+            ),
+            (
+                self.log_bytes_max >= u64::from(self.pipeline_bytes_max),
+                "log_bytes_max must be at least pipeline_bytes_max",
+            ),
+            (
+                u64::from(self.transfer_bytes_max) + 4096 <= u64::from(self.message_bytes_max),
+                "transfer_bytes_max must stay 4096 below message_bytes_max",
+            ),
+            (
+                (u64::from(self.transfer_headers_max) + 1) * 132
+                    <= u64::from(self.message_bytes_max),
+                "transfer_headers_max headers of 132 bytes must fit into message_bytes_max",
+            ),
+            (
+                (u64::from(self.pipeline_ops_max) + 1) * 132 + 4096
+                    <= u64::from(self.message_bytes_max),
+                "pipeline_ops_max headers of 132 bytes must fit into message_bytes_max",
+            ),
+        ];
+        for (holds, rule) in relations {
+            if !holds {
+                return Err(ConfigError::Relation { rule });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A limit or duration that must be positive is zero.
+    #[error("{field} is zero; it must be positive")]
+    Zero {
+        /// Which one.
+        field: &'static str,
+    },
+    /// Two values contradict each other.
+    #[error("{rule}")]
+    Relation {
+        /// The rule that is broken.
+        rule: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_together() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_zero_limit_is_refused_by_name() {
+        let config = Config { window: 0, ..Config::default() };
+        assert_eq!(config.validate(), Err(ConfigError::Zero { field: "window" }));
+    }
+
+    #[test]
+    fn a_suspicion_shorter_than_two_heartbeats_is_refused() {
+        let config = Config { suspicion_timeout: Duration::from_millis(60), ..Config::default() };
+        assert!(matches!(config.validate(), Err(ConfigError::Relation { .. })));
+    }
+}

@@ -1,0 +1,88 @@
+//! One position of the log: a checksummed, chained header and the payload it names.
+
+use bytes::Bytes;
+
+use crate::model::types::{
+    Checksum, ClientId, Epoch, GroupId, OpNumber, RequestNumber, View, Viewstamp,
+};
+
+/// Bytes of an encoded [`EntryHeader`], the same on the wire and on disk.
+pub const ENTRY_HEADER_BYTES: usize = 128;
+
+/// What an entry asks the replicated state to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// Nothing.
+    #[default]
+    Noop,
+    /// Execute the payload for a client.
+    Request,
+    /// Open a session for a client; the payload is the 16 bytes of the nonce.
+    Register,
+}
+
+/// Everything about an entry but its payload; 128 bytes when encoded.
+///
+/// Invariants: `checksum` covers every other field; `parent` is the checksum of the entry before,
+/// so that a chain of headers verifies without bodies.
+///
+/// # Source
+/// VRR §4.1 (op number, request); the chain is ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EntryHeader {
+    /// XXH3-128 of the encoded header without this field.
+    pub checksum: Checksum,
+    /// Checksum of the entry before this one.
+    pub parent: Checksum,
+    /// XXH3-128 of the payload, made once where the operation entered the group.
+    pub payload_checksum: Checksum,
+    /// Who asked; zero for entries that no client asked for.
+    pub client: ClientId,
+    /// The view that prepared the entry.
+    pub view: View,
+    /// Its place in the log.
+    pub op_number: OpNumber,
+    /// Wall time the primary gave it, in nanoseconds since 1970; strictly growing along the log.
+    pub time: u64,
+    /// The op that registered the client; zero in a registration.
+    pub session: OpNumber,
+    /// The client's number for it; zero in a registration.
+    pub request_number: RequestNumber,
+    /// The low half of the group's id, so that a stray file is noticed.
+    pub group: u64,
+    /// The membership period.
+    pub epoch: Epoch,
+    /// Bytes of the payload.
+    pub payload_length: u32,
+    /// What the entry asks for.
+    pub kind: EntryKind,
+}
+
+impl EntryHeader {
+    /// The identity of the entry.
+    #[must_use]
+    pub const fn viewstamp(&self) -> Viewstamp {
+        Viewstamp { view: self.view, op_number: self.op_number }
+    }
+
+    /// Bytes that the entry takes on the wire and on disk, header and payload.
+    #[must_use]
+    pub fn entry_bytes(&self) -> u64 {
+        u64::from(self.payload_length) + 128
+    }
+
+    /// Half of a group's id that every entry carries.
+    #[must_use]
+    pub fn group_mark(group: GroupId) -> u64 {
+        u64::try_from(group.0 & u128::from(u64::MAX)).unwrap_or(0)
+    }
+}
+
+/// One position of the log, with its payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is and where it stands.
+    pub header: EntryHeader,
+    /// The operation's bytes, shared with the frame or file they were read from.
+    pub payload: Bytes,
+}

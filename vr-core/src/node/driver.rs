@@ -1,0 +1,468 @@
+//! The node as one future: receive, decide, send, write, execute, and park when nothing is ready.
+
+use core::{
+    panic::AssertUnwindSafe,
+    task::{Context, Poll, Waker},
+};
+use std::sync::Arc;
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, poll_fn},
+    task::noop_waker,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    execution::work::Finished,
+    model::{
+        kind::Lane,
+        message::{Envelope, Message, Suspicion},
+        time::{Instant, Now},
+        types::{ConnectionId, Peer},
+    },
+    node::{
+        executor_front::{ExecutorFront, panic_message},
+        local::LocalTransport,
+        lock::lock,
+        shared::{COMPLAINTS_MAX, Counters, Numbers, Observed, Shared},
+        status::ExecutorMode,
+        stop::NodeError,
+        storage_front::{Fetch, StorageFront, Stored},
+    },
+    ports::transport::{Backpressure, Closed, Received, Transport},
+    replica::io::{Event, Input, Output},
+};
+
+/// Clients in this process have connections from here on, so that they are told from those that
+/// the transport numbers.
+pub(crate) const LOCAL_CONNECTIONS: ConnectionId = ConnectionId(1 << 63);
+/// How often a turn looks again for what its own storage or executor finished, before other tasks
+/// of the runtime get their turn.
+const ROUNDS_MAX: usize = 4;
+
+/// The node, as it runs.
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) local: LocalTransport,
+    pub(crate) storage: StorageFront,
+    pub(crate) executor: ExecutorFront,
+    pub(crate) senses: Senses,
+    pub(crate) counters: Counters,
+    pub(crate) mode: ExecutorMode,
+    /// The primary fell silent since the last turn.
+    pub(crate) has_silent_primary: bool,
+    /// When a shutdown stops waiting for what is prepared to commit.
+    pub(crate) shutdown_at: Option<Instant>,
+    pub(crate) complain_at: Instant,
+    pub(crate) finished: bool,
+}
+
+/// What came in since the last turn, and how to wait for more.
+pub(crate) struct Senses {
+    received: Vec<Received>,
+    received_locally: Vec<Received>,
+    transport_closed: bool,
+    sleep: Option<(Instant, BoxFuture<'static, ()>)>,
+    /// When the engine wants its next timeout.
+    deadline: Instant,
+    waker: Waker,
+    /// The last poll ended with a turn, so the next one lets other tasks run first.
+    has_had_turn: bool,
+}
+
+impl Senses {
+    /// Nothing has come in yet; the first turn is due at once.
+    pub(crate) fn new() -> Self {
+        Self {
+            received: Vec::new(),
+            received_locally: Vec::new(),
+            transport_closed: false,
+            sleep: None,
+            deadline: Instant::ZERO,
+            waker: noop_waker(),
+            has_had_turn: false,
+        }
+    }
+}
+
+/// Whether the node goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    Onward,
+    Over,
+}
+
+impl Driver {
+    /// Runs until a shutdown, or until something makes going on wrong.
+    pub(crate) async fn run(mut self) {
+        let worked = AssertUnwindSafe(self.work()).catch_unwind().await;
+        let result = worked.unwrap_or_else(|panic| {
+            Err(NodeError::Panicked { message: panic_message(panic.as_ref()) })
+        });
+        self.finish(result).await;
+    }
+
+    async fn work(&mut self) -> Result<(), NodeError> {
+        if self.mode == ExecutorMode::Thread {
+            let waker = Arc::clone(&self.shared.waker);
+            self.executor.move_to_thread(&self.shared.runtime, waker)?;
+        }
+        while self.turn()? == Course::Onward {
+            self.park().await;
+        }
+        Ok(())
+    }
+
+    /// Stops speaking, and waits for the write in flight.
+    async fn finish(mut self, result: Result<(), NodeError>) {
+        match &result {
+            Ok(()) => info!("node shut down"),
+            Err(reason) => {
+                self.shared.stop.announce(reason);
+                error!(%reason, "node stopped");
+            }
+        }
+        self.shared.transport.flush();
+        self.shared.transport.close();
+        self.shared.network.close();
+        poll_fn(|cx| self.storage.poll_finish(cx)).await;
+        self.conclude(result);
+    }
+
+    fn conclude(&mut self, result: Result<(), NodeError>) {
+        self.finished = true;
+        self.shared.stop.set(result);
+        self.shared.events.close();
+        lock(&self.shared.orders).digests.clear();
+    }
+
+    /// Waits until a turn is worth while. Sources are looked at in a fixed order, so that a
+    /// simulated run replays.
+    async fn park(&mut self) {
+        let Self { shared, local, storage, executor, senses, shutdown_at, .. } = self;
+        let shutdown_at = shutdown_at.unwrap_or(Instant::FAR_FUTURE);
+        let Senses {
+            received,
+            received_locally,
+            transport_closed,
+            sleep,
+            deadline,
+            waker,
+            has_had_turn,
+        } = senses;
+        let mut arrival = shared.transport.receive(received);
+        let mut has_arrived = *transport_closed;
+        poll_fn(|cx| {
+            if !waker.will_wake(cx.waker()) {
+                waker.clone_from(cx.waker());
+            }
+            // Registered first, so that an order given meanwhile wakes this poll or the next.
+            shared.waker.register(cx.waker());
+            if !has_arrived && let Poll::Ready(arrived) = arrival.as_mut().poll(cx) {
+                has_arrived = true;
+                *transport_closed = arrived == Err(Closed);
+            }
+            let mut is_ready = has_arrived;
+            // Its inbox is closed only by this driver, so there is nothing to hear in an error.
+            let has_room = received_locally.is_empty();
+            is_ready |= !has_room || local.poll_receive(cx, received_locally).is_ready();
+            let now = shared.runtime.now();
+            is_ready |= storage.poll(cx, now).is_ready();
+            is_ready |= executor.wants_turn() || shared.has_orders();
+            let mut due = (*deadline).min(storage.deadline());
+            if now < shutdown_at {
+                due = due.min(shutdown_at);
+            }
+            is_ready |= now >= due || poll_sleep(shared, sleep, due, cx);
+            if !is_ready {
+                *has_had_turn = false;
+                return Poll::Pending;
+            }
+            if core::mem::take(has_had_turn) {
+                // Other tasks of the runtime get theirs before the next turn.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            *has_had_turn = true;
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// One turn: tells the engine what came in, and carries out what follows.
+    fn turn(&mut self) -> Result<Course, NodeError> {
+        if self.senses.transport_closed {
+            return Err(NodeError::TransportClosed);
+        }
+        self.obey(self.shared.runtime.now());
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        {
+            let mut observed = lock(&shared.observed);
+            self.tell_received(now, &mut observed);
+            if now.monotonic >= observed.replica.deadline() {
+                observed.replica.handle(now, Input::Timeout);
+            }
+            self.drain(now, &mut observed)?;
+        }
+        self.flush();
+        self.expect_slow_operations()?;
+        for _ in 0..ROUNDS_MAX {
+            self.poll_storage(now.monotonic);
+            if !self.round(&shared, now.monotonic)? {
+                break;
+            }
+        }
+        self.complain(now.monotonic);
+        self.publish(&shared);
+        Ok(self.course(&shared))
+    }
+
+    /// Tells the engine what storage and executor finished; false if neither had anything.
+    fn round(&mut self, shared: &Shared, turn_began: Instant) -> Result<bool, NodeError> {
+        let ran = self.executor.run(shared.runtime.as_ref(), turn_began)?;
+        if let Some(took) = ran.moved {
+            self.move_executor(took)?;
+        }
+        let finished = self.executor.take_finished()?;
+        if finished.is_none() && !self.storage.has_done() {
+            return Ok(false);
+        }
+        let now = shared.now();
+        let mut observed = lock(&shared.observed);
+        while let Some(stored) = self.storage.next_done() {
+            let input = match stored {
+                Stored::Persisted(through) => Input::Persisted { through },
+                Stored::Fetched(request, entries) => Input::Fetched { request, entries },
+                Stored::Failed(error) => return Err(error.into()),
+            };
+            observed.replica.handle(now, input);
+        }
+        if let Some(Finished { executed, answers }) = finished {
+            for (to, answer) in answers {
+                let envelope = observed.replica.envelope(Message::Answer(answer));
+                self.send(to, Lane::Data, envelope);
+            }
+            observed.replica.handle(now, Input::Executed(executed));
+        }
+        self.drain(now, &mut observed)?;
+        drop(observed);
+        self.flush();
+        Ok(true)
+    }
+
+    /// Does what handles want.
+    fn obey(&mut self, now: Instant) {
+        let mut orders = lock(&self.shared.orders);
+        let digests = core::mem::take(&mut orders.digests);
+        let shutdown = core::mem::take(&mut orders.shutdown);
+        drop(orders);
+        if shutdown && self.shutdown_at.is_none() {
+            info!("node shutting down");
+            self.shutdown_at = Some(now + self.shared.facts.config.suspicion_timeout);
+        }
+        for answer in digests {
+            self.executor.digest(answer);
+        }
+    }
+
+    /// Hands everything that arrived to the engine; the transport's first, then the local one's.
+    fn tell_received(&mut self, now: Now, observed: &mut Observed) {
+        let Observed { replica, numbers } = observed;
+        let admits = self.shutdown_at.is_none();
+        let Senses { received, received_locally, .. } = &mut self.senses;
+        for item in received.drain(..).chain(received_locally.drain(..)) {
+            let input = match item {
+                Received::Envelope { from, envelope } => {
+                    self.counters.received = self.counters.received.saturating_add(1);
+                    if !admits && matches!(from, Peer::Client(_)) {
+                        continue;
+                    }
+                    Input::Message { from, envelope }
+                }
+                Received::Connected(peer) => {
+                    connected(numbers, peer);
+                    Input::Connected { peer }
+                }
+                Received::Disconnected(peer) => {
+                    disconnected(numbers, peer);
+                    Input::Disconnected { peer }
+                }
+            };
+            replica.handle(now, input);
+        }
+    }
+
+    /// Carries out everything that follows from what the engine was told.
+    fn drain(&mut self, now: Now, observed: &mut Observed) -> Result<(), NodeError> {
+        while let Some(output) = observed.replica.poll_output(now) {
+            match output {
+                Output::Send { to, lane, envelope } => self.send(to, lane, envelope),
+                Output::Persist { id, batch } => self.storage.persist(id, batch),
+                Output::Fetch { request, from, through, bytes_max } => {
+                    self.storage.fetch(Fetch { request, from, through, bytes_max });
+                }
+                Output::Execute(work) => self.executor.push(work),
+                Output::Event(event) => self.note(now.monotonic, observed, event),
+                Output::Fatal(reason) => return Err(reason.into()),
+            }
+        }
+        self.senses.deadline = observed.replica.deadline();
+        Ok(())
+    }
+
+    fn note(&mut self, now: Instant, observed: &mut Observed, event: Event) {
+        let since = &mut observed.numbers.between_views_since;
+        match event {
+            Event::ViewChangeBegan { .. } => *since = Some(since.unwrap_or(now)),
+            Event::ViewStarted { .. } => *since = None,
+            Event::Suspected { reason: Suspicion::PrimarySilent, .. } => {
+                self.has_silent_primary = true;
+            }
+            Event::GroupJoined { .. }
+            | Event::Suspected { .. }
+            | Event::QuorumLost { .. }
+            | Event::QuorumRegained { .. }
+            | Event::ClockJumped { .. }
+            | Event::DiskNotInCertificate { .. }
+            | Event::ExecutorMoved { .. } => {}
+        }
+        info!(?event, "event");
+        self.shared.events.tell(event);
+    }
+
+    fn send(&mut self, to: Peer, lane: Lane, envelope: Envelope) {
+        let sent = match to {
+            Peer::Client(id) if id >= LOCAL_CONNECTIONS => self.local.send(to, lane, envelope),
+            Peer::Client(_) | Peer::Replica(_) => self.shared.transport.send(to, lane, envelope),
+        };
+        let counter = match sent {
+            Ok(()) => &mut self.counters.sent,
+            Err(Backpressure::NotConnected) => &mut self.counters.dropped_unconnected,
+            Err(Backpressure::QueueFull) => &mut self.counters.dropped_full,
+            Err(Backpressure::TooLarge) => &mut self.counters.dropped_large,
+        };
+        *counter = counter.saturating_add(1);
+        if let Err(reason) = sent {
+            debug!(%to, %reason, "message dropped");
+        }
+    }
+
+    fn flush(&self) {
+        self.shared.transport.flush();
+    }
+
+    /// Starts the next write as soon as the messages of this turn have left. Polled with the
+    /// task's own waker, so that nothing is missed until the task parks.
+    fn poll_storage(&mut self, now: Instant) {
+        let mut cx = Context::from_waker(&self.senses.waker);
+        // What is done is looked at right behind this.
+        let _ = self.storage.poll(&mut cx, now);
+    }
+
+    /// A primary that fell silent may be busy with a slow operation. Whoever leads next has to
+    /// execute the same one, and must not fall silent over it too.
+    fn expect_slow_operations(&mut self) -> Result<(), NodeError> {
+        if core::mem::take(&mut self.has_silent_primary) && self.executor.is_inline() {
+            self.move_executor(core::time::Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    fn move_executor(&mut self, took: core::time::Duration) -> Result<(), NodeError> {
+        if !self.shared.runtime.has_threads() {
+            return Ok(());
+        }
+        warn!(?took, "an operation was slow, so the executor moves to a thread of its own");
+        let waker = Arc::clone(&self.shared.waker);
+        self.executor.move_to_thread(&self.shared.runtime, waker)?;
+        self.shared.events.tell(Event::ExecutorMoved { took });
+        Ok(())
+    }
+
+    /// Passes on what the transport complains about, at most once a heartbeat interval.
+    fn complain(&mut self, now: Instant) {
+        if now < self.complain_at {
+            return;
+        }
+        self.complain_at = now + self.shared.facts.config.heartbeat_interval;
+        for complaint in self.shared.transport.complaints() {
+            warn!(%complaint, "transport complained");
+            let complaints = &mut lock(&self.shared.observed).numbers.complaints;
+            if complaints.len() >= COMPLAINTS_MAX {
+                complaints.pop_front();
+            }
+            complaints.push_back(complaint);
+        }
+    }
+
+    fn publish(&self, shared: &Shared) {
+        let numbers = &mut lock(&shared.observed).numbers;
+        numbers.executor = self.executor.numbers();
+        numbers.storage = self.storage.numbers();
+        numbers.counters = self.counters;
+    }
+
+    /// Whether a shutdown has nothing left to wait for.
+    fn course(&self, shared: &Shared) -> Course {
+        let Some(shutdown_at) = self.shutdown_at else { return Course::Onward };
+        let now = shared.now();
+        let prepared = lock(&shared.observed).replica.status(now).pipeline_ops;
+        let is_settled = prepared == 0 && self.executor.is_idle();
+        if self.storage.is_idle() && (is_settled || now.monotonic >= shutdown_at) {
+            Course::Over
+        } else {
+            Course::Onward
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        self.shared.transport.close();
+        self.shared.network.close();
+        let reason = self.shared.stop.reason().unwrap_or(NodeError::Dropped);
+        self.conclude(Err(reason));
+    }
+}
+
+/// Waits with the one sleep, which is armed anew only when it fired or comes too late.
+fn poll_sleep(
+    shared: &Shared,
+    sleep: &mut Option<(Instant, BoxFuture<'static, ()>)>,
+    due: Instant,
+    cx: &mut Context<'_>,
+) -> bool {
+    loop {
+        if due < sleep.as_ref().map_or(Instant::FAR_FUTURE, |(at, _)| *at) {
+            *sleep = Some((due, shared.runtime.sleep_until(due)));
+        }
+        let Some((_, armed)) = sleep else { return false };
+        if armed.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        *sleep = None;
+        if shared.runtime.now() >= due {
+            return true;
+        }
+    }
+}
+
+fn connected(numbers: &mut Numbers, peer: Peer) {
+    match peer {
+        Peer::Replica(id) if !numbers.connected.contains(&id) => numbers.connected.push(id),
+        Peer::Replica(_) => {}
+        Peer::Client(_) => numbers.clients = numbers.clients.saturating_add(1),
+    }
+}
+
+fn disconnected(numbers: &mut Numbers, peer: Peer) {
+    match peer {
+        Peer::Replica(id) => numbers.connected.retain(|known| *known != id),
+        Peer::Client(_) => numbers.clients = numbers.clients.saturating_sub(1),
+    }
+}

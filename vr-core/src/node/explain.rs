@@ -1,0 +1,632 @@
+//! Why nothing commits, or why it soon might not: a node's numbers put into words.
+
+use core::{fmt, time::Duration};
+
+use crate::{
+    model::{
+        message::StatusKind,
+        types::{OpNumber, ReplicaId, ReplicaIndex},
+    },
+    node::status::NodeStatus,
+};
+
+/// A write that takes longer than this is a finding.
+const WRITE_STALL: Duration = Duration::from_secs(1);
+
+/// What a node has to say about itself, the gravest first; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The findings.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing worth knowing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Which thing, for a program.
+    pub cause: Cause,
+    /// The thing in words, with its numbers.
+    pub words: String,
+    /// The numbers, by name.
+    pub numbers: Vec<(&'static str, u64)>,
+    /// What can be done about it; empty if nothing needs to be.
+    pub remedy: String,
+}
+
+/// What a [`Finding`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The node has stopped.
+    Stopped,
+    /// The group was founded with another disk than this replica's.
+    WipedDisk,
+    /// The replica is not part of a group yet and waits for others.
+    Blank,
+    /// Fewer than a quorum of replicas hear each other.
+    NoQuorum,
+    /// The primary is gone, and the next view has not started yet.
+    PrimaryLost,
+    /// A write to storage takes far too long.
+    StorageStalled,
+    /// The log has reached its limit.
+    LogFull,
+    /// The pipeline has reached its limit.
+    PipelineFull,
+    /// Committed ops wait for the state machine.
+    ExecutorBehind,
+    /// Some members are not heard of, but a quorum is.
+    MembersMissing,
+    /// The transport complained.
+    Complaints,
+    /// The group is too small to survive any failure.
+    ToleratesNothing,
+    /// Nothing is wrong.
+    Well,
+}
+
+impl Explanation {
+    /// Whether nothing keeps operations from committing.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.findings.iter().any(|finding| finding.cause == Cause::Well)
+    }
+
+    /// The finding about `cause`, if there is one.
+    #[must_use]
+    pub fn about(&self, cause: Cause) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.cause == cause)
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, finding) in self.findings.iter().enumerate() {
+            if position > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&finding.words)?;
+            if !finding.remedy.is_empty() {
+                write!(f, "\n  {}", finding.remedy)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the numbers into words.
+#[must_use]
+pub fn explain(status: &NodeStatus) -> Explanation {
+    let mut findings = Vec::new();
+    if let Some(stopped) = stopped(status) {
+        // A stopped node's other numbers are of the past.
+        findings.push(stopped);
+        return Explanation { findings };
+    }
+    let grave = [
+        wiped_disk(status),
+        blank(status),
+        no_quorum(status),
+        primary_lost(status),
+        storage_stalled(status),
+        log_full(status),
+        pipeline_full(status),
+        executor_behind(status),
+    ];
+    findings.extend(grave.into_iter().flatten());
+    if findings.is_empty() {
+        findings.push(well(status));
+    }
+    let mild = [members_missing(status), complaints(status), tolerates_nothing(status)];
+    findings.extend(mild.into_iter().flatten());
+    Explanation { findings }
+}
+
+fn stopped(status: &NodeStatus) -> Option<Finding> {
+    let reason = status.stopped.as_ref()?;
+    let mut words = format!("the node has stopped: {reason}");
+    let mut source = std::error::Error::source(reason);
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    Some(Finding {
+        cause: Cause::Stopped,
+        words,
+        numbers: vec![("applied", status.replica.applied.0)],
+        remedy: "mend the cause and start the node again; nothing it acknowledged is lost".into(),
+    })
+}
+
+fn wiped_disk(status: &NodeStatus) -> Option<Finding> {
+    let teller = status.replica.foreign_certificate?;
+    Some(Finding {
+        cause: Cause::WipedDisk,
+        words: format!(
+            "replica {teller} says that the group was founded with another disk than the one \
+             here, so the disk of replica {} was wiped or exchanged",
+            status.replica.replica
+        ),
+        numbers: vec![("told_by", teller.0)],
+        remedy: "start the replica with the data directory that it had; if that is lost, it \
+                 rejoins by itself only in a version that recovers wiped disks"
+            .into(),
+    })
+}
+
+fn blank(status: &NodeStatus) -> Option<Finding> {
+    let replica = &status.replica;
+    if replica.status != StatusKind::Blank || replica.foreign_certificate.is_some() {
+        return None;
+    }
+    let others = replica.members.len().saturating_sub(1);
+    let awaited = &replica.awaited;
+    let words = if awaited.is_empty() {
+        format!("the group \"{}\" is being founded; all other members answered", status.group)
+    } else {
+        format!(
+            "waiting to found or join the group \"{}\": {} of {others} other members have not \
+             answered: {}",
+            status.group,
+            awaited.len(),
+            names(awaited)
+        )
+    };
+    let remedy = if awaited.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "start replica {} with the same group name and member list, and see that it is \
+             reachable; a group forms when all its members have been up at once",
+            names(awaited)
+        )
+    };
+    let numbers =
+        vec![("awaited", count(awaited.len())), ("members", count(replica.members.len()))];
+    Some(Finding { cause: Cause::Blank, words, numbers, remedy })
+}
+
+fn no_quorum(status: &NodeStatus) -> Option<Finding> {
+    let heard = u64::from(status.replica.heard.len());
+    let (members, quorum) = sizes(status);
+    if status.replica.status == StatusKind::Blank || heard >= quorum {
+        return None;
+    }
+    let silent = silent(status);
+    Some(Finding {
+        cause: Cause::NoQuorum,
+        words: format!(
+            "no quorum: {heard} of {members} replicas hear each other here, {quorum} are needed; \
+             nothing can commit; silent: {}",
+            names(&silent)
+        ),
+        numbers: vec![("heard", heard), ("quorum", quorum), ("members", members)],
+        remedy: format!(
+            "start {} of replica {}, or mend the network to them; nothing is lost meanwhile",
+            quorum - heard,
+            names(&silent)
+        ),
+    })
+}
+
+fn primary_lost(status: &NodeStatus) -> Option<Finding> {
+    let replica = &status.replica;
+    let timeout = status.config.suspicion_timeout;
+    let between = status.between_views.unwrap_or_default();
+    let is_backup = replica.status == StatusKind::Normal && replica.primary != replica.replica;
+    let words = match replica.status {
+        StatusKind::ViewChange => format!(
+            "the change to view {} (primary {}) has been going on for {} ms",
+            replica.view,
+            replica.primary,
+            between.as_millis()
+        ),
+        StatusKind::Normal if is_backup && silent(status).contains(&replica.primary) => format!(
+            "replica {}, the primary of view {}, is silent; the others are being asked for a new \
+             view",
+            replica.primary, replica.view
+        ),
+        StatusKind::Normal if !is_backup && !replica.serving => format!(
+            "this replica is the primary of view {}, but does not serve: a quorum has not \
+             answered it for {} ms",
+            replica.view,
+            timeout.as_millis()
+        ),
+        StatusKind::Blank | StatusKind::Normal | StatusKind::Recovering => return None,
+    };
+    let remedy = if between > timeout * 4 {
+        format!(
+            "a view change takes milliseconds when a quorum is up: see that replica {} is \
+             reachable from all others, in both directions",
+            names(&silent(status))
+        )
+    } else {
+        format!("wait; the next view is tried after {} ms", timeout.as_millis())
+    };
+    let waited = u64::try_from(between.as_millis()).unwrap_or(u64::MAX);
+    let numbers = vec![("view", replica.view.0), ("milliseconds", waited)];
+    Some(Finding { cause: Cause::PrimaryLost, words, numbers, remedy })
+}
+
+fn storage_stalled(status: &NodeStatus) -> Option<Finding> {
+    let age = status.replica.oldest_write_age;
+    if age < WRITE_STALL {
+        return None;
+    }
+    let pending = status.replica.writes_pending;
+    let milliseconds = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    Some(Finding {
+        cause: Cause::StorageStalled,
+        words: format!(
+            "storage is stalled: {pending} writes are pending, the oldest for {milliseconds} ms"
+        ),
+        numbers: vec![("pending", pending), ("milliseconds", milliseconds)],
+        remedy: "look at the disk of this machine: its load, its errors, its free space".into(),
+    })
+}
+
+fn log_full(status: &NodeStatus) -> Option<Finding> {
+    let (bytes, bytes_max) = (status.replica.log_bytes, status.config.log_bytes_max);
+    // The last request that fits may leave a rest that no request fits into.
+    let rest = u64::from(status.config.request_bytes_max).min(bytes_max / 16);
+    if bytes.saturating_add(rest) <= bytes_max {
+        return None;
+    }
+    Some(Finding {
+        cause: Cause::LogFull,
+        words: format!("the log is full: {bytes} of {bytes_max} bytes; requests are answered busy"),
+        numbers: vec![("log_bytes", bytes), ("log_bytes_max", bytes_max)],
+        remedy: "raise log_bytes_max on all replicas, one after the other".into(),
+    })
+}
+
+fn pipeline_full(status: &NodeStatus) -> Option<Finding> {
+    let (ops, bytes) = (status.replica.pipeline_ops, status.replica.pipeline_bytes);
+    let ops_max = u64::from(status.config.pipeline_ops_max);
+    let bytes_max = u64::from(status.config.pipeline_bytes_max);
+    let rest = u64::from(status.config.request_bytes_max).min(bytes_max / 16);
+    if ops < ops_max && bytes.saturating_add(rest) <= bytes_max {
+        return None;
+    }
+    Some(Finding {
+        cause: Cause::PipelineFull,
+        words: format!(
+            "the pipeline is full: {ops} of {ops_max} ops, {bytes} of {bytes_max} bytes are \
+             prepared and not committed; acknowledged: {}",
+            acknowledged(status)
+        ),
+        numbers: vec![("pipeline_ops", ops), ("pipeline_bytes", bytes)],
+        remedy: "if this lasts, a quorum of replicas or their disks is too slow for the load: \
+                 find the one that acknowledges least, or slow the clients down"
+            .into(),
+    })
+}
+
+fn executor_behind(status: &NodeStatus) -> Option<Finding> {
+    let replica = &status.replica;
+    let behind = replica.commit_number.since(replica.applied);
+    let ops_max = u64::from(status.config.execute_ops_max);
+    if behind < ops_max {
+        return None;
+    }
+    let op = status.executor.applying;
+    let doing = op.map_or_else(String::new, |op| format!("; op {op} is being applied now"));
+    Some(Finding {
+        cause: Cause::ExecutorBehind,
+        words: format!(
+            "the state machine is {behind} committed ops behind (applied {}, committed {}){doing}",
+            replica.applied, replica.commit_number
+        ),
+        numbers: vec![("behind", behind), ("execute_ops_max", ops_max)],
+        remedy: "after a start it catches up by itself; if this lasts, apply is too slow".into(),
+    })
+}
+
+fn members_missing(status: &NodeStatus) -> Option<Finding> {
+    let silent = silent(status);
+    let (members, quorum) = sizes(status);
+    let heard = u64::from(status.replica.heard.len());
+    if status.replica.status == StatusKind::Blank || silent.is_empty() || heard < quorum {
+        return None;
+    }
+    let spare = heard - quorum;
+    Some(Finding {
+        cause: Cause::MembersMissing,
+        words: format!(
+            "{heard} of {members} replicas are heard of here; {spare} more may fail; silent: {}",
+            names(&silent)
+        ),
+        numbers: vec![("heard", heard), ("members", members), ("spare", spare)],
+        remedy: format!("start replica {} again, or mend the network to it", names(&silent)),
+    })
+}
+
+fn complaints(status: &NodeStatus) -> Option<Finding> {
+    let complaints = &status.transport.complaints;
+    let last = complaints.last()?;
+    Some(Finding {
+        cause: Cause::Complaints,
+        words: format!("the transport complained {} times, last: {last}", complaints.len()),
+        numbers: vec![("complaints", count(complaints.len()))],
+        remedy: "compare group names, member lists and versions of both ends".into(),
+    })
+}
+
+fn tolerates_nothing(status: &NodeStatus) -> Option<Finding> {
+    let (members, quorum) = sizes(status);
+    if members > 2 {
+        return None;
+    }
+    Some(Finding {
+        cause: Cause::ToleratesNothing,
+        words: format!("a group of {members} needs {quorum} of them and survives no failure"),
+        numbers: vec![("members", members), ("quorum", quorum)],
+        remedy: "run three replicas to survive the failure of one".into(),
+    })
+}
+
+fn well(status: &NodeStatus) -> Finding {
+    let replica = &status.replica;
+    let role = if replica.primary == replica.replica { "primary" } else { "backup" };
+    let heard = u64::from(replica.heard.len());
+    let (members, _) = sizes(status);
+    Finding {
+        cause: Cause::Well,
+        words: format!(
+            "all is well: {role} of view {} (primary {}), {heard} of {members} replicas heard, \
+             op {}, committed {}, applied {}, {} clients",
+            replica.view,
+            replica.primary,
+            replica.op_number,
+            replica.commit_number,
+            replica.applied,
+            replica.clients
+        ),
+        numbers: vec![
+            ("view", replica.view.0),
+            ("op_number", replica.op_number.0),
+            ("commit_number", replica.commit_number.0),
+            ("applied", replica.applied.0),
+            ("heard", heard),
+        ],
+        remedy: String::new(),
+    }
+}
+
+/// Members and quorum.
+fn sizes(status: &NodeStatus) -> (u64, u64) {
+    let members = count(status.replica.members.len());
+    (members, members / 2 + 1)
+}
+
+/// The members that have not been heard of lately.
+fn silent(status: &NodeStatus) -> Vec<ReplicaId> {
+    let indexed = (0_u8..).map(ReplicaIndex).zip(&status.replica.members);
+    let silent = indexed.filter(|(index, _)| !status.replica.heard.contains(*index));
+    silent.map(|(_, id)| *id).filter(|id| *id != status.replica.replica).collect()
+}
+
+fn acknowledged(status: &NodeStatus) -> String {
+    let all = status.replica.acknowledged.iter();
+    let text: Vec<String> =
+        all.map(|(id, op): &(ReplicaId, OpNumber)| format!("replica {id} op {op}")).collect();
+    if text.is_empty() { "nothing".into() } else { text.join(", ") }
+}
+
+fn names(replicas: &[ReplicaId]) -> String {
+    let names: Vec<String> = replicas.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "nobody".into() } else { names.join(", ") }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        model::{
+            config::Config,
+            types::{ReplicaSet, View},
+        },
+        node::{
+            status::{ExecutorStatus, StorageStatus, TransportStatus},
+            stop::NodeError,
+        },
+        ports::storage::StorageError,
+        replica::io::ReplicaStatus,
+    };
+
+    /// A backup of view 1 in a group of three where nothing is wrong.
+    fn healthy() -> NodeStatus {
+        let members: Vec<ReplicaId> = (0..3).map(ReplicaId).collect();
+        let replica = ReplicaStatus {
+            replica: ReplicaId(0),
+            members,
+            status: StatusKind::Normal,
+            view: View(1),
+            durable_view: View(1),
+            log_view: View(1),
+            primary: ReplicaId(1),
+            op_number: OpNumber(9),
+            durable_op_number: OpNumber(9),
+            commit_number: OpNumber(8),
+            applied: OpNumber(8),
+            log_bytes: 1000,
+            clients: 1,
+            heard: heard(&[0, 1, 2]),
+            serving: false,
+            acknowledged: Vec::new(),
+            awaited: Vec::new(),
+            foreign_certificate: None,
+            writes_pending: 0,
+            oldest_write_age: Duration::ZERO,
+            pipeline_ops: 0,
+            pipeline_bytes: 0,
+            heartbeats_missed: 0,
+            ignored: 0,
+        };
+        NodeStatus {
+            group: "default".into(),
+            config: Config::default(),
+            uptime: Duration::from_secs(1),
+            between_views: None,
+            replica,
+            executor: ExecutorStatus::default(),
+            storage: StorageStatus::default(),
+            transport: TransportStatus::default(),
+            events_lost: 0,
+            stopped: None,
+        }
+    }
+
+    fn heard(indexes: &[u8]) -> ReplicaSet {
+        let mut set = ReplicaSet::EMPTY;
+        for index in indexes {
+            set.insert(ReplicaIndex(*index));
+        }
+        set
+    }
+
+    fn number(finding: &Finding, name: &str) -> u64 {
+        finding.numbers.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    /// The one grave finding of a node that is not well.
+    fn only(status: &NodeStatus, cause: Cause) -> Finding {
+        let explanation = explain(status);
+        assert!(!explanation.is_well(), "{explanation}");
+        let finding = explanation.about(cause).unwrap_or_else(|| panic!("{explanation}")).clone();
+        assert!(!finding.words.is_empty() && !finding.remedy.is_empty());
+        finding
+    }
+
+    #[test]
+    fn a_healthy_node_says_so_with_its_numbers() {
+        let explanation = explain(&healthy());
+        assert_eq!(explanation.findings.len(), 1, "{explanation}");
+        assert!(explanation.is_well());
+        assert_eq!(number(&explanation.findings[0], "commit_number"), 8);
+    }
+
+    #[test]
+    fn no_quorum_names_the_silent() {
+        let mut status = healthy();
+        status.replica.heard = heard(&[0]);
+        let finding = only(&status, Cause::NoQuorum);
+        assert_eq!((number(&finding, "heard"), number(&finding, "quorum")), (1, 2));
+        assert!(finding.words.contains("silent: 1, 2"), "{}", finding.words);
+    }
+
+    #[test]
+    fn a_lost_primary_is_named_before_and_during_the_view_change() {
+        let mut status = healthy();
+        status.replica.heard = heard(&[0, 2]);
+        assert!(only(&status, Cause::PrimaryLost).words.contains("replica 1"));
+        status.replica.status = StatusKind::ViewChange;
+        status.between_views = Some(Duration::from_secs(3));
+        let finding = only(&status, Cause::PrimaryLost);
+        assert_eq!(number(&finding, "milliseconds"), 3000);
+    }
+
+    #[test]
+    fn a_primary_that_does_not_serve_says_why() {
+        let mut status = healthy();
+        status.replica.primary = ReplicaId(0);
+        assert!(only(&status, Cause::PrimaryLost).words.contains("does not serve"));
+        status.replica.serving = true;
+        assert!(explain(&status).is_well());
+    }
+
+    #[test]
+    fn a_stalled_storage_shows_the_age_of_the_oldest_write() {
+        let mut status = healthy();
+        status.replica.writes_pending = 3;
+        status.replica.oldest_write_age = Duration::from_millis(1500);
+        let finding = only(&status, Cause::StorageStalled);
+        assert_eq!((number(&finding, "pending"), number(&finding, "milliseconds")), (3, 1500));
+    }
+
+    #[test]
+    fn a_blank_replica_names_whom_it_waits_for() {
+        let mut status = healthy();
+        status.replica.status = StatusKind::Blank;
+        status.replica.awaited = vec![ReplicaId(2)];
+        let finding = only(&status, Cause::Blank);
+        assert!(finding.words.contains("1 of 2 other members"), "{}", finding.words);
+        assert!(finding.remedy.contains("replica 2"), "{}", finding.remedy);
+    }
+
+    #[test]
+    fn a_wiped_disk_is_told_apart_from_waiting() {
+        let mut status = healthy();
+        status.replica.status = StatusKind::Blank;
+        status.replica.foreign_certificate = Some(ReplicaId(1));
+        assert!(only(&status, Cause::WipedDisk).words.contains("replica 1"));
+        assert_eq!(explain(&status).about(Cause::Blank), None);
+    }
+
+    #[test]
+    fn a_full_log_names_its_limit() {
+        let mut status = healthy();
+        status.replica.log_bytes = status.config.log_bytes_max;
+        assert!(only(&status, Cause::LogFull).remedy.contains("log_bytes_max"));
+    }
+
+    #[test]
+    fn a_full_pipeline_names_who_acknowledged_what() {
+        let mut status = healthy();
+        status.replica.pipeline_ops = 1024;
+        status.replica.acknowledged = vec![(ReplicaId(2), OpNumber(7))];
+        assert!(only(&status, Cause::PipelineFull).words.contains("replica 2 op 7"));
+        status.replica.pipeline_ops = 0;
+        status.replica.pipeline_bytes = 16 << 20;
+        only(&status, Cause::PipelineFull);
+    }
+
+    #[test]
+    fn a_state_machine_that_falls_behind_is_named_with_its_op() {
+        let mut status = healthy();
+        status.replica.commit_number = OpNumber(5000);
+        status.executor.applying = Some(OpNumber(9));
+        assert!(only(&status, Cause::ExecutorBehind).words.contains("op 9"));
+    }
+
+    #[test]
+    fn a_stopped_node_tells_the_whole_chain_of_causes() {
+        let mut status = healthy();
+        status.stopped = Some(NodeError::Storage(Arc::new(StorageError::Poisoned)));
+        let words = only(&status, Cause::Stopped).words;
+        assert!(words.contains("storage failed: an earlier write"), "{words}");
+    }
+
+    #[test]
+    fn a_missing_member_costs_spare_but_not_health() {
+        let mut status = healthy();
+        status.replica.heard = heard(&[0, 1]);
+        let explanation = explain(&status);
+        assert!(explanation.is_well());
+        assert_eq!(number(explanation.about(Cause::MembersMissing).unwrap(), "spare"), 0);
+    }
+
+    #[test]
+    fn a_group_of_two_tolerates_nothing() {
+        let mut status = healthy();
+        status.replica.members.pop();
+        status.replica.heard = heard(&[0, 1]);
+        assert!(explain(&status).about(Cause::ToleratesNothing).is_some());
+        assert!(explain(&healthy()).about(Cause::ToleratesNothing).is_none());
+    }
+
+    #[test]
+    fn complaints_of_the_transport_are_passed_on() {
+        let mut status = healthy();
+        status.transport.complaints = vec!["replica 2 speaks version 9".into()];
+        let explanation = explain(&status);
+        assert!(explanation.to_string().contains("speaks version 9"), "{explanation}");
+    }
+}

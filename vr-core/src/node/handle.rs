@@ -1,0 +1,134 @@
+//! The handle of a running node: its client, its status, its end.
+
+use core::{fmt, future::poll_fn, marker::PhantomData};
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+
+use crate::{
+    client::Client,
+    node::{
+        events::Events,
+        executor_front::StateDigest,
+        explain::{Explanation, explain},
+        shared::Shared,
+        status::NodeStatus,
+        stop::NodeError,
+    },
+    ports::state_machine::{Service, SnapshotError},
+};
+
+/// A running node. Clones are the same node; dropping them all does not stop it,
+/// [`shutdown`](Self::shutdown) does.
+pub struct NodeHandle<S> {
+    shared: Arc<Shared>,
+    service: Service<S>,
+}
+
+impl<S> NodeHandle<S> {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, service: PhantomData }
+    }
+
+    /// A client in this process, with a session of its own.
+    ///
+    /// It talks to this node only, which forwards what a primary has to decide. Its calls fail
+    /// once the node has stopped.
+    ///
+    /// # Panics
+    /// Never: what a client needs was checked when the node started.
+    #[must_use]
+    pub fn client(&self) -> Client<S> {
+        let facts = &self.shared.facts;
+        Client::builder()
+            .group(facts.group.clone())
+            .members(facts.members.clone())
+            .config(facts.config.clone())
+            .shared_runtime(Arc::clone(&self.shared.runtime))
+            .transport(self.shared.network.transport())
+            .open()
+            .expect("the node has checked the limits, and its own network takes every client")
+    }
+
+    /// The node at this instant, in numbers. Never waits for storage or the state machine.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.shared.status()
+    }
+
+    /// The node at this instant, in words: why nothing commits, or that all is well.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        explain(&self.status())
+    }
+
+    /// What happens from now on; a handful of events per view.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.shared.events.listen()
+    }
+
+    /// The digest of the replicated state, between two operations.
+    ///
+    /// Equal on all replicas that have applied the same op. The whole state is written for it, so
+    /// it takes as long as a snapshot, during which nothing is applied here.
+    ///
+    /// # Errors
+    /// [`DigestError`] when the state machine cannot write its snapshot, or the node has stopped.
+    pub async fn digest(&self) -> Result<StateDigest, DigestError> {
+        let (answer, digest) = oneshot::channel();
+        self.shared.order_digest(answer);
+        match digest.await {
+            Ok(digest) => Ok(digest?),
+            Err(oneshot::Canceled) => Err(DigestError::Refused),
+        }
+    }
+
+    /// Stops the node in good order and waits until it has stopped.
+    ///
+    /// It takes no more requests of clients, waits up to one suspicion timeout for what is
+    /// prepared to commit, waits until everything handed to storage is durable, and closes the
+    /// transport.
+    ///
+    /// # Errors
+    /// As [`stopped`](Self::stopped): the node may have stopped for a reason of its own.
+    pub async fn shutdown(&self) -> Result<(), NodeError> {
+        self.shared.order_shutdown();
+        self.stopped().await
+    }
+
+    /// Waits until the node has stopped.
+    ///
+    /// # Errors
+    /// [`NodeError`]: why it stopped by itself. After a shutdown there is no error.
+    pub async fn stopped(&self) -> Result<(), NodeError> {
+        poll_fn(|cx| self.shared.stop.poll(cx)).await
+    }
+}
+
+impl<S> Clone for NodeHandle<S> {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.shared))
+    }
+}
+
+impl<S> fmt::Debug for NodeHandle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandle")
+            .field("group", &self.shared.facts.group)
+            .field("replica", &self.shared.facts.replica)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no digest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DigestError {
+    /// The state machine cannot write its snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The node has stopped, or too many digests are asked for at a time.
+    #[error("the node has stopped, or too many digests were asked for")]
+    Refused,
+}

@@ -1,0 +1,219 @@
+//! What waits for one end of the in-process network: a bounded queue per lane and one waker.
+
+use core::task::{Context, Poll, Waker};
+use std::{collections::VecDeque, sync::Mutex};
+
+use crate::{
+    model::{
+        entry::Entry,
+        kind::Lane,
+        message::{Envelope, Forward, ForwardReply, Message, Outcome, Reply},
+        types::Peer,
+    },
+    node::lock::lock,
+    ports::transport::{Closed, Received},
+};
+
+/// Envelopes that one lane holds.
+const LANE_ITEMS_MAX: usize = 65_536;
+/// Bytes of payloads that one lane holds.
+const LANE_BYTES_MAX: u64 = 64 << 20;
+/// Items that one call returns.
+const TAKE_ITEMS_MAX: usize = 256;
+/// Bytes of payloads after which a call returns.
+const TAKE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why an envelope was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    TooLarge,
+    Closed,
+}
+
+/// What waits for one end. Every method returns the waker to wake once no lock is held.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    contents: Mutex<Contents>,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// At most a disconnection and a connection per peer.
+    events: VecDeque<Received>,
+    control: Queue,
+    data: Queue,
+    bulk: Queue,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<(Peer, Envelope, u64)>,
+    bytes: u64,
+}
+
+impl Inbox {
+    /// Adds an envelope behind the others of its lane.
+    pub(crate) fn push(
+        &self,
+        from: Peer,
+        lane: Lane,
+        envelope: Envelope,
+        bytes_max: u64,
+    ) -> Result<Option<Waker>, Refused> {
+        let bytes = payload_bytes(&envelope.message);
+        if bytes > bytes_max {
+            return Err(Refused::TooLarge);
+        }
+        let mut contents = lock(&self.contents);
+        if contents.closed {
+            return Err(Refused::Closed);
+        }
+        let queue = match lane {
+            Lane::Control => &mut contents.control,
+            Lane::Data => &mut contents.data,
+            Lane::Bulk => &mut contents.bulk,
+        };
+        let after = queue.bytes.saturating_add(bytes);
+        if queue.items.len() >= LANE_ITEMS_MAX || after > LANE_BYTES_MAX {
+            return Err(Refused::Full);
+        }
+        queue.bytes = after;
+        queue.items.push_back((from, envelope, bytes));
+        Ok(contents.waker.take())
+    }
+
+    /// A way to `peer` opened.
+    pub(crate) fn connected(&self, peer: Peer) -> Option<Waker> {
+        let mut contents = lock(&self.contents);
+        contents.events.push_back(Received::Connected(peer));
+        contents.waker.take()
+    }
+
+    /// The way to `peer` broke; if nobody has heard yet that it opened, nobody hears of it.
+    pub(crate) fn disconnected(&self, peer: Peer) -> Option<Waker> {
+        let mut contents = lock(&self.contents);
+        let unheard = Received::Connected(peer);
+        match contents.events.iter().rposition(|event| *event == unheard) {
+            Some(position) => {
+                contents.events.remove(position);
+            }
+            None => contents.events.push_back(Received::Disconnected(peer)),
+        }
+        contents.waker.take()
+    }
+
+    /// Nothing arrives any more, but what is here can still be taken.
+    pub(crate) fn seal(&self) -> Option<Waker> {
+        let mut contents = lock(&self.contents);
+        contents.closed = true;
+        contents.waker.take()
+    }
+
+    /// Nothing arrives any more, and what is here is dropped.
+    pub(crate) fn close(&self) -> Option<Waker> {
+        let mut contents = lock(&self.contents);
+        let waker = contents.waker.take();
+        *contents = Contents { closed: true, ..Contents::default() };
+        waker
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.contents).closed
+    }
+
+    /// Takes out what is there, or waits for it.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut Vec<Received>,
+    ) -> Poll<Result<(), Closed>> {
+        let mut contents = lock(&self.contents);
+        let before = into.len();
+        contents.take(into, before);
+        if into.len() > before {
+            return Poll::Ready(Ok(()));
+        }
+        if contents.closed {
+            return Poll::Ready(Err(Closed));
+        }
+        match &mut contents.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Contents {
+    fn take(&mut self, into: &mut Vec<Received>, before: usize) {
+        let mut room = TAKE_ITEMS_MAX;
+        let mut bytes_left = TAKE_BYTES_MAX;
+        into.extend(self.events.drain(..));
+        room = room.saturating_sub(into.len() - before);
+        for queue in [&mut self.control, &mut self.data, &mut self.bulk] {
+            while room > 0 && bytes_left > 0 {
+                let Some((from, envelope, bytes)) = queue.items.pop_front() else { break };
+                queue.bytes = queue.bytes.saturating_sub(bytes);
+                bytes_left = bytes_left.saturating_sub(bytes);
+                room -= 1;
+                into.push(Received::Envelope { from, envelope });
+            }
+        }
+    }
+}
+
+/// Bytes of operations, replies and entries that a message carries.
+fn payload_bytes(message: &Message) -> u64 {
+    match message {
+        Message::Request(request) | Message::Forward(Forward::Request(request)) => {
+            length(&request.operation)
+        }
+        Message::Reply(reply) | Message::ForwardReply(ForwardReply::Reply(reply)) => {
+            reply_bytes(reply)
+        }
+        Message::Query(query) => length(&query.query),
+        Message::Answer(answer) => answer.answer.as_deref().map_or(0, length),
+        Message::Prepare(prepare) => entries_bytes(&prepare.entries),
+        Message::Entries(entries) => entries_bytes(&entries.entries),
+        Message::Register(_)
+        | Message::Rejected(_)
+        | Message::Forward(Forward::Register(_))
+        | Message::ForwardReply(ForwardReply::Rejected(_))
+        | Message::PrepareOk(_)
+        | Message::Commit(_)
+        | Message::StartViewChange(_)
+        | Message::DoViewChange(_)
+        | Message::StartView(_)
+        | Message::GetView(_)
+        | Message::Ping(_)
+        | Message::Pong(_)
+        | Message::GetHeaders(_)
+        | Message::Headers(_)
+        | Message::GetEntries(_)
+        | Message::ReadIndex(_)
+        | Message::ReadIndexOk(_)
+        | Message::Hello(_)
+        | Message::HelloOk(_)
+        | Message::Found(_)
+        | Message::FoundOk(_) => 0,
+    }
+}
+
+fn reply_bytes(reply: &Reply) -> u64 {
+    match &reply.outcome {
+        Outcome::Executed(bytes) => length(bytes),
+        Outcome::Malformed | Outcome::Registered | Outcome::TableFull | Outcome::Evicted => 0,
+    }
+}
+
+fn entries_bytes(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| entry.header.entry_bytes()).sum()
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}

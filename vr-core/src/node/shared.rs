@@ -1,0 +1,162 @@
+//! What a running node shares with those who hold a handle of it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use futures::task::AtomicWaker;
+
+use crate::{
+    model::{
+        config::Config,
+        membership::Members,
+        time::{Instant, Now},
+        types::ReplicaId,
+    },
+    node::{
+        events::EventHub,
+        executor_front::DigestSender,
+        local::LocalNetwork,
+        lock::lock,
+        status::{ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
+        stop::StopSignal,
+        watched::{Busy, Doing},
+    },
+    ports::{runtime::Runtime, transport::Transport},
+    replica::Replica,
+};
+
+/// Digests that may be asked for at a time.
+const DIGESTS_MAX: usize = 64;
+/// Complaints of the transport that are kept.
+pub(crate) const COMPLAINTS_MAX: usize = 32;
+
+/// What the driver and the handles share.
+pub(crate) struct Shared {
+    pub(crate) facts: Facts,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) transport: Arc<dyn Transport>,
+    /// Carries the clients in this process.
+    pub(crate) network: LocalNetwork,
+    pub(crate) observed: Mutex<Observed>,
+    pub(crate) orders: Mutex<Orders>,
+    /// Wakes the driver: an order, or the executor's thread.
+    pub(crate) waker: Arc<AtomicWaker>,
+    pub(crate) events: EventHub,
+    pub(crate) stop: StopSignal,
+    pub(crate) doing: Doing,
+}
+
+/// What does not change.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) group: String,
+    pub(crate) members: Members,
+    pub(crate) replica: ReplicaId,
+    pub(crate) config: Config,
+    pub(crate) started: Instant,
+}
+
+/// The engine, and the numbers that the driver keeps; locked by the driver only while the engine
+/// works, which takes microseconds.
+pub(crate) struct Observed {
+    pub(crate) replica: Replica,
+    pub(crate) numbers: Numbers,
+}
+
+/// What the driver counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Numbers {
+    pub(crate) executor: ExecutorStatus,
+    pub(crate) storage: StorageStatus,
+    pub(crate) counters: Counters,
+    /// Replicas there is a way to.
+    pub(crate) connected: Vec<ReplicaId>,
+    /// Clients there is a way to.
+    pub(crate) clients: u64,
+    /// What the transport complained about, newest last.
+    pub(crate) complaints: VecDeque<String>,
+    /// Since when the replica is between two views.
+    pub(crate) between_views_since: Option<Instant>,
+}
+
+/// Envelopes that came and went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) dropped_unconnected: u64,
+    pub(crate) dropped_full: u64,
+    pub(crate) dropped_large: u64,
+}
+
+/// What handles want of the driver.
+#[derive(Default)]
+pub(crate) struct Orders {
+    pub(crate) shutdown: bool,
+    pub(crate) digests: VecDeque<DigestSender>,
+}
+
+impl Shared {
+    /// The time, by both clocks.
+    pub(crate) fn now(&self) -> Now {
+        Now { monotonic: self.runtime.now(), wall: self.runtime.wall_clock() }
+    }
+
+    /// Asks the driver to stop.
+    pub(crate) fn order_shutdown(&self) {
+        lock(&self.orders).shutdown = true;
+        self.waker.wake();
+    }
+
+    /// Asks the driver for a digest; the sender is dropped if too many are asked for.
+    pub(crate) fn order_digest(&self, answer: DigestSender) {
+        let mut orders = lock(&self.orders);
+        if orders.digests.len() < DIGESTS_MAX && !self.stop.is_set() {
+            orders.digests.push_back(answer);
+        }
+        drop(orders);
+        self.waker.wake();
+    }
+
+    /// Whether a handle wants something.
+    pub(crate) fn has_orders(&self) -> bool {
+        let orders = lock(&self.orders);
+        orders.shutdown || !orders.digests.is_empty()
+    }
+
+    /// The node at this instant.
+    pub(crate) fn status(&self) -> NodeStatus {
+        let now = self.now();
+        let observed = lock(&self.observed);
+        let replica = observed.replica.status(now);
+        let numbers = observed.numbers.clone();
+        drop(observed);
+        let Numbers { mut executor, storage, counters, .. } = numbers;
+        if let Busy::Applying(op_number) = self.doing.look() {
+            executor.applying = Some(op_number);
+        }
+        NodeStatus {
+            group: self.facts.group.clone(),
+            config: self.facts.config.clone(),
+            uptime: now.monotonic.since(self.facts.started),
+            between_views: numbers.between_views_since.map(|since| now.monotonic.since(since)),
+            replica,
+            executor,
+            storage,
+            transport: TransportStatus {
+                connected: numbers.connected,
+                clients: numbers.clients,
+                received: counters.received,
+                sent: counters.sent,
+                dropped_unconnected: counters.dropped_unconnected,
+                dropped_full: counters.dropped_full,
+                dropped_large: counters.dropped_large,
+                complaints: numbers.complaints.into(),
+            },
+            events_lost: self.events.lost(),
+            stopped: self.stop.reason(),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Where a replica keeps what it must not forget: one write path, nothing half done.
+
+use core::fmt::Debug;
+use std::{io, path::PathBuf};
+
+use async_trait::async_trait;
+
+use crate::model::{
+    durable::{Identity, Superblock},
+    entry::{Entry, EntryHeader},
+    types::{Checksum, OpNumber},
+};
+
+/// Stable storage of one replica, before it is opened.
+#[async_trait]
+pub trait Storage: Send + 'static {
+    /// Opens what is there, or formats it for `identity` when nothing is there.
+    ///
+    /// # Errors
+    /// [`StorageError::Foreign`] when it belongs to another replica, group or mode;
+    /// [`StorageError::InUse`] when another process has it open; [`StorageError::Corrupt`] when
+    /// something below the synced-through marker is damaged; [`StorageError::Io`] and
+    /// [`StorageError::Full`] when the system refuses. Nothing is lost by any of them.
+    async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError>;
+}
+
+/// An opened storage.
+#[derive(Debug)]
+pub struct Opened {
+    /// What was found.
+    pub recovered: Recovered,
+    /// The one way to write.
+    pub writer: Box<dyn LogWriter>,
+    /// The way to read, concurrently with writes.
+    pub reader: Box<dyn LogReader>,
+}
+
+/// What was found when a storage was opened; bodies stay where they are until asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The newest valid superblock; blank right after formatting.
+    pub superblock: Superblock,
+    /// Headers of the log's entries above the checkpoint: contiguous, chained, ascending.
+    pub headers: Vec<EntryHeader>,
+    /// How many bytes of a torn, never acknowledged tail were cut off.
+    pub torn_bytes: u64,
+}
+
+/// The one write path.
+#[async_trait]
+pub trait LogWriter: Debug + Send + 'static {
+    /// Makes `batch` durable, behind every earlier one.
+    ///
+    /// Returns when everything in it would survive a crash of the process and of the machine; the
+    /// caller acknowledges operations to other replicas on the strength of this. The log part is
+    /// all or nothing after a crash; the superblock part becomes durable after the log part or not
+    /// at all; the release comes last. One call is in flight at a time, and the future is never
+    /// dropped while it is pending.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`]: the disk is full; earlier batches are safe, this one may or may not
+    /// be there. [`StorageError::Poisoned`]: an earlier write or sync failed; what is on disk is
+    /// unknown, and every later call fails the same way. The node stops at any of them.
+    ///
+    /// # Source
+    /// VRR §4.3, second paragraph: state recorded before messages are sent.
+    async fn write(&mut self, batch: WriteBatch) -> Result<(), StorageError>;
+
+    /// Notes, without a sync of its own, that everything written so far is synced.
+    ///
+    /// The node calls it when nothing was written for one heartbeat, so that damage to the last
+    /// batch can be told from a torn write at the next open. The default does nothing.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    async fn mark_idle(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+/// The read path; concurrent with writes.
+#[async_trait]
+pub trait LogReader: Debug + Send + Sync + 'static {
+    /// Entries from `from` up to and including `through`, ascending, as many as fit into
+    /// `bytes_max`, at least one.
+    ///
+    /// Everything that a completed [`LogWriter::write`] put there is found.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] when `from` is not in the log; [`StorageError::Corrupt`] when an
+    /// entry is damaged; [`StorageError::Io`] when the system refuses.
+    async fn entries(
+        &self,
+        from: OpNumber,
+        through: OpNumber,
+        bytes_max: u64,
+    ) -> Result<Vec<Entry>, StorageError>;
+}
+
+/// What moves to stable storage together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteBatch {
+    /// Replaces everything above this op by `entries`; `None` when they follow the last one.
+    pub cut: Option<OpNumber>,
+    /// Entries in op order, each the parent of the next.
+    pub entries: Vec<Entry>,
+    /// The new superblock; becomes durable after the log part.
+    pub superblock: Option<Superblock>,
+    /// Entries up to and including this op are not needed any more; may be carried out late.
+    pub release: Option<OpNumber>,
+}
+
+impl WriteBatch {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.cut.is_none()
+            && self.entries.is_empty()
+            && self.superblock.is_none()
+            && self.release.is_none()
+    }
+
+    /// Bytes of the entries.
+    #[must_use]
+    pub fn entry_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.header.entry_bytes()).sum()
+    }
+
+    /// Whether `next` can become part of this batch without changing what a crash can leave.
+    ///
+    /// It cannot when this batch has a superblock and `next` touches the log: one batch writes its
+    /// log part first, so the entries would come before the promise they rest on
+    /// (PROTOCOL.md, NP4).
+    #[must_use]
+    pub const fn can_absorb(&self, next: &Self) -> bool {
+        let touches_log = next.cut.is_some() || !next.entries.is_empty();
+        !(self.superblock.is_some() && touches_log)
+    }
+
+    /// Adds `next` behind this batch.
+    ///
+    /// # Panics
+    /// If [`can_absorb`](Self::can_absorb) says no.
+    pub fn absorb(&mut self, next: Self) {
+        assert!(self.can_absorb(&next), "a log part never overtakes a superblock");
+        if let Some(after) = next.cut {
+            self.entries.retain(|entry| entry.header.op_number <= after);
+            if self.entries.is_empty() {
+                self.cut = Some(self.cut.map_or(after, |earlier| earlier.min(after)));
+            }
+        }
+        self.entries.extend(next.entries);
+        if next.superblock.is_some() {
+            self.superblock = next.superblock;
+        }
+        self.release = self.release.max(next.release);
+    }
+}
+
+/// Why storage failed. A node that meets one stops; the process lives.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The system refused.
+    #[error("{action} {path:?}: {source}")]
+    Io {
+        /// What was attempted ("write", "sync", ..).
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No space is left.
+    #[error("no space left while writing {path:?}; free some and start again")]
+    Full {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Something that was synced does not verify.
+    #[error("{what} is damaged at byte {at} of {path:?}; nothing was changed")]
+    Corrupt {
+        /// What was being read.
+        what: String,
+        /// Which file.
+        path: PathBuf,
+        /// Where in it.
+        at: u64,
+    },
+    /// The storage belongs to somebody else.
+    #[error("{path:?} belongs to {found}, not to {expected}; nothing was changed")]
+    Foreign {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who opened it.
+        expected: String,
+    },
+    /// The bytes were written by a version that this one cannot read.
+    #[error("{path:?} has format version {found}; this build reads {supported}")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version that can be read.
+        supported: u32,
+    },
+    /// Another process has the storage open.
+    #[error("{path:?} is in use by another process; stop it, or choose another directory")]
+    InUse {
+        /// Which directory.
+        path: PathBuf,
+    },
+    /// The op is not in the log.
+    #[error("op {op_number} is not in the log")]
+    Missing {
+        /// Which op.
+        op_number: OpNumber,
+    },
+    /// An earlier write or sync failed, so what is on disk is unknown.
+    #[error("an earlier write or sync failed; restart to find out what is on disk")]
+    Poisoned,
+}
+
+/// A place in a log and the entry that must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Anchor {
+    /// The op.
+    pub op_number: OpNumber,
+    /// Checksum of its entry; of the group for op 0.
+    pub checksum: Checksum,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::{DiskId, GroupId};
+
+    fn entry(op: u64) -> Entry {
+        let header = EntryHeader { op_number: OpNumber(op), ..EntryHeader::default() };
+        Entry { header, ..Entry::default() }
+    }
+
+    fn batch(cut: Option<u64>, ops: &[u64]) -> WriteBatch {
+        WriteBatch {
+            cut: cut.map(OpNumber),
+            entries: ops.iter().map(|op| entry(*op)).collect(),
+            ..WriteBatch::default()
+        }
+    }
+
+    fn ops(batch: &WriteBatch) -> Vec<u64> {
+        batch.entries.iter().map(|entry| entry.header.op_number.0).collect()
+    }
+
+    #[test]
+    fn a_cut_inside_a_batch_drops_only_what_it_replaces() {
+        let mut first = batch(None, &[5, 6, 7, 8]);
+        first.absorb(batch(Some(6), &[7]));
+        assert_eq!((first.cut, ops(&first)), (None, vec![5, 6, 7]));
+    }
+
+    #[test]
+    fn a_cut_below_a_batch_becomes_the_cut_of_both() {
+        let mut first = batch(Some(4), &[5, 6]);
+        first.absorb(batch(Some(2), &[3]));
+        assert_eq!((first.cut, ops(&first)), (Some(OpNumber(2)), vec![3]));
+    }
+
+    #[test]
+    fn entries_never_overtake_a_promise() {
+        let identity = Identity {
+            group: GroupId(1),
+            group_name: "g".into(),
+            members: crate::model::membership::Members::local(1).unwrap().to_membership(),
+            replica: crate::model::types::ReplicaId(0),
+            durability: crate::model::durable::Durability::Full,
+            fresh_disk: DiskId(1),
+        };
+        let promise =
+            WriteBatch { superblock: Some(Superblock::blank(&identity)), ..WriteBatch::default() };
+        assert!(!promise.can_absorb(&batch(None, &[1])));
+        assert!(batch(None, &[1]).can_absorb(&promise));
+        assert!(promise.can_absorb(&promise));
+    }
+}

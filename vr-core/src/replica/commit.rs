@@ -1,0 +1,184 @@
+//! Commit and execution: the only writer of the commit number (VRR §4.1 steps 5 to 7).
+
+use std::cmp::min;
+
+use crate::{
+    execution::work::{Executed, Work},
+    model::{
+        entry::Entry,
+        message::{Committed, ForwardReply, Message, Outcome, Rejection, Reply},
+        types::{Checksum, OpNumber, Peer, RequestId},
+    },
+    replica::{
+        Origin, Replica,
+        ignored::Ignored,
+        io::{Fatal, Output},
+    },
+    state::{
+        progress::Purpose,
+        status::{Role, Status},
+    },
+};
+
+/// The most entries handed to the executor as one item.
+const WORK_OPS_MAX: u64 = 256;
+/// The most bytes of entries handed to the executor as one item, or read back for it.
+const WORK_BYTES_MAX: u64 = 1 << 20;
+
+impl Replica {
+    /// What is known to be committed, with the entry that proves which history it is about.
+    pub(in crate::replica) fn committed(&self) -> Committed {
+        Committed {
+            op_number: self.commit_number,
+            checksum: self.log.checksum_of(self.commit_number).unwrap_or(Checksum::ZERO),
+        }
+    }
+
+    /// VRR §4.1 step 7: a backup learns what is committed; only from the primary of the view whose
+    /// log it holds.
+    pub(in crate::replica) fn commit_through(
+        &mut self,
+        from: Origin,
+        known: Committed,
+    ) -> Result<(), Ignored> {
+        if let Some(ours) = self.log.checksum_of(known.op_number)
+            && ours != known.checksum
+        {
+            return Err(self.diverged(from, known.op_number, ours, known.checksum));
+        }
+        self.advance_commit(known.op_number);
+        Ok(())
+    }
+
+    /// The only writer of the commit number: never back, never beyond the log.
+    pub(in crate::replica) fn advance_commit(&mut self, known: OpNumber) {
+        let through = min(known, self.log.op_number());
+        if through > self.commit_number {
+            self.commit_number = through;
+            self.failed_views = 0;
+        }
+    }
+
+    /// VRR §4.1 step 5: what a quorum holds is committed.
+    pub(in crate::replica) fn try_commit(&mut self) {
+        let own = self.log.durable_op();
+        let before = self.commit_number;
+        let Status::Normal(Role::Primary(primary)) = &self.status else { return };
+        let held = primary.held_by(self.index, own, self.membership.quorum());
+        self.advance_commit(held);
+        let mut op_number = before;
+        while op_number < self.commit_number {
+            op_number = op_number.next();
+            let bytes = self.log.header(op_number).map_or(0, |header| header.entry_bytes());
+            if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+                primary.pipeline.committed(bytes);
+            }
+        }
+    }
+
+    /// Hands committed entries to the executor, and queries whose turn has come.
+    pub(in crate::replica) fn order_execution(&mut self) {
+        let ahead = self.progress.applied.plus(u64::from(self.config.execute_ops_max));
+        let limit = min(self.commit_number, ahead);
+        let reply = matches!(self.status, Status::Normal(Role::Primary(_)));
+        while self.progress.ordered < limit {
+            let from = self.progress.ordered.next();
+            let through = min(limit, self.progress.ordered.plus(WORK_OPS_MAX));
+            let entries = self.log.entries(from, through, WORK_BYTES_MAX);
+            let Some(last) = entries.last() else {
+                self.fetch_for_execution(from, min(limit, from.plus(4 * WORK_OPS_MAX)));
+                break;
+            };
+            self.progress.ordered = last.header.op_number;
+            if !reply {
+                self.progress.silent = self.progress.ordered;
+            }
+            self.out.push_back(Output::Execute(Work::Entries { entries, reply }));
+        }
+        while let Some(ready) = self.reads.pop_ready(self.progress.ordered) {
+            self.out.push_back(Output::Execute(Work::Query {
+                to: ready.read.to,
+                client: ready.read.client,
+                request_number: ready.read.request_number,
+                query: ready.read.query,
+                time: core::time::Duration::from_nanos(ready.time),
+            }));
+        }
+    }
+
+    fn fetch_for_execution(&mut self, from: OpNumber, through: OpNumber) {
+        if !self.progress.is_fetching() {
+            let request = self.next_question();
+            self.fetch(request, Purpose::Execute, from, through, WORK_BYTES_MAX);
+        }
+    }
+
+    pub(in crate::replica) fn fetch(
+        &mut self,
+        request: RequestId,
+        purpose: Purpose,
+        from: OpNumber,
+        through: OpNumber,
+        bytes_max: u64,
+    ) {
+        self.progress.fetching(request, purpose);
+        self.out.push_back(Output::Fetch { request, from, through, bytes_max });
+    }
+
+    /// Local storage answered.
+    pub(in crate::replica) fn on_fetched(&mut self, request: RequestId, entries: Vec<Entry>) {
+        match self.progress.fetched(request) {
+            Some(Purpose::Execute) if entries.is_empty() => {
+                let op_number = self.progress.ordered.next();
+                self.fatal(Fatal::StorageLied { op_number });
+            }
+            Some(Purpose::Execute) => {
+                for entry in entries {
+                    // What a view change replaced meanwhile is above the commit number, and is not
+                    // asked for here.
+                    if entry.header.op_number <= self.commit_number && !self.log.fill(&entry) {
+                        let op_number = entry.header.op_number;
+                        self.fatal(Fatal::StorageLied { op_number });
+                        return;
+                    }
+                }
+            }
+            Some(Purpose::Serve { to, request }) => self.serve_fetched(to, request, entries),
+            None => {}
+        }
+    }
+
+    /// VRR §4.1 step 6: the executor has applied more; the primary answers the clients.
+    pub(in crate::replica) fn on_executed(&mut self, executed: &Executed) {
+        let through = min(executed.through, self.progress.ordered);
+        while self.progress.applied < through {
+            let next = self.progress.applied.next();
+            if let Some(header) = self.log.header(next) {
+                self.admitted.executed(header, self.config.clients_max);
+            }
+            self.progress.applied = next;
+        }
+        self.log.evict(self.progress.applied, self.config.log_cache_bytes_max);
+        if matches!(self.status, Status::Normal(Role::Primary(_))) {
+            for reply in &executed.replies {
+                self.reply(reply);
+            }
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        let (client, number) = (reply.client, reply.request_number);
+        for to in self.routes.get(client) {
+            if reply.outcome == Outcome::Evicted {
+                self.reject(to, client, number, Rejection::Evicted);
+                continue;
+            }
+            match to {
+                Peer::Client(_) => self.send_client(to, Message::Reply(reply.clone())),
+                Peer::Replica(via) => {
+                    self.send(via, Message::ForwardReply(ForwardReply::Reply(reply.clone())));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What goes into the engine and what comes out of it.
+
+use core::time::Duration;
+
+use crate::{
+    execution::work::{Executed, Work},
+    model::{
+        entry::Entry,
+        kind::Lane,
+        message::{Envelope, StatusKind, Suspicion},
+        types::{
+            Checksum, DiskId, OpNumber, Peer, PersistId, ReplicaId, ReplicaSet, RequestId, View,
+        },
+    },
+    ports::storage::WriteBatch,
+};
+
+/// Something that happened; handled with the time at which it was noticed.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An envelope arrived; the transport vouches for `from`.
+    Message {
+        /// From whom.
+        from: Peer,
+        /// What.
+        envelope: Envelope,
+    },
+    /// A way to the peer opened.
+    Connected {
+        /// To whom.
+        peer: Peer,
+    },
+    /// The way to the peer broke; for a replica, evidence that its process ended.
+    Disconnected {
+        /// To whom.
+        peer: Peer,
+    },
+    /// Every write up to and including this one would survive a crash now.
+    Persisted {
+        /// The last of them.
+        through: PersistId,
+    },
+    /// Local storage answered an [`Output::Fetch`].
+    Fetched {
+        /// The question's name.
+        request: RequestId,
+        /// Ascending from the first op asked for; possibly fewer than asked for.
+        entries: Vec<Entry>,
+    },
+    /// The executor finished work.
+    Executed(Executed),
+    /// The deadline passed.
+    Timeout,
+}
+
+/// Something that must be done. `Persist` among themselves and `Execute` among themselves are
+/// carried out in order; everything else in any order, at any time.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Give this to the transport; it may be dropped.
+    Send {
+        /// To whom.
+        to: Peer,
+        /// On which lane.
+        lane: Lane,
+        /// What.
+        envelope: Envelope,
+    },
+    /// Make this durable behind everything handed over before, then say
+    /// [`Input::Persisted`].
+    Persist {
+        /// The write's name; grows by one from write to write.
+        id: PersistId,
+        /// What to write.
+        batch: WriteBatch,
+    },
+    /// Read entries back from local storage, then say [`Input::Fetched`].
+    Fetch {
+        /// The question's name.
+        request: RequestId,
+        /// The first op wanted.
+        from: OpNumber,
+        /// The last op wanted; inclusive.
+        through: OpNumber,
+        /// The most bytes of entries to read; one entry is always read.
+        bytes_max: u64,
+    },
+    /// Hand this to the executor, behind everything handed over before.
+    Execute(Work),
+    /// Tell whoever listens.
+    Event(Event),
+    /// Stop the node: going on could lose or fork committed state.
+    Fatal(Fatal),
+}
+
+/// Something an operator may want to know; a handful per view, never one per op.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The replica became part of a group.
+    GroupJoined {
+        /// Whether this replica founded it.
+        founded: bool,
+    },
+    /// The replica votes to leave its view.
+    Suspected {
+        /// The view to leave.
+        view: View,
+        /// Why.
+        reason: Suspicion,
+    },
+    /// A view change began here.
+    ViewChangeBegan {
+        /// The view left.
+        from: View,
+        /// The view promised to.
+        to: View,
+    },
+    /// A view started here.
+    ViewStarted {
+        /// Which.
+        view: View,
+        /// Its primary.
+        primary: ReplicaId,
+        /// The last op of its log.
+        op_number: OpNumber,
+    },
+    /// The primary heard no quorum and stopped serving.
+    QuorumLost {
+        /// Its view.
+        view: View,
+        /// The voters it still hears, itself included.
+        heard: ReplicaSet,
+    },
+    /// The primary hears a quorum again.
+    QuorumRegained {
+        /// Its view.
+        view: View,
+    },
+    /// The wall clock jumped too far ahead and was not believed.
+    ClockJumped {
+        /// By how much.
+        by: Duration,
+    },
+    /// Another member has a certificate that does not name this replica's disk.
+    DiskNotInCertificate {
+        /// Who told.
+        told_by: ReplicaId,
+        /// This replica's disk.
+        disk: DiskId,
+    },
+    /// The executor moved to a thread of its own: one `apply` took longer than a quarter of the
+    /// heartbeat interval, or the primary fell silent and a slow `apply` may be why.
+    ExecutorMoved {
+        /// How long the slow one took here; zero when the primary was the silent one.
+        took: Duration,
+    },
+}
+
+/// Why the node stops.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// A peer's facts contradict this replica's.
+    #[error("diverged from {peer} at op {op_number}: {what} (here {ours}, there {theirs})")]
+    Diverged {
+        /// Whose facts.
+        peer: ReplicaId,
+        /// Where.
+        op_number: OpNumber,
+        /// What contradicts what.
+        what: &'static str,
+        /// This replica's checksum.
+        ours: Checksum,
+        /// The peer's checksum.
+        theirs: Checksum,
+    },
+    /// What storage returned is not what was written to it, or nothing.
+    #[error("storage did not return what was written for op {op_number}")]
+    StorageLied {
+        /// Where.
+        op_number: OpNumber,
+    },
+}
+
+/// A replica at one instant, in numbers; `explain()` puts it into words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaStatus {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// The members, in order of their index.
+    pub members: Vec<ReplicaId>,
+    /// The kind of status.
+    pub status: StatusKind,
+    /// The current view.
+    pub view: View,
+    /// The durable promise.
+    pub durable_view: View,
+    /// The latest view whose complete log is installed.
+    pub log_view: View,
+    /// Who leads the current view.
+    pub primary: ReplicaId,
+    /// The last op of the log.
+    pub op_number: OpNumber,
+    /// The last op that is durable here.
+    pub durable_op_number: OpNumber,
+    /// The last op known to be committed.
+    pub commit_number: OpNumber,
+    /// The last op executed.
+    pub applied: OpNumber,
+    /// Bytes of the log, as counted against `log_bytes_max`.
+    pub log_bytes: u64,
+    /// Sessions that are open.
+    pub clients: u32,
+    /// The voters heard of lately, itself included.
+    pub heard: ReplicaSet,
+    /// At a primary: whether it hears a quorum and admits requests.
+    pub serving: bool,
+    /// At a primary: per member, the last op acknowledged.
+    pub acknowledged: Vec<(ReplicaId, OpNumber)>,
+    /// While blank: the members that have not answered yet.
+    pub awaited: Vec<ReplicaId>,
+    /// While blank: a member whose certificate does not name this replica's disk, if one said so.
+    pub foreign_certificate: Option<ReplicaId>,
+    /// Writes handed to storage and not yet durable.
+    pub writes_pending: u64,
+    /// Since when the oldest of them has been waiting.
+    pub oldest_write_age: Duration,
+    /// Ops prepared and not yet committed.
+    pub pipeline_ops: u64,
+    /// Bytes prepared and not yet committed.
+    pub pipeline_bytes: u64,
+    /// At a backup: heartbeats of live primaries that came a whole interval late, or not at all.
+    pub heartbeats_missed: u64,
+    /// Messages ignored since the start.
+    pub ignored: u64,
+}

@@ -1,0 +1,377 @@
+//! Normal operation: the primary gives places, backups append and acknowledge (VRR §4.1).
+
+use bytes::Bytes;
+
+use crate::{
+    model::{
+        entry::{Entry, EntryHeader},
+        message::{Message, Prepare, PrepareOk},
+        time::Now,
+        types::{Checksum, HeartbeatNumber, OpNumber},
+    },
+    replica::{
+        Origin, Replica,
+        ignored::Ignored,
+        io::{Event, Fatal, Output},
+    },
+    state::{
+        status::{Backup, Primary, Role, Status},
+        timers::Timer,
+    },
+};
+
+impl Replica {
+    /// This replica leads the view, whose log ends at its last op and is durable here.
+    pub(in crate::replica) fn become_primary(&mut self, now: Now, commit_number: OpNumber) {
+        let op_number = self.log.op_number();
+        let mut primary = Primary::new(self.membership.len(), now.monotonic, op_number);
+        let committed = self.commit_number.max(commit_number);
+        for header in self.log.suffix(committed, usize::MAX) {
+            primary.pipeline.prepared(header.entry_bytes());
+        }
+        self.unbroken = true;
+        self.enter_normal(now, Role::Primary(primary), commit_number);
+        for header in self.log.suffix(self.progress.applied, usize::MAX) {
+            self.admitted.appended(&header);
+        }
+        self.timers.arm(Timer::Heartbeat, now.monotonic + self.config.heartbeat_interval);
+        self.timers.arm(Timer::CheckQuorum, now.monotonic + self.config.suspicion_timeout);
+        self.try_commit();
+        for (from, request) in self.forwards.take() {
+            let _told = self.admit(now, from, request);
+        }
+    }
+
+    /// This replica follows the primary of the view, whose log it holds durably.
+    pub(in crate::replica) fn become_backup(&mut self, now: Now, commit_number: OpNumber) {
+        let heard_at = Some(now.monotonic);
+        let backup = Backup { heard_at, ack_due: true, ..Backup::default() };
+        self.enter_normal(now, Role::Backup(backup), commit_number);
+        self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+        self.arm_primary_silent(now);
+    }
+
+    /// The only way into status normal.
+    fn enter_normal(&mut self, now: Now, role: Role, commit_number: OpNumber) {
+        for timer in [Timer::ViewChange, Timer::Resend, Timer::Plan, Timer::Suspicion] {
+            self.timers.disarm(timer);
+        }
+        self.suspicions.clear();
+        self.admitted.forget_unexecuted();
+        self.status = Status::Normal(role);
+        self.forwards.view_changed();
+        self.advance_commit(commit_number);
+        self.out.push_back(Output::Event(Event::ViewStarted {
+            view: self.view,
+            primary: self.primary(),
+            op_number: self.log.op_number(),
+        }));
+        if !self.forwards.is_empty() {
+            self.timers.arm(Timer::Forward, now.monotonic + self.config.forward_timeout);
+        }
+    }
+
+    /// VRR §4.1 step 3: gives the next place in the log.
+    pub(in crate::replica) fn append(&mut self, now: Now, header: EntryHeader, payload: Bytes) {
+        let (time, jump) = self.clock.next(now, self.config.clock_jump_max);
+        if self.clock.disbelieve(jump) {
+            let by = jump.unwrap_or_default();
+            self.out.push_back(Output::Event(Event::ClockJumped { by }));
+        }
+        let header = EntryHeader {
+            parent: self.log.head(),
+            view: self.view,
+            op_number: self.log.op_number().next(),
+            time,
+            group: EntryHeader::group_mark(self.group),
+            epoch: self.epoch(),
+            ..header
+        };
+        let entry = Entry::new(header, payload);
+        self.clock.note(now, time);
+        self.admitted.appended(&entry.header);
+        if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+            primary.pipeline.prepared(entry.header.entry_bytes());
+        }
+        self.log.append(entry);
+    }
+
+    /// VRR §4.1 step 4: a backup appends the entries that come next, and keeps those that come
+    /// early while it asks for what is missing.
+    pub(in crate::replica) fn on_prepare(
+        &mut self,
+        now: Now,
+        from: Origin,
+        m: Prepare,
+    ) -> Result<(), Ignored> {
+        self.follow(now, from)?;
+        self.heard_from_primary(now, m.heartbeat)?;
+        let entries = match std::sync::Arc::try_unwrap(m.entries) {
+            Ok(entries) => entries,
+            Err(shared) => shared.as_ref().clone(),
+        };
+        let mut gap = false;
+        let before = self.log.op_number();
+        for entry in entries {
+            if entry.header.op_number <= self.log.op_number().next() {
+                self.take_entry(from, entry)?;
+            } else {
+                gap = true;
+                self.keep_early(entry);
+            }
+        }
+        self.take_early(from)?;
+        if self.log.op_number() > before {
+            self.clock.note(now, self.log.time());
+        }
+        self.commit_through(from, m.commit)?;
+        if gap {
+            self.begin_pull(now);
+        }
+        Ok(())
+    }
+
+    /// Appends an entry of this view, or checks that it is the one that is there.
+    pub(in crate::replica) fn take_entry(
+        &mut self,
+        from: Origin,
+        entry: Entry,
+    ) -> Result<(), Ignored> {
+        let header = entry.header;
+        if let Some(ours) = self.log.checksum_of(header.op_number) {
+            return match ours == header.checksum {
+                true => Ok(()),
+                false => Err(self.diverged(from, header.op_number, ours, header.checksum)),
+            };
+        }
+        if header.op_number != self.log.op_number().next() || header.view > self.view {
+            return Err(Ignored::Malformed);
+        }
+        if header.parent != self.log.head() {
+            let (op_number, ours) = (self.log.op_number(), self.log.head());
+            return Err(self.diverged(from, op_number, ours, header.parent));
+        }
+        self.clock.replay(header.time);
+        self.log.append(entry);
+        Ok(())
+    }
+
+    /// Within one view all logs are prefixes of the primary's; anything else cannot be mended here.
+    pub(in crate::replica) fn diverged(
+        &mut self,
+        from: Origin,
+        op_number: OpNumber,
+        ours: Checksum,
+        theirs: Checksum,
+    ) -> Ignored {
+        let what = "another entry in the same view";
+        self.fatal(Fatal::Diverged { peer: from.id, op_number, what, ours, theirs })
+    }
+
+    fn keep_early(&mut self, entry: Entry) {
+        let limit = usize::try_from(self.config.pipeline_ops_max).unwrap_or(usize::MAX);
+        if let Status::Normal(Role::Backup(backup)) = &mut self.status
+            && backup.early.len() < limit
+        {
+            backup.early.insert(entry.header.op_number, entry);
+        }
+    }
+
+    /// Appends what came early and fits now.
+    pub(in crate::replica) fn take_early(&mut self, from: Origin) -> Result<(), Ignored> {
+        loop {
+            let next = self.log.op_number().next();
+            let Status::Normal(Role::Backup(backup)) = &mut self.status else { return Ok(()) };
+            let Some(first) = backup.early.first_entry() else { return Ok(()) };
+            if *first.key() > next {
+                return Ok(());
+            }
+            let entry = first.remove();
+            self.take_entry(from, entry)?;
+        }
+    }
+
+    /// VRR §4.1 step 5: the primary counts cumulative acknowledgements.
+    pub(in crate::replica) fn on_prepare_ok(
+        &mut self,
+        now: Now,
+        from: Origin,
+        m: &PrepareOk,
+    ) -> Result<(), Ignored> {
+        if let Some(standing) = m.standing {
+            self.peers.stands(from.index, now.monotonic, standing);
+        }
+        self.require_started(now, from)?;
+        let op_number = m.op_number.min(self.log.op_number());
+        let ours = self.log.checksum_of(op_number);
+        if op_number == m.op_number && ours.is_some_and(|ours| ours != m.checksum) {
+            let ours = ours.unwrap_or(Checksum::ZERO);
+            return Err(self.diverged(from, op_number, ours, m.checksum));
+        }
+        let Status::Normal(Role::Primary(primary)) = &mut self.status else {
+            return Err(Ignored::NotPrimary);
+        };
+        primary.echoed(from.index, m.heartbeat, now.monotonic);
+        if let Some(backup) = primary.backup_mut(from.index) {
+            backup.acked = backup.acked.max(op_number);
+            backup.sent = backup.sent.max(op_number);
+        }
+        self.view_works(m.heartbeat);
+        self.try_commit();
+        self.serve_if_heard(now);
+        self.complete_round(now);
+        Ok(())
+    }
+
+    /// A view whose primary is heard for more than one heartbeat is no failed one.
+    pub(in crate::replica) fn view_works(&mut self, heartbeat: HeartbeatNumber) {
+        if heartbeat > HeartbeatNumber(1) {
+            self.failed_views = 0;
+        }
+    }
+
+    /// What the messages of a primary pass: same view, from its primary, to a backup of it.
+    pub(in crate::replica) fn follow(&mut self, now: Now, from: Origin) -> Result<(), Ignored> {
+        if from.view > self.view {
+            if from.id == self.membership.primary_of(from.view) {
+                self.enter_view(now, from.view, true);
+            }
+            return Err(Ignored::NewerView);
+        }
+        self.require_started(now, from)?;
+        if from.id != self.primary() {
+            return Err(Ignored::NotFromPrimary);
+        }
+        Ok(())
+    }
+
+    /// The sender's durable view is this replica's, and the view has started here.
+    pub(in crate::replica) fn require_started(
+        &mut self,
+        now: Now,
+        from: Origin,
+    ) -> Result<(), Ignored> {
+        if from.view < self.view {
+            self.tell_newer_view(now, from);
+            return Err(Ignored::OldView);
+        }
+        if from.view > self.view {
+            return Err(Ignored::NewerView);
+        }
+        let primary = self.primary();
+        match &mut self.status {
+            Status::Normal(_) => Ok(()),
+            Status::ViewChange(change) => {
+                if from.id == primary && !change.started && change.plan.is_none() {
+                    change.started = true;
+                    change.say_due = true;
+                }
+                Err(Ignored::WrongStatus)
+            }
+            Status::Blank(_) => Err(Ignored::Blank),
+        }
+    }
+
+    /// A valid sign of life of the primary: the backup's suspicion is void.
+    pub(in crate::replica) fn heard_from_primary(
+        &mut self,
+        now: Now,
+        heartbeat: HeartbeatNumber,
+    ) -> Result<(), Ignored> {
+        let Status::Normal(Role::Backup(backup)) = &mut self.status else {
+            return Err(Ignored::NotBackup);
+        };
+        backup.heard_at = Some(now.monotonic);
+        backup.heartbeat = backup.heartbeat.max(heartbeat);
+        self.suspicions.withdraw();
+        self.timers.disarm(Timer::Suspicion);
+        self.arm_primary_silent(now);
+        Ok(())
+    }
+
+    /// Sends each backup what it has not been sent, as one message.
+    pub(in crate::replica) fn send_prepares(&mut self) {
+        let op_number = self.log.op_number();
+        let commit = self.committed();
+        let bytes_max = u64::from(self.config.message_bytes_max.saturating_sub(4096));
+        let mut shared: Option<(OpNumber, std::sync::Arc<Vec<Entry>>)> = None;
+        for (id, index) in self.others() {
+            loop {
+                let lost = self.peers.is_lost(index);
+                let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
+                let heartbeat = primary.heartbeat;
+                let Some(backup) = primary.backup_mut(index) else { break };
+                let sent = backup.sent;
+                if sent >= op_number {
+                    break;
+                }
+                if lost {
+                    backup.sent = op_number;
+                    break;
+                }
+                let entries = match &shared {
+                    Some((from, entries)) if *from == sent => std::sync::Arc::clone(entries),
+                    Some(_) | None => {
+                        let entries = self.log.entries(sent.next(), op_number, bytes_max);
+                        std::sync::Arc::new(entries)
+                    }
+                };
+                backup.sent = entries.last().map_or(op_number, |last| last.header.op_number);
+                if entries.is_empty() {
+                    break;
+                }
+                shared = Some((sent, std::sync::Arc::clone(&entries)));
+                self.send(id, Message::Prepare(Prepare { entries, commit, heartbeat }));
+            }
+        }
+    }
+
+    /// Push repair: sends a backup that does not answer the first of what it lacks again. A backup
+    /// that knows what it lacks asks for it; this helps the one that lost the last message.
+    pub(in crate::replica) fn send_again(&mut self) {
+        let (op_number, commit) = (self.log.op_number(), self.committed());
+        let bytes_max = u64::from(self.config.transfer_bytes_max);
+        for (id, index) in self.others() {
+            let lost = self.peers.is_lost(index);
+            let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
+            let (heartbeat, serving) = (primary.heartbeat, primary.serving);
+            let Some(backup) = primary.backup_mut(index) else { continue };
+            if !backup.is_overdue() || lost || !serving {
+                continue;
+            }
+            let entries = self.log.entries(backup.acked.next(), op_number, bytes_max);
+            if !entries.is_empty() {
+                let entries = std::sync::Arc::new(entries);
+                self.send(id, Message::Prepare(Prepare { entries, commit, heartbeat }));
+            }
+        }
+    }
+
+    /// Acknowledges what is durable, if there is news or the primary asked.
+    pub(in crate::replica) fn send_prepare_ok(&mut self, now: Now) {
+        if self.promise.view() != self.view || self.promise.log_view() != self.view {
+            return;
+        }
+        let op_number = self.log.durable_op();
+        let (heartbeat, answers) = {
+            let Status::Normal(Role::Backup(backup)) = &mut self.status else { return };
+            let answers = backup.heartbeat > backup.answered;
+            if op_number <= backup.acked && !answers && !backup.ack_due {
+                return;
+            }
+            backup.acked = backup.acked.max(op_number);
+            backup.answered = backup.heartbeat;
+            backup.ack_due = false;
+            (backup.heartbeat, answers)
+        };
+        let message = PrepareOk {
+            op_number,
+            checksum: self.log.checksum_of(op_number).unwrap_or(Checksum::ZERO),
+            heartbeat,
+            applied: self.progress.applied,
+            checkpoint: self.promise.durable().checkpoint,
+            standing: answers.then(|| self.standing(now)),
+        };
+        self.send(self.primary(), Message::PrepareOk(message));
+    }
+}

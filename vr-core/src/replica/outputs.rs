@@ -1,0 +1,60 @@
+//! What leaves the engine: derived from differences between numbers, once per drain.
+
+use crate::{
+    model::time::Now,
+    ports::storage::WriteBatch,
+    replica::{Replica, io::Output},
+    state::status::{Role, Status},
+};
+
+impl Replica {
+    /// The next thing to do; `None` when everything that follows from the inputs has left.
+    pub fn poll_output(&mut self, now: Now) -> Option<Output> {
+        if let Some(output) = self.out.pop_front() {
+            return Some(output);
+        }
+        if self.stopped {
+            return None;
+        }
+        self.derive(now);
+        self.out.pop_front()
+    }
+
+    /// Turns what changed since the last drain into messages, writes and work.
+    fn derive(&mut self, now: Now) {
+        match &self.status {
+            Status::Normal(Role::Primary(_)) => {
+                self.place_queued(now);
+                self.begin_reads(now);
+                self.send_prepares();
+                self.send_heartbeat(now);
+                self.complete_round(now);
+            }
+            Status::Normal(Role::Backup(_)) => {
+                self.tell_forwards();
+                self.begin_reads(now);
+                self.send_prepare_ok(now);
+            }
+            Status::ViewChange(_) => self.say_view_change(now),
+            Status::Blank(_) => {}
+        }
+        self.hand_over(now);
+        self.order_execution();
+    }
+
+    /// Gives storage what it does not have: new entries, and the superblock if it changed.
+    ///
+    /// The log part of a batch is written first. That is right here, because no entry is appended
+    /// before the superblock that allows it is durable.
+    pub(in crate::replica) fn hand_over(&mut self, now: Now) {
+        let entries_due = self.log.handed() < self.log.op_number();
+        if !entries_due && !self.promise.is_dirty() {
+            return;
+        }
+        let id = self.writes.next(now.monotonic);
+        let entries = self.log.hand_over(id);
+        let superblock = self.promise.is_dirty().then(|| self.promise.hand_over(id));
+        let batch = WriteBatch { entries, superblock, ..WriteBatch::default() };
+        self.out.push_back(Output::Persist { id, batch });
+    }
+}

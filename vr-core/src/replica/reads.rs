@@ -1,0 +1,154 @@
+//! Linearizable reads without a place in the log: the read index (PROTOCOL.md "Reads").
+
+use crate::{
+    execution::work::Work,
+    model::{
+        message::{Committed, Limit, Message, Query, ReadIndex, ReadIndexOk, Rejection},
+        time::Now,
+        types::Peer,
+    },
+    replica::{Origin, Replica, ignored::Ignored, io::Output},
+    state::{
+        reads::LocalRead,
+        status::{Role, Status},
+        timers::Timer,
+    },
+};
+
+impl Replica {
+    /// A client's query waits for the next round, its own or the primary's.
+    pub(in crate::replica) fn read_linearizable(
+        &mut self,
+        from: Peer,
+        m: Query,
+    ) -> Result<(), Ignored> {
+        if self.reads.len() >= usize::try_from(self.config.reads_max).unwrap_or(0) {
+            let reason = Rejection::Busy(Limit::Reads);
+            self.reject(from, m.client, m.request_number, reason);
+            return Err(Ignored::Busy);
+        }
+        self.reads.push(LocalRead {
+            to: from,
+            client: m.client,
+            request_number: m.request_number,
+            query: m.query,
+        });
+        Ok(())
+    }
+
+    /// A query that is content with what is executed here.
+    pub(in crate::replica) fn read_local(&mut self, now: Now, from: Peer, m: Query) {
+        let (time, _) = self.clock.read(now, self.config.clock_jump_max);
+        self.out.push_back(Output::Execute(Work::Query {
+            to: from,
+            client: m.client,
+            request_number: m.request_number,
+            query: m.query,
+            time: core::time::Duration::from_nanos(time),
+        }));
+    }
+
+    /// The primary begins a round when reads wait and none is under way; a backup asks the
+    /// primary, with one question for all that wait.
+    pub(in crate::replica) fn begin_reads(&mut self, now: Now) {
+        let retry = now.monotonic + self.config.retry_interval;
+        let index = self.commit_number;
+        match &mut self.status {
+            Status::Normal(Role::Primary(primary)) => {
+                let waiting = self.reads.has_waiting() || primary.rounds.has_waiting();
+                let may = primary.serving && index >= primary.start_op;
+                if waiting && may && !primary.rounds.is_in_flight() {
+                    let local = self.reads.take_waiting();
+                    primary.rounds.begin(primary.heartbeat.next(), index, local);
+                    primary.heartbeat_due = true;
+                }
+            }
+            Status::Normal(Role::Backup(_)) => {
+                if self.reads.has_waiting() && !self.reads.is_asked() {
+                    let request = self.next_question();
+                    self.reads.ask(request);
+                    self.timers.arm(Timer::Reads, retry);
+                    let primary = self.primary();
+                    self.send(primary, Message::ReadIndex(ReadIndex { request }));
+                }
+            }
+            Status::Blank(_) | Status::ViewChange(_) => {}
+        }
+    }
+
+    /// A backup asks up to which op it must have executed.
+    pub(in crate::replica) fn on_read_index(
+        &mut self,
+        from: Origin,
+        m: &ReadIndex,
+    ) -> Result<(), Ignored> {
+        if from.view != self.view {
+            return Err(Ignored::OldView);
+        }
+        let Status::Normal(Role::Primary(primary)) = &mut self.status else {
+            return Err(Ignored::NotPrimary);
+        };
+        primary.rounds.ask(from.id, m.request);
+        Ok(())
+    }
+
+    /// A quorum answered the round's heartbeat: nobody else was primary when the reads arrived.
+    pub(in crate::replica) fn complete_round(&mut self, now: Now) {
+        let others = self.membership.quorum() - 1;
+        let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
+        if !primary.rounds.is_in_flight() {
+            return;
+        }
+        let echoed = primary.echoed_by(self.index, others);
+        let Some(round) = primary.rounds.complete(echoed) else { return };
+        let (time, _) = self.clock.read(now, self.config.clock_jump_max);
+        let index = round.index;
+        self.reads.make_ready(round.local, index, time);
+        for (backup, request) in round.remote {
+            let answer = ReadIndexOk { request, op_number: index, time };
+            self.send(backup, Message::ReadIndexOk(answer));
+        }
+    }
+
+    /// The primary was primary after the question; what it had committed has to be executed here.
+    pub(in crate::replica) fn on_read_index_ok(
+        &mut self,
+        now: Now,
+        from: Origin,
+        m: &ReadIndexOk,
+    ) -> Result<(), Ignored> {
+        self.require_started(now, from)?;
+        if from.id != self.primary() {
+            return Err(Ignored::NotFromPrimary);
+        }
+        if !self.reads.answered(m.request, m.op_number, m.time) {
+            return Err(Ignored::Unasked);
+        }
+        self.timers.disarm(Timer::Reads);
+        if let Some(checksum) = self.log.checksum_of(m.op_number) {
+            let known = Committed { op_number: m.op_number, checksum };
+            self.commit_through(from, known)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::replica) fn on_reads_timer(&mut self) {
+        self.reads.unask();
+    }
+
+    /// The view changes: questions about it come to nothing, the queries themselves wait.
+    pub(in crate::replica) fn interrupt_reads(&mut self) {
+        self.reads.unask();
+        self.timers.disarm(Timer::Reads);
+        if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+            let local = primary.rounds.abandon();
+            self.reads.put_back(local);
+        }
+    }
+
+    pub(in crate::replica) fn abandon_reads_of(&mut self, peer: Peer) {
+        if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+            primary.rounds.disconnected(peer);
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The view change: promises, the choice of the latest log, and its start (VRR §4.2).
+//!
+//! ```text
+//! replica 1 (next primary)         replica 2
+//!    | <---- StartViewChange(v) ------ |    non-binding, both suspect
+//!    | ----- StartViewChange(v) -----> |
+//!   promise v+1 durable               promise v+1 durable
+//!    | <---- DoViewChange(v+1) ------- |    binding: log view, last headers
+//!   chooses the latest log, fetches bodies, makes it durable
+//!    | ----- StartView(v+1) ---------> |    last headers
+//!    |                                fetches bodies, makes them durable
+//!    | <---- PrepareOk --------------- |
+//! ```
+
+use crate::{
+    model::{
+        certificate::CrashVector,
+        durable::Trust,
+        message::{DoViewChange, GetView, Message, StartView, Suspicion},
+        time::Now,
+        types::{Checksum, Nonce, OpNumber, ReplicaId, View},
+    },
+    ports::storage::Anchor,
+    replica::{
+        Origin, Replica,
+        ignored::Ignored,
+        io::{Event, Fatal, Output},
+    },
+    state::{
+        plan::Plan,
+        status::{Role, Status, ViewChange},
+        timers::Timer,
+        votes::{Choice, Vote},
+    },
+};
+
+impl Replica {
+    /// The only writer of the view: promises to `view`, and replaces whole what belonged to the
+    /// old one. With `started`, the view is known to have started and is asked for; otherwise this
+    /// replica promises and contributes its log.
+    ///
+    /// # Panics
+    /// If `view` is not higher than the current one.
+    pub(in crate::replica) fn enter_view(&mut self, now: Now, view: View, started: bool) {
+        assert!(view > self.view, "views never decrease: {view} follows {}", self.view);
+        self.interrupt_reads();
+        self.out.push_back(Output::Event(Event::ViewChangeBegan { from: self.view, to: view }));
+        self.view = view;
+        self.promise.promise(view);
+        self.status = Status::ViewChange(ViewChange {
+            started,
+            say_due: true,
+            nonce: self.prng.nonce(),
+            ..ViewChange::default()
+        });
+        self.suspicions.clear();
+        self.peers.expect_no_heartbeat();
+        self.failed_views = self.failed_views.saturating_add(1);
+        for timer in [
+            Timer::Heartbeat,
+            Timer::CheckQuorum,
+            Timer::PrimarySilent,
+            Timer::Suspicion,
+            Timer::Resend,
+            Timer::Plan,
+            Timer::Pull,
+        ] {
+            self.timers.disarm(timer);
+        }
+        self.arm_view_change(now);
+        self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+    }
+
+    /// The lowest view above this one whose primary is believed to hear a quorum and to have a
+    /// log that is not far behind; the next one whose primary is not known to be gone otherwise.
+    pub(in crate::replica) fn next_target(&self, now: Now) -> View {
+        let candidates = || (1..=u64::from(self.membership.len())).map(|step| self.view.plus(step));
+        let eligible = candidates().find(|view| self.is_eligible(*view, now));
+        let present = || {
+            candidates().find(|view| {
+                let id = self.membership.primary_of(*view);
+                let index = self.membership.index_of(id);
+                index.is_some_and(|index| !self.peers.is_lost(index))
+            })
+        };
+        eligible.or_else(present).unwrap_or_else(|| self.view.next())
+    }
+
+    fn is_eligible(&self, view: View, now: Now) -> bool {
+        let id = self.membership.primary_of(view);
+        let quorum = self.membership.quorum();
+        let lag_max = u64::from(self.config.pipeline_ops_max);
+        let own = (self.promise.log_view(), self.log.op_number());
+        let (_, best) = self.peers.best(now.monotonic).map_or(own, |best| best.max(own));
+        if id == self.me {
+            let heard = self.peers.heard_set(self.index, now.monotonic);
+            return heard.len() >= quorum && best.since(self.log.op_number()) <= lag_max;
+        }
+        let Some(index) = self.membership.index_of(id) else { return false };
+        self.peers.is_quorum_connected(index, quorum, now.monotonic)
+            && self
+                .peers
+                .standing(index, now.monotonic)
+                .is_some_and(|standing| best.since(standing.op_number) <= lag_max)
+    }
+
+    /// Says what is due: the promise, once it is durable, or the question for a started view.
+    pub(in crate::replica) fn say_view_change(&mut self, now: Now) {
+        let primary = self.primary();
+        let durable = self.promise.view() >= self.view;
+        let (started, first, nonce) = {
+            let Status::ViewChange(change) = &mut self.status else { return };
+            if !change.say_due || (!change.started && !durable) {
+                return;
+            }
+            change.say_due = false;
+            change.said = change.said.saturating_add(1);
+            (change.started, change.said == 1, change.nonce)
+        };
+        self.arm_resend(now);
+        if started {
+            let question = Message::GetView(GetView { view: self.view, nonce });
+            if first && primary != self.me {
+                self.send(primary, question);
+            } else {
+                self.broadcast(&question);
+            }
+            return;
+        }
+        let promise = self.do_view_change();
+        if primary == self.me {
+            let vote = Vote {
+                incarnation: self.promise.incarnation(),
+                crash_vector: self.promise.crash_vector().clone(),
+                promise: promise.clone(),
+            };
+            if let Status::ViewChange(change) = &mut self.status {
+                change.votes.insert(self.me, vote);
+            }
+        }
+        self.broadcast(&Message::DoViewChange(promise));
+        self.try_start(now);
+    }
+
+    fn arm_resend(&mut self, now: Now) {
+        let Status::ViewChange(change) = &self.status else { return };
+        let factor = change.said.clamp(1, 8);
+        let pause = self.prng.jitter(self.config.retry_interval.saturating_mul(factor), 10);
+        self.timers.arm(Timer::Resend, now.monotonic + pause);
+    }
+
+    pub(in crate::replica) fn on_resend_timer(&mut self, now: Now) {
+        if let Status::ViewChange(change) = &mut self.status {
+            change.say_due = true;
+            self.arm_resend(now);
+        }
+    }
+
+    /// VRR §4.2 step 2: the promise, with headers in the place of the log.
+    fn do_view_change(&self) -> DoViewChange {
+        let durable = self.promise.durable();
+        DoViewChange {
+            view: self.view,
+            log_view: durable.log_view,
+            op_number: self.log.op_number(),
+            head: self.log.head(),
+            commit_number: self.commit_number,
+            checkpoint: durable.checkpoint,
+            suffix: self.log.suffix(self.commit_number, self.suffix_max()),
+            trust: durable.trust,
+            unbroken: self.unbroken && durable.trust == Trust::Intact,
+        }
+    }
+
+    fn suffix_max(&self) -> usize {
+        usize::try_from(self.config.pipeline_ops_max).unwrap_or(usize::MAX).saturating_add(1)
+    }
+
+    /// VRR §4.2 step 3: a promise arrives. It binds its sender, so a lower view is left at once.
+    pub(in crate::replica) fn on_do_view_change(
+        &mut self,
+        now: Now,
+        from: Origin,
+        crash_vector: CrashVector,
+        m: DoViewChange,
+    ) -> Result<(), Ignored> {
+        let target = Anchor { op_number: m.op_number, checksum: m.head };
+        if Plan::new(from.id, target, m.commit_number, &m.suffix).is_none() {
+            return Err(Ignored::Malformed);
+        }
+        if m.view > self.view {
+            self.enter_view(now, m.view, false);
+        }
+        if m.view < self.view {
+            self.answer_lower_view(now, from);
+            return Err(Ignored::OldView);
+        }
+        let leads = self.is_primary();
+        match &mut self.status {
+            Status::Normal(Role::Primary(_)) => {
+                self.send_start_view(from.id, None);
+                Err(Ignored::Duplicate)
+            }
+            Status::ViewChange(change) if leads => {
+                let vote = Vote { incarnation: from.incarnation, crash_vector, promise: m };
+                change.votes.insert(from.id, vote);
+                self.try_start(now);
+                Ok(())
+            }
+            Status::ViewChange(_) => Ok(()),
+            Status::Normal(Role::Backup(_)) => Err(Ignored::NotPrimary),
+            Status::Blank(_) => Err(Ignored::Blank),
+        }
+    }
+
+    fn answer_lower_view(&mut self, now: Now, from: Origin) {
+        if matches!(self.status, Status::Normal(Role::Primary(_))) {
+            self.send_start_view(from.id, None);
+        } else {
+            self.tell_newer_view(now, from);
+        }
+    }
+
+    /// The next primary starts to put the new log together as soon as a quorum has promised.
+    fn try_start(&mut self, now: Now) {
+        let (me, own) = (self.me, self.promise.wanted().crash_vector.clone());
+        let own_op = self.log.op_number();
+        let Status::ViewChange(change) = &mut self.status else { return };
+        if change.plan.is_some() || change.votes.of(me).is_none() {
+            return;
+        }
+        let _asked_again_by_resend = change.votes.prune(&own);
+        let chosen = change.votes.choose_log(&self.membership);
+        let (best, commit_number) = match chosen {
+            Choice::Wait => return,
+            Choice::Contradiction { peer, commit_number } => {
+                self.fatal(Fatal::Diverged {
+                    peer,
+                    op_number: commit_number,
+                    what: "committed beyond the latest log",
+                    ours: self.log.checksum_of(commit_number).unwrap_or(Checksum::ZERO),
+                    theirs: Checksum::ZERO,
+                });
+                return;
+            }
+            Choice::Adopt { from, commit_number } => (from, commit_number),
+        };
+        let Some(vote) = change.votes.of(best) else { return };
+        let target = Anchor { op_number: vote.op_number, checksum: vote.head };
+        change.plan = Plan::new(best, target, commit_number, &vote.suffix);
+        let lag_max = u64::from(self.config.pipeline_ops_max);
+        let behind = target.op_number.since(own_op) > lag_max && !change.forfeited;
+        change.forfeited |= behind;
+        if behind {
+            self.suspect(now, Suspicion::Behind);
+        }
+        self.advance_plan(now);
+    }
+
+    /// VRR §4.2 step 4: the log of the new view is installed and durable at its primary.
+    pub(in crate::replica) fn start_view(&mut self, now: Now, commit_number: OpNumber) {
+        self.become_primary(now, commit_number);
+        for (id, _) in self.others() {
+            self.send_start_view(id, None);
+        }
+    }
+
+    pub(in crate::replica) fn send_start_view(&mut self, to: ReplicaId, nonce: Option<Nonce>) {
+        let message = StartView {
+            view: self.view,
+            op_number: self.log.op_number(),
+            head: self.log.head(),
+            commit_number: self.commit_number,
+            checkpoint: self.promise.durable().checkpoint,
+            suffix: self.log.suffix(self.commit_number, self.suffix_max()),
+            nonce,
+        };
+        self.send(to, Message::StartView(message));
+    }
+
+    /// VRR §4.2 step 5: a backup puts the log of the view together; its own stays until then.
+    pub(in crate::replica) fn on_start_view(
+        &mut self,
+        now: Now,
+        from: Origin,
+        m: &StartView,
+    ) -> Result<(), Ignored> {
+        if from.id != self.membership.primary_of(m.view) {
+            return Err(Ignored::NotFromPrimary);
+        }
+        if m.view < self.view {
+            self.tell_newer_view(now, from);
+            return Err(Ignored::OldView);
+        }
+        let target = Anchor { op_number: m.op_number, checksum: m.head };
+        let plan = Plan::new(from.id, target, m.commit_number, &m.suffix);
+        let Some(plan) = plan else { return Err(Ignored::Malformed) };
+        if m.view > self.view {
+            self.enter_view(now, m.view, true);
+        }
+        let installing = self.install.as_ref().is_some_and(|install| install.view == m.view);
+        let Status::ViewChange(change) = &mut self.status else {
+            return Err(Ignored::Duplicate);
+        };
+        if installing || change.plan.is_some() {
+            return Err(Ignored::Duplicate);
+        }
+        change.started = true;
+        change.plan = Some(plan);
+        self.advance_plan(now);
+        Ok(())
+    }
+
+    /// The primary of a started view tells its log to whoever asks.
+    pub(in crate::replica) fn on_get_view(
+        &mut self,
+        from: Origin,
+        m: &GetView,
+    ) -> Result<(), Ignored> {
+        if m.view > self.view {
+            return Err(Ignored::NewerView);
+        }
+        match &self.status {
+            Status::Normal(Role::Primary(_)) => {
+                self.send_start_view(from.id, Some(m.nonce));
+                Ok(())
+            }
+            Status::Normal(Role::Backup(_)) => Err(Ignored::NotPrimary),
+            Status::ViewChange(_) => Err(Ignored::WrongStatus),
+            Status::Blank(_) => Err(Ignored::Blank),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Which requests are in the log already: a filter before it, never the guarantee.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    entry::{EntryHeader, EntryKind},
+    types::{ClientId, OpNumber, RequestNumber},
+};
+
+/// What is known of one client.
+///
+/// Invariant: `done <= last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The op that registered it.
+    pub session: OpNumber,
+    /// Checksum of the registration's payload, to recognise the same nonce.
+    pub nonce: crate::model::types::Checksum,
+    /// Whether the registration was executed.
+    pub registered: bool,
+    /// The highest number in the log or executed.
+    pub last: RequestNumber,
+    /// The highest number executed.
+    pub done: RequestNumber,
+}
+
+/// Per client, the highest request number in the log; rebuilt from the log when a view starts.
+///
+/// The guarantee that nothing executes twice is the executor's client table; this part only keeps
+/// duplicates out of the log.
+#[derive(Clone, Debug, Default)]
+pub struct Admitted {
+    clients: BTreeMap<ClientId, Known>,
+}
+
+impl Admitted {
+    /// What is known of `client`.
+    #[must_use]
+    pub fn get(&self, client: ClientId) -> Option<&Known> {
+        self.clients.get(&client)
+    }
+
+    /// Clients with a session, open or on its way.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.clients.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether no client is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// The entry with `header` is in the log now.
+    pub fn appended(&mut self, header: &EntryHeader) {
+        match header.kind {
+            EntryKind::Noop => {}
+            EntryKind::Register => {
+                self.clients.entry(header.client).or_insert(Known {
+                    session: header.op_number,
+                    nonce: header.payload_checksum,
+                    registered: false,
+                    last: RequestNumber::ZERO,
+                    done: RequestNumber::ZERO,
+                });
+            }
+            EntryKind::Request => {
+                if let Some(known) = self.clients.get_mut(&header.client) {
+                    known.last = known.last.max(header.request_number);
+                }
+            }
+        }
+    }
+
+    /// The entry with `header` was executed.
+    pub fn executed(&mut self, header: &EntryHeader, clients_max: u32) {
+        if header.kind == EntryKind::Register
+            && !self.clients.contains_key(&header.client)
+            && self.len() >= clients_max
+        {
+            return;
+        }
+        self.appended(header);
+        if let Some(known) = self.clients.get_mut(&header.client) {
+            match header.kind {
+                EntryKind::Noop => {}
+                EntryKind::Register if known.registered => {}
+                EntryKind::Register => {
+                    // What is noted may stem from one that a view change took out of the log.
+                    known.session = header.op_number;
+                    known.nonce = header.payload_checksum;
+                    known.registered = true;
+                }
+                EntryKind::Request => known.done = known.done.max(header.request_number),
+            }
+        }
+    }
+
+    /// Forgets what is not executed; the log's unexecuted entries are noted again after this.
+    pub fn forget_unexecuted(&mut self) {
+        self.clients.retain(|_, known| {
+            known.last = known.done;
+            known.registered
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(kind: EntryKind, op: u64, number: u64) -> EntryHeader {
+        EntryHeader {
+            kind,
+            op_number: OpNumber(op),
+            client: ClientId(1),
+            request_number: RequestNumber(number),
+            ..EntryHeader::default()
+        }
+    }
+
+    #[test]
+    fn a_request_that_fell_out_of_the_log_is_forgotten() {
+        let mut admitted = Admitted::default();
+        admitted.executed(&header(EntryKind::Register, 1, 0), 9);
+        admitted.executed(&header(EntryKind::Request, 2, 1), 9);
+        admitted.appended(&header(EntryKind::Request, 3, 2));
+        admitted.forget_unexecuted();
+        let known = admitted.get(ClientId(1)).unwrap();
+        assert_eq!((known.last, known.done), (RequestNumber(1), RequestNumber(1)));
+    }
+
+    #[test]
+    fn a_registration_that_fell_out_of_the_log_is_forgotten() {
+        let mut admitted = Admitted::default();
+        admitted.appended(&header(EntryKind::Register, 1, 0));
+        admitted.forget_unexecuted();
+        assert!(admitted.is_empty());
+    }
+
+    #[test]
+    fn a_session_is_the_registration_that_was_executed() {
+        let mut admitted = Admitted::default();
+        admitted.appended(&header(EntryKind::Register, 5, 0));
+        admitted.executed(&header(EntryKind::Register, 6, 0), 9);
+        admitted.executed(&header(EntryKind::Register, 7, 0), 9);
+        assert_eq!(admitted.get(ClientId(1)).unwrap().session, OpNumber(6));
+    }
+
+    #[test]
+    fn a_registration_beyond_the_limit_leaves_no_trace() {
+        let mut admitted = Admitted::default();
+        admitted.executed(&header(EntryKind::Register, 1, 0), 0);
+        assert_eq!(admitted.len(), 0);
+    }
+}

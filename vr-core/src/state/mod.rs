@@ -1,0 +1,18 @@
+//! Floor 2: the parts that know facts; chapters of the engine make the decisions.
+
+pub mod admitted;
+pub mod clock;
+pub mod forwards;
+pub mod log;
+pub mod peers;
+pub mod pipeline;
+pub mod plan;
+pub mod prng;
+pub mod progress;
+pub mod promise;
+pub mod reads;
+pub mod routes;
+pub mod status;
+pub mod suspicions;
+pub mod timers;
+pub mod votes;

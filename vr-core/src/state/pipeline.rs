@@ -1,0 +1,152 @@
+//! How much is prepared and not yet committed, and what waits to be.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::model::{
+    message::{Forward, Request},
+    types::{ClientId, OpNumber, Peer, RequestNumber},
+};
+
+/// The primary's side of the pipeline.
+///
+/// Invariants: `bytes` is the sum over the entries above the commit number; at most `window`
+/// requests per client are parked.
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    bytes: u64,
+    queued: VecDeque<(Peer, Forward)>,
+    parked: BTreeMap<(ClientId, RequestNumber), Request>,
+}
+
+impl Pipeline {
+    /// Bytes of the entries above the commit number.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// An entry of `bytes` was prepared.
+    pub const fn prepared(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// An entry of `bytes` was committed.
+    pub const fn committed(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Requests that wait for room.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
+    /// Lets a request wait for room.
+    pub fn queue(&mut self, from: Peer, request: Forward) {
+        self.queued.push_back((from, request));
+    }
+
+    /// The request that has waited longest.
+    pub fn pop_queued(&mut self) -> Option<(Peer, Forward)> {
+        self.queued.pop_front()
+    }
+
+    /// Lets a request wait for the numbers before it.
+    pub fn park(&mut self, request: Request) {
+        self.parked.insert((request.client, request.request_number), request);
+    }
+
+    /// How many requests of `client` wait for the numbers before them.
+    #[must_use]
+    pub fn parked_of(&self, client: ClientId) -> usize {
+        self.parked.range((client, RequestNumber::ZERO)..=(client, RequestNumber(u64::MAX))).count()
+    }
+
+    /// Takes the parked request of `client` with `number`.
+    pub fn unpark(&mut self, client: ClientId, number: RequestNumber) -> Option<Request> {
+        if self.parked.is_empty() {
+            return None;
+        }
+        self.parked.remove(&(client, number))
+    }
+}
+
+/// How far a backup is, as its primary knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The last op that the backup acknowledged in this view.
+    pub acked: OpNumber,
+    /// The last op that was sent to it.
+    pub sent: OpNumber,
+    /// `acked` at the previous heartbeat.
+    at_heartbeat: OpNumber,
+    /// For how many heartbeats `acked` has not moved although more was sent.
+    silent: u32,
+}
+
+impl Acknowledged {
+    /// A backup that was sent the log up to `sent` and has acknowledged nothing.
+    #[must_use]
+    pub fn after(sent: OpNumber) -> Self {
+        Self { sent, ..Self::default() }
+    }
+
+    /// Another heartbeat passed; true if what is not acknowledged should be sent again: after 2,
+    /// 4, 8, .. heartbeats without news, because at the first it may be on its way.
+    pub fn is_overdue(&mut self) -> bool {
+        if self.acked != self.at_heartbeat || self.acked >= self.sent {
+            self.at_heartbeat = self.acked;
+            self.silent = 0;
+            return false;
+        }
+        self.silent = self.silent.saturating_add(1);
+        self.silent >= 2 && self.silent.is_power_of_two()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn request(client: u128, number: u64) -> Request {
+        Request {
+            client: ClientId(client),
+            session: OpNumber(1),
+            request_number: RequestNumber(number),
+            operation: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn parked_requests_are_counted_per_client() {
+        let mut pipeline = Pipeline::default();
+        pipeline.park(request(1, 3));
+        pipeline.park(request(1, 3));
+        pipeline.park(request(1, 4));
+        pipeline.park(request(2, 3));
+        assert_eq!(pipeline.parked_of(ClientId(1)), 2);
+        assert!(pipeline.unpark(ClientId(1), RequestNumber(3)).is_some());
+        assert!(pipeline.unpark(ClientId(1), RequestNumber(3)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_overdue_ever_more_rarely() {
+        let mut backup = Acknowledged::after(OpNumber(9));
+        let overdue = |backup: &mut Acknowledged| (1..=8).filter(|_| backup.is_overdue()).count();
+        assert_eq!(overdue(&mut backup), 3);
+        backup.acked = OpNumber(5);
+        assert_eq!(overdue(&mut backup), 2);
+        backup.acked = OpNumber(9);
+        assert_eq!(overdue(&mut backup), 0);
+    }
+
+    #[test]
+    fn bytes_follow_prepare_and_commit() {
+        let mut pipeline = Pipeline::default();
+        pipeline.prepared(300);
+        pipeline.committed(128);
+        assert_eq!(pipeline.bytes(), 172);
+    }
+}

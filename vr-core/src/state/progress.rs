@@ -1,0 +1,139 @@
+//! How far execution is, and the questions to local storage that are open.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    time::Instant,
+    types::{OpNumber, PersistId, ReplicaId, RequestId},
+};
+
+/// What entries are read back from local storage for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be executed.
+    Execute,
+    /// To answer a peer's question of this name.
+    Serve {
+        /// Whose question.
+        to: ReplicaId,
+        /// Its name there.
+        request: RequestId,
+    },
+}
+
+/// Execution's place in the log.
+///
+/// Invariant: `applied <= ordered <= commit number`.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The last op handed to the executor.
+    pub ordered: OpNumber,
+    /// The last op that was handed over without asking for replies.
+    pub silent: OpNumber,
+    /// The last op executed.
+    pub applied: OpNumber,
+    fetches: BTreeMap<RequestId, Purpose>,
+}
+
+/// Questions to local storage that may be open at once for peers.
+const SERVES_MAX: usize = 16;
+
+impl Progress {
+    /// Everything up to `applied` is in the state already.
+    #[must_use]
+    pub fn new(applied: OpNumber) -> Self {
+        Self { ordered: applied, silent: applied, applied, fetches: BTreeMap::new() }
+    }
+
+    /// Whether entries for execution were asked for and have not come.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        self.fetches.values().any(|purpose| *purpose == Purpose::Execute)
+    }
+
+    /// Whether storage may be asked on behalf of one more peer's question.
+    #[must_use]
+    pub fn can_serve(&self, to: ReplicaId) -> bool {
+        let same = |purpose: &&Purpose| matches!(purpose, Purpose::Serve { to: other, .. } if *other == to);
+        self.fetches.len() < SERVES_MAX && self.fetches.values().filter(same).count() < 2
+    }
+
+    /// Storage is asked.
+    pub fn fetching(&mut self, request: RequestId, purpose: Purpose) {
+        self.fetches.insert(request, purpose);
+    }
+
+    /// Storage answered; `None` if that was not asked.
+    pub fn fetched(&mut self, request: RequestId) -> Option<Purpose> {
+        self.fetches.remove(&request)
+    }
+}
+
+/// Numbers the writes given to storage, and remembers which are not done.
+#[derive(Clone, Debug, Default)]
+pub struct Writes {
+    last: PersistId,
+    done: PersistId,
+    /// When the oldest write that is not done was handed over.
+    since: Option<Instant>,
+}
+
+impl Writes {
+    /// Names the next write.
+    pub fn next(&mut self, now: Instant) -> PersistId {
+        self.last = self.last.next();
+        self.since.get_or_insert(now);
+        self.last
+    }
+
+    /// Every write up to and including `through` is done; false if that was known.
+    pub fn done(&mut self, now: Instant, through: PersistId) -> bool {
+        if through <= self.done {
+            return false;
+        }
+        self.done = through.min(self.last);
+        self.since = (self.done < self.last).then_some(now);
+        true
+    }
+
+    /// Writes that are not done.
+    #[must_use]
+    pub const fn pending(&self) -> u64 {
+        self.last.since(self.done)
+    }
+
+    /// How long storage has not finished anything although it has something to do.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> core::time::Duration {
+        self.since.map(|since| now.since(since)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_cannot_keep_storage_busy() {
+        let mut progress = Progress::default();
+        for request in 0..2 {
+            let purpose = Purpose::Serve { to: ReplicaId(1), request: RequestId(request) };
+            progress.fetching(RequestId(request), purpose);
+        }
+        assert!(!progress.can_serve(ReplicaId(1)) && progress.can_serve(ReplicaId(2)));
+        assert!(progress.fetched(RequestId(0)).is_some());
+        assert!(progress.fetched(RequestId(0)).is_none());
+        assert!(!progress.is_fetching());
+    }
+
+    #[test]
+    fn writes_are_named_in_order_and_done_in_order() {
+        let mut writes = Writes::default();
+        assert_eq!(writes.next(Instant(1)), PersistId(1));
+        assert_eq!(writes.next(Instant(2)), PersistId(2));
+        assert_eq!(writes.age(Instant(5)).as_nanos(), 4);
+        assert!(writes.done(Instant(6), PersistId(2)));
+        assert!(!writes.done(Instant(7), PersistId(2)));
+        assert_eq!((writes.pending(), writes.age(Instant(9)).as_nanos()), (0, 0));
+    }
+}

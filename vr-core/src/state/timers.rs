@@ -1,0 +1,131 @@
+//! Named deadlines; the earliest of them is when the engine wants to be woken.
+
+use crate::model::time::Instant;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Primary: say COMMIT (VRR §4.1 step 6).
+    Heartbeat,
+    /// Primary: is a quorum still listening?
+    CheckQuorum,
+    /// Backup: the primary has been silent (VRR §4.2).
+    PrimarySilent,
+    /// Whoever voted to leave its view: vote again.
+    Suspicion,
+    /// View change: it did not complete in time.
+    ViewChange,
+    /// View change: send the promise or ask for the view again.
+    Resend,
+    /// View change: the log that is put together lacks an answer.
+    Plan,
+    /// Backup: a question for missing entries was not answered.
+    Pull,
+    /// Backup: a question for a read index was not answered.
+    Reads,
+    /// Requests that wait for a primary are getting old.
+    Forward,
+    /// Tell the others where this replica stands.
+    Ping,
+    /// Blank: ask everybody for a certificate.
+    Hello,
+}
+
+const ALL: [Timer; 12] = [
+    Timer::Heartbeat,
+    Timer::CheckQuorum,
+    Timer::PrimarySilent,
+    Timer::Suspicion,
+    Timer::ViewChange,
+    Timer::Resend,
+    Timer::Plan,
+    Timer::Pull,
+    Timer::Reads,
+    Timer::Forward,
+    Timer::Ping,
+    Timer::Hello,
+];
+
+/// The deadline of each timer.
+///
+/// Invariant: a timer that is not armed stands at [`Instant::FAR_FUTURE`].
+#[derive(Clone, Debug)]
+pub struct Timers {
+    deadlines: [Instant; ALL.len()],
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { deadlines: [Instant::FAR_FUTURE; ALL.len()] }
+    }
+}
+
+impl Timers {
+    /// Lets `timer` expire at `at`, whatever was set before.
+    pub fn arm(&mut self, timer: Timer, at: Instant) {
+        *self.slot(timer) = at;
+    }
+
+    /// Lets `timer` expire at `at` unless it would expire earlier anyway.
+    pub fn arm_by(&mut self, timer: Timer, at: Instant) {
+        let slot = self.slot(timer);
+        *slot = at.min(*slot);
+    }
+
+    /// `timer` does not expire any more.
+    pub fn disarm(&mut self, timer: Timer) {
+        *self.slot(timer) = Instant::FAR_FUTURE;
+    }
+
+    /// Whether `timer` will expire.
+    #[must_use]
+    pub fn is_armed(&self, timer: Timer) -> bool {
+        let position = ALL.iter().position(|candidate| *candidate == timer);
+        position.and_then(|position| self.deadlines.get(position)) != Some(&Instant::FAR_FUTURE)
+    }
+
+    /// When the next timer expires.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadlines.iter().min().copied().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// Disarms and returns one timer that has expired.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<Timer> {
+        let (timer, deadline) =
+            ALL.iter().zip(&mut self.deadlines).find(|(_, deadline)| **deadline <= now)?;
+        *deadline = Instant::FAR_FUTURE;
+        Some(*timer)
+    }
+
+    fn slot(&mut self, timer: Timer) -> &mut Instant {
+        let position = ALL.iter().position(|candidate| *candidate == timer).unwrap_or(0);
+        self.deadlines.get_mut(position).expect("there is a deadline for every timer")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_is_the_earliest_timer() {
+        let mut timers = Timers::default();
+        timers.arm(Timer::Ping, Instant(9));
+        timers.arm(Timer::Heartbeat, Instant(5));
+        assert_eq!(timers.deadline(), Instant(5));
+        assert_eq!(timers.pop_expired(Instant(7)), Some(Timer::Heartbeat));
+        assert_eq!(timers.pop_expired(Instant(7)), None);
+        assert_eq!(timers.deadline(), Instant(9));
+    }
+
+    #[test]
+    fn arming_by_never_postpones() {
+        let mut timers = Timers::default();
+        timers.arm_by(Timer::Hello, Instant(5));
+        timers.arm_by(Timer::Hello, Instant(9));
+        assert_eq!(timers.deadline(), Instant(5));
+        timers.disarm(Timer::Hello);
+        assert!(!timers.is_armed(Timer::Hello));
+    }
+}

@@ -1,0 +1,413 @@
+//! The bytes of every message, an entry's header and the client table, pinned by files.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p vr-core --test golden` writes the files anew; do that only in a
+//! commit that also raises the version and changes docs/WIRE.md.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use vr_core::{
+    SnapshotReader, SnapshotWriter,
+    execution::client_table::{ClientTable, Turn},
+    model::{
+        certificate::{Certificate, CertificateHash, CrashVector},
+        durable::{CheckpointId, Trust},
+        encoding::{
+            entry::{decode_header, encode_header},
+            frame::FrameParts,
+            message::{decode, encode},
+        },
+        entry::{Entry, EntryHeader, EntryKind},
+        kind::Kind,
+        message::{
+            Answer, Commit, Committed, DoViewChange, Entries, Envelope, Forward, ForwardReply,
+            Found, FoundOk, GetEntries, GetHeaders, GetView, Headers, Hello, HelloOk, Limit,
+            Message, Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk,
+            Register, Rejected, Rejection, Reply, Request, Sender, Standing, StartView,
+            StartViewChange, StatusKind, Suspicion, Wanted,
+        },
+        types::{
+            Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce,
+            OpNumber, ReplicaId, ReplicaIndex, ReplicaSet, RequestId, RequestNumber, View,
+        },
+    },
+};
+
+const CLIENT: ClientId = ClientId(0xc1_0000_0000_0000_0000_0000_0000_0001);
+const NONCE: Nonce = Nonce(0x0e_0000_0000_0000_0000_0000_0000_0002);
+const CHECKSUM: Checksum = Checksum(0xcc_0000_0000_0000_0000_0000_0000_0003);
+
+#[test]
+fn every_message_has_the_bytes_it_always_had() {
+    for (name, envelope) in samples() {
+        let frame = frame_of(&envelope);
+        compare(&name, &frame);
+        assert_eq!(decode(&golden(&name)).as_ref(), Ok(&envelope), "{name}");
+    }
+}
+
+#[test]
+fn an_entry_header_has_the_bytes_it_always_had() {
+    let header = entries()[0].header;
+    compare("entry_header", &encode_header(&header));
+    assert_eq!(decode_header(&golden("entry_header")), Ok(header));
+}
+
+/// The table's bytes are hashed into the digest that replicas of several builds compare.
+#[test]
+fn a_client_table_has_the_bytes_it_always_had() {
+    let mut table = ClientTable::new(64, 10);
+    table.register(CLIENT, NONCE, OpNumber(17));
+    table.register(ClientId(9), NONCE, OpNumber(19));
+    for (number, outcome) in
+        [Outcome::Malformed, Outcome::Executed(Bytes::from_static(b"ok"))].into_iter().enumerate()
+    {
+        let number = u64::try_from(number).unwrap() + 1;
+        let turn = table.turn(CLIENT, OpNumber(17), RequestNumber(number));
+        let Turn::Next(slot) = turn else { panic!("request {number} is next") };
+        slot.store(OpNumber(19 + number), outcome);
+    }
+    let mut bytes = Vec::new();
+    table.snapshot(&mut SnapshotWriter::new(&mut bytes)).unwrap();
+    compare("client_table", &bytes);
+    let mut copy = ClientTable::new(64, 10);
+    copy.restore(&mut SnapshotReader::new(&mut golden("client_table").as_ref())).unwrap();
+    assert_eq!(copy, table);
+}
+
+#[test]
+fn every_kind_has_a_sample_and_every_file_has_an_owner() {
+    let samples = samples();
+    let kinds: BTreeSet<Kind> = samples.iter().map(|(_, sample)| sample.message.kind()).collect();
+    assert_eq!(kinds, BTreeSet::from(Kind::ALL));
+    let mut owners: BTreeSet<String> = samples.into_iter().map(|(name, _)| name + ".hex").collect();
+    owners.extend(["client_table.hex".into(), "entry_header.hex".into()]);
+    let files = fs::read_dir(directory()).unwrap();
+    let files: BTreeSet<String> =
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(files, owners);
+}
+
+#[test]
+fn every_truncation_of_a_message_is_an_error() {
+    for (name, envelope) in samples() {
+        let frame = frame_of(&envelope);
+        for length in 0..frame.len() {
+            assert!(decode(&frame.slice(..length)).is_err(), "{name} cut to {length} bytes");
+        }
+        let longer = Bytes::from([frame.as_ref(), &[0]].concat());
+        assert!(decode(&longer).is_err(), "{name} with a byte behind it");
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_message_is_an_error() {
+    for (name, envelope) in samples() {
+        let frame = frame_of(&envelope);
+        for bit in 0..frame.len() * 8 {
+            let mut damaged = frame.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&Bytes::from(damaged)).is_err(), "{name} with bit {bit} flipped");
+        }
+    }
+}
+
+fn frame_of(envelope: &Envelope) -> Bytes {
+    let mut parts = FrameParts::new();
+    encode(envelope, &mut parts).unwrap();
+    parts.take_bytes()
+}
+
+fn directory() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden"].iter().collect()
+}
+
+/// Compares `bytes` with the file `name`, or writes it.
+fn compare(name: &str, bytes: &[u8]) {
+    let mut text = String::new();
+    for line in bytes.chunks(16) {
+        let words: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{}", words.join(" ")).unwrap();
+    }
+    let file = directory().join(name).with_extension("hex");
+    if env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
+        fs::write(&file, &text).unwrap();
+    }
+    let pinned = fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{} cannot be read: {error}", file.display()));
+    assert_eq!(text, pinned, "the bytes of {name} have changed");
+}
+
+/// The bytes in the file `name`.
+fn golden(name: &str) -> Bytes {
+    let text = fs::read_to_string(directory().join(name).with_extension("hex")).unwrap();
+    text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+/// A name for each sample: its kind's, and what is special about it.
+fn samples() -> Vec<(String, Envelope)> {
+    let mut samples = Vec::new();
+    let mut add = |special: &str, envelope: Envelope| {
+        let mut name = String::new();
+        for letter in format!("{:?}", envelope.message.kind()).chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        samples.push((name + special, envelope));
+    };
+    for (special, message) in client_messages() {
+        let asks = matches!(message.kind(), Kind::Register | Kind::Request | Kind::Query);
+        let sender = if asks { Sender::Client(CLIENT) } else { replica() };
+        add(special, envelope(sender, message));
+    }
+    let groups = [normal_messages(), view_messages(), transfer_messages(), genesis_messages()];
+    for (special, message) in groups.into_iter().flatten() {
+        add(special, envelope(replica(), message));
+    }
+    let mut forgetful = envelope(replica(), Message::Ping(ping()));
+    forgetful.crash_vector.learn(ReplicaId(0), Incarnation(2));
+    forgetful.crash_vector.learn(ReplicaId(7), Incarnation(1));
+    add("_with_crash_vector", forgetful);
+    samples
+}
+
+const fn replica() -> Sender {
+    Sender::Replica(ReplicaId(2))
+}
+
+fn envelope(sender: Sender, message: Message) -> Envelope {
+    Envelope {
+        group: GroupId(0x6_0000_0000_0000_0000_0000_0000_0001),
+        certificate: CertificateHash(0x7_0000_0000_0000_0000_0000_0000_0002),
+        epoch: Epoch(1),
+        sender,
+        incarnation: Incarnation(3),
+        view: View(4),
+        crash_vector: CrashVector::default(),
+        message,
+    }
+}
+
+fn request() -> Request {
+    Request {
+        client: CLIENT,
+        session: OpNumber(17),
+        request_number: RequestNumber(5),
+        operation: Bytes::from_static(b"put a 1"),
+    }
+}
+
+const fn reply(outcome: Outcome) -> Reply {
+    Reply { client: CLIENT, request_number: RequestNumber(5), op_number: OpNumber(18), outcome }
+}
+
+const fn rejected(reason: Rejection) -> Rejected {
+    Rejected { client: CLIENT, request_number: RequestNumber(5), reason }
+}
+
+fn client_messages() -> Vec<(&'static str, Message)> {
+    let register = Register { client: CLIENT, nonce: NONCE };
+    let executed = Outcome::Executed(Bytes::from_static(b"ok"));
+    let query = |read| Query {
+        client: CLIENT,
+        request_number: RequestNumber(6),
+        read,
+        query: Bytes::from_static(b"get a"),
+    };
+    let answer = |answer| Answer {
+        client: CLIENT,
+        request_number: RequestNumber(6),
+        op_number: OpNumber(18),
+        answer,
+    };
+    let too_large = Rejection::TooLarge { bytes: 9, bytes_max: 8 };
+    let mut messages = vec![
+        ("", Message::Register(register.clone())),
+        ("", Message::Request(request())),
+        ("", Message::Reply(reply(executed.clone()))),
+        ("_malformed", Message::Reply(reply(Outcome::Malformed))),
+        ("_registered", Message::Reply(reply(Outcome::Registered))),
+        ("_table_full", Message::Reply(reply(Outcome::TableFull))),
+        ("_evicted", Message::Reply(reply(Outcome::Evicted))),
+        ("_evicted", Message::Rejected(rejected(Rejection::Evicted))),
+        ("_too_large", Message::Rejected(rejected(too_large))),
+        ("", Message::Query(query(Read::Linearizable))),
+        ("_local", Message::Query(query(Read::Local))),
+        ("", Message::Answer(answer(Some(Bytes::from_static(b"1"))))),
+        ("_unreadable", Message::Answer(answer(None))),
+        ("", Message::Forward(Forward::Request(request()))),
+        ("_register", Message::Forward(Forward::Register(register))),
+        ("", Message::ForwardReply(ForwardReply::Reply(reply(executed)))),
+        ("_rejected", Message::ForwardReply(ForwardReply::Rejected(rejected(Rejection::Evicted)))),
+    ];
+    for (special, limit) in [
+        ("", Limit::Pipeline),
+        ("_log", Limit::Log),
+        ("_clients", Limit::Clients),
+        ("_window", Limit::Window),
+        ("_forward", Limit::Forward),
+        ("_reads", Limit::Reads),
+        ("_no_quorum", Limit::NoQuorum),
+    ] {
+        messages.push((special, Message::Rejected(rejected(Rejection::Busy(limit)))));
+    }
+    messages
+}
+
+/// A request, a registration and a no-op, chained.
+fn entries() -> Vec<Entry> {
+    let header = |kind, op_number| EntryHeader {
+        view: View(4),
+        op_number: OpNumber(op_number),
+        time: 1_700_000_000_000_000_000 + op_number,
+        group: 1,
+        epoch: Epoch(1),
+        kind,
+        ..EntryHeader::default()
+    };
+    let request = Entry::new(
+        EntryHeader {
+            parent: CHECKSUM,
+            client: CLIENT,
+            session: OpNumber(17),
+            request_number: RequestNumber(5),
+            ..header(EntryKind::Request, 18)
+        },
+        Bytes::from_static(b"put a 1"),
+    );
+    let parent = request.header.checksum;
+    let register = Entry::new(
+        EntryHeader { parent, client: ClientId(9), ..header(EntryKind::Register, 19) },
+        Bytes::copy_from_slice(&NONCE.0.to_le_bytes()),
+    );
+    let parent = register.header.checksum;
+    let noop = EntryHeader { parent, ..header(EntryKind::Noop, 20) };
+    vec![request, register, Entry::new(noop, Bytes::new())]
+}
+
+fn headers() -> Vec<EntryHeader> {
+    entries().iter().map(|entry| entry.header).collect()
+}
+
+fn standing(status: StatusKind) -> Standing {
+    let mut heard = ReplicaSet::EMPTY;
+    heard.insert(ReplicaIndex(0));
+    heard.insert(ReplicaIndex(2));
+    Standing { log_view: View(4), op_number: OpNumber(20), status, heard }
+}
+
+const fn checkpoint() -> CheckpointId {
+    CheckpointId { op_number: OpNumber(10), checksum: CHECKSUM, digest: Checksum(0xd1) }
+}
+
+fn normal_messages() -> Vec<(&'static str, Message)> {
+    let commit = Committed { op_number: OpNumber(16), checksum: CHECKSUM };
+    let heartbeat = HeartbeatNumber(300);
+    let prepare_ok = |standing| PrepareOk {
+        op_number: OpNumber(20),
+        checksum: CHECKSUM,
+        heartbeat,
+        applied: OpNumber(16),
+        checkpoint: checkpoint(),
+        standing,
+    };
+    let heartbeats = |status| Commit { commit, heartbeat, standing: standing(status) };
+    vec![
+        ("", Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat })),
+        ("", Message::PrepareOk(prepare_ok(None))),
+        ("_standing", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal))))),
+        ("", Message::Commit(heartbeats(StatusKind::Normal))),
+        ("_blank", Message::Commit(heartbeats(StatusKind::Blank))),
+        ("_view_change", Message::Commit(heartbeats(StatusKind::ViewChange))),
+        ("_recovering", Message::Commit(heartbeats(StatusKind::Recovering))),
+    ]
+}
+
+fn ping() -> Ping {
+    Ping { standing: standing(StatusKind::Normal), sent_at: 123_456_789 }
+}
+
+fn view_messages() -> Vec<(&'static str, Message)> {
+    let mut messages = Vec::new();
+    for (special, reason, status) in [
+        ("", Suspicion::PrimarySilent, StatusKind::Normal),
+        ("_primary_lost", Suspicion::PrimaryLost, StatusKind::Blank),
+        ("_check_quorum", Suspicion::CheckQuorum, StatusKind::ViewChange),
+        ("_stuck", Suspicion::ViewChangeStuck, StatusKind::Recovering),
+        ("_behind", Suspicion::Behind, StatusKind::Normal),
+    ] {
+        let standing = standing(status);
+        let vote = StartViewChange { view: View(4), reason, standing };
+        messages.push((special, Message::StartViewChange(vote)));
+    }
+    for (special, trust, unbroken) in [("", Trust::Intact, true), ("_lost", Trust::Lost, false)] {
+        let promise = DoViewChange {
+            view: View(5),
+            log_view: View(4),
+            op_number: OpNumber(20),
+            head: CHECKSUM,
+            commit_number: OpNumber(16),
+            checkpoint: checkpoint(),
+            suffix: headers(),
+            trust,
+            unbroken,
+        };
+        messages.push((special, Message::DoViewChange(promise)));
+    }
+    for (special, nonce) in [("", None), ("_asked", Some(NONCE))] {
+        let start = StartView {
+            view: View(5),
+            op_number: OpNumber(20),
+            head: CHECKSUM,
+            commit_number: OpNumber(16),
+            checkpoint: checkpoint(),
+            suffix: headers(),
+            nonce,
+        };
+        messages.push((special, Message::StartView(start)));
+    }
+    messages.push(("", Message::GetView(GetView { view: View(5), nonce: NONCE })));
+    messages.push(("", Message::Ping(ping())));
+    messages.push(("", Message::Pong(ping())));
+    messages
+}
+
+fn transfer_messages() -> Vec<(&'static str, Message)> {
+    let request = RequestId(400);
+    let get_headers = GetHeaders {
+        request,
+        from: OpNumber(18),
+        through: OpNumber(20),
+        checksum: headers()[2].checksum,
+    };
+    let get_entries = |wanted| GetEntries { request, wanted, bytes_max: 1 << 20 };
+    let exact = headers().iter().map(|header| (header.op_number, header.checksum)).collect();
+    let read_index_ok =
+        ReadIndexOk { request, op_number: OpNumber(16), time: 1_700_000_000_000_000_016 };
+    vec![
+        ("", Message::GetHeaders(get_headers)),
+        ("", Message::Headers(Headers { request, headers: headers() })),
+        ("", Message::GetEntries(get_entries(Wanted::Exact(exact)))),
+        ("_from", Message::GetEntries(get_entries(Wanted::From(OpNumber(18))))),
+        ("", Message::Entries(Entries { request, entries: entries() })),
+        ("", Message::ReadIndex(ReadIndex { request })),
+        ("", Message::ReadIndexOk(read_index_ok)),
+    ]
+}
+
+fn genesis_messages() -> Vec<(&'static str, Message)> {
+    let disks = vec![(ReplicaId(0), DiskId(0xd0)), (ReplicaId(2), DiskId(0xd2))];
+    let certificate = Certificate { group_name: "default".into(), disks: disks.clone() };
+    let hello_ok = |nonce, certificate| HelloOk { nonce, disk: DiskId(0xd2), certificate };
+    vec![
+        ("", Message::Hello(Hello { nonce: NONCE })),
+        ("", Message::HelloOk(hello_ok(Some(NONCE), Some(certificate)))),
+        ("_blank", Message::HelloOk(hello_ok(None, None))),
+        ("", Message::Found(Found { nonce: NONCE, disks })),
+        ("", Message::FoundOk(FoundOk { nonce: NONCE })),
+    ]
+}

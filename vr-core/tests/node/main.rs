@@ -1,0 +1,13 @@
+//! Nodes, clients and their in-process network, run under virtual time.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+
+mod clockwork;
+mod driver;
+mod group;
+mod memory;
+mod service;

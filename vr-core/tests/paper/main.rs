@@ -1,0 +1,11 @@
+//! Rules of the paper and of docs/PROTOCOL.md, restated against one replica: inputs in, outputs
+//! compared. The doc of each test names its rule.
+
+mod genesis;
+mod s4_1;
+mod s4_2;
+mod s4_3;
+mod s5_2;
+mod s6_3;
+mod sessions;
+mod subject;

@@ -1,0 +1,166 @@
+//! Reads without a place in the log (VRR section 6.3, by read index and without leases).
+
+use bytes::Bytes;
+use vr_core::{
+    execution::work::Work,
+    model::{
+        kind::Kind,
+        message::{
+            Limit, Message, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Rejected, Rejection,
+        },
+        types::{HeartbeatNumber, OpNumber, RequestId, RequestNumber},
+    },
+};
+
+use crate::subject::{
+    CLIENT, Outputs, Subject, acknowledge, committed, head, log, next_primary, picked, prepare,
+    promise, register,
+};
+
+fn query(number: u64) -> Message {
+    Message::Query(Query {
+        client: CLIENT,
+        request_number: RequestNumber(number),
+        query: Bytes::from_static(b"value?"),
+        read: Read::Linearizable,
+    })
+}
+
+fn echo(heartbeat: HeartbeatNumber) -> Message {
+    let Message::PrepareOk(answer) = acknowledge(OpNumber(0), head(&[])) else {
+        unreachable!("an acknowledgement")
+    };
+    Message::PrepareOk(PrepareOk { heartbeat, ..answer })
+}
+
+/// The heartbeat that left with `outputs`.
+fn heartbeat(outputs: &Outputs) -> HeartbeatNumber {
+    let rounds = picked!(outputs, Message::Commit(m) => m.heartbeat);
+    *rounds.first().expect("a heartbeat left")
+}
+
+fn queries(outputs: &Outputs) -> usize {
+    outputs.work().iter().filter(|work| matches!(work, Work::Query { .. })).count()
+}
+
+/// Step 2: a read waits until a quorum has answered a heartbeat that was sent after it came.
+#[test]
+fn a_read_waits_for_a_round_that_began_after_it() {
+    let mut primary = Subject::primary(3);
+    let outputs = primary.ask(query(1));
+    let round = heartbeat(&outputs);
+    assert_eq!(queries(&outputs), 0);
+    assert_eq!(queries(&primary.hear(1, 0, echo(HeartbeatNumber(round.0 - 1)))), 0);
+    assert_eq!(queries(&primary.hear(1, 0, echo(round))), 1);
+}
+
+/// Step 2: reads that arrive during a round share the next one.
+#[test]
+fn reads_that_arrive_during_a_round_share_the_next() {
+    let mut primary = Subject::primary(3);
+    let first = heartbeat(&primary.ask(query(1)));
+    assert!(primary.ask(query(2)).receivers(Kind::Commit).is_empty());
+    primary.ask(query(3));
+    let outputs = primary.hear(1, 0, echo(first));
+    assert_eq!(queries(&outputs), 1);
+    let second = heartbeat(&outputs);
+    assert_eq!(queries(&primary.hear(2, 0, echo(second))), 2);
+}
+
+/// Step 2: a group of one has its quorum in itself.
+#[test]
+fn a_group_of_one_reads_at_once() {
+    let mut primary = Subject::primary(1);
+    assert_eq!(queries(&primary.ask(query(1))), 1);
+}
+
+/// A primary that has not committed everything it started with makes reads wait.
+#[test]
+fn a_read_waits_for_everything_the_view_started_with() {
+    let entries = log(1);
+    let mut primary = next_primary(&entries);
+    primary.hear(2, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    primary.persisted();
+    assert!(primary.ask(query(1)).receivers(Kind::Commit).is_empty(), "no round begins");
+    let outputs = primary.hear(2, 1, acknowledge(OpNumber(1), head(&entries)));
+    assert_eq!(queries(&primary.hear(2, 1, echo(heartbeat(&outputs)))), 1);
+}
+
+/// Step 1: a backup asks its primary once for all reads that wait.
+#[test]
+fn a_backup_asks_once_for_all_reads_that_wait() {
+    let mut backup = Subject::backup(3);
+    assert_eq!(backup.ask(query(1)).receivers(Kind::ReadIndex), [0]);
+    assert!(backup.ask(query(2)).receivers(Kind::ReadIndex).is_empty());
+}
+
+/// Step 3: the primary answers a backup with its commit number, after a round.
+#[test]
+fn a_read_index_is_answered_after_a_round() {
+    let mut primary = Subject::primary(3);
+    let session = primary.open_session();
+    let question = ReadIndex { request: RequestId(8) };
+    let outputs = primary.hear(2, 0, Message::ReadIndex(question));
+    assert!(outputs.receivers(Kind::ReadIndexOk).is_empty());
+    let told = picked!(primary.hear(1, 0, echo(heartbeat(&outputs))), Message::ReadIndexOk(m) => (m.request, m.op_number));
+    assert_eq!(told, [(RequestId(8), session)]);
+}
+
+/// Step 4: a backup answers when it has handed everything through the read index to its executor.
+#[test]
+fn a_backup_reads_when_it_has_ordered_the_index() {
+    let (mut backup, entries) = (Subject::backup(3), log(2));
+    let asked = picked!(backup.ask(query(1)), Message::ReadIndex(m) => m.request);
+    let answer = ReadIndexOk { request: asked[0], op_number: OpNumber(2), time: 0 };
+    assert_eq!(queries(&backup.hear(0, 0, Message::ReadIndexOk(answer))), 0);
+    let outputs = backup.hear(0, 0, prepare(&entries, committed(&entries, 2)));
+    assert_eq!((outputs.ordered(), queries(&outputs)), (vec![1, 2], 1));
+}
+
+/// A read index of another view's primary is not believed.
+#[test]
+fn a_read_index_that_is_not_from_the_primary_is_ignored() {
+    let mut backup = Subject::backup(3);
+    backup.ask(query(1));
+    let answer = ReadIndexOk { request: RequestId(1), op_number: OpNumber(0), time: 0 };
+    assert_eq!(queries(&backup.hear(2, 0, Message::ReadIndexOk(answer))), 0);
+}
+
+/// A read is not answered by a primary that no quorum answers.
+#[test]
+fn a_primary_alone_answers_no_read() {
+    let mut primary = Subject::primary(3);
+    primary.ask(query(1));
+    let outputs = primary.pass(core::time::Duration::from_secs(2));
+    assert_eq!(queries(&outputs), 0);
+}
+
+/// Reads write nothing.
+#[test]
+fn a_read_writes_nothing() {
+    let mut primary = Subject::primary(3);
+    let outputs = primary.ask(query(1));
+    let answered = primary.hear(1, 0, echo(heartbeat(&outputs)));
+    assert!(outputs.batches().is_empty() && answered.batches().is_empty());
+}
+
+/// A read that asks for no more is answered from what is executed here.
+#[test]
+fn a_local_read_asks_nobody() {
+    let mut backup = Subject::backup(3);
+    let Message::Query(local) = query(1) else { unreachable!("a query") };
+    let outputs = backup.ask(Message::Query(Query { read: Read::Local, ..local }));
+    assert_eq!((queries(&outputs), outputs.sent().len()), (1, 0));
+}
+
+/// Too many reads that wait are answered busy.
+#[test]
+fn reads_over_the_limit_are_answered_busy() {
+    let mut primary = Subject::primary_with(|config| config.reads_max = 1, 3);
+    primary.ask(query(1));
+    primary.ask(query(2));
+    let told = primary.ask(query(3)).told();
+    let [Message::Rejected(Rejected { reason, .. })] = &told[..] else { panic!("busy") };
+    assert_eq!(*reason, Rejection::Busy(Limit::Reads));
+    assert!(primary.ask(register()).told().is_empty(), "requests are not concerned");
+}

@@ -1,0 +1,147 @@
+//! O4: all replicas apply the same operations at the same places with the same replies.
+
+use std::collections::BTreeMap;
+
+use vr_core::model::types::{ClientId, OpNumber, ReplicaId, View};
+
+use crate::checker::{Verdict, Violation};
+
+/// What a replica applied, as its state machine saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The view that gave the operation its place.
+    pub view: View,
+    /// Who asked.
+    pub client: ClientId,
+    /// The time the state machine was told, in nanoseconds since 1970.
+    pub time: u64,
+    /// The harness's number for the call.
+    pub tag: u64,
+    /// Hash of the operation's bytes.
+    pub operation: u64,
+    /// Hash of the reply's bytes.
+    pub reply: u64,
+}
+
+/// The one history that all replicas must apply.
+#[derive(Debug, Default)]
+pub struct Applied {
+    history: BTreeMap<OpNumber, Record>,
+    through: BTreeMap<ReplicaId, OpNumber>,
+}
+
+impl Applied {
+    /// A new life of `replica` begins with nothing applied.
+    pub fn restarted(&mut self, replica: ReplicaId) {
+        self.through.remove(&replica);
+    }
+
+    /// `replica` applied `record` at `op_number`.
+    ///
+    /// # Errors
+    /// When another replica applied something else there, when an operation was passed over, or
+    /// when time did not grow.
+    pub fn applied(&mut self, replica: ReplicaId, op_number: OpNumber, record: Record) -> Verdict {
+        let before = self.through.insert(replica, op_number).unwrap_or_default();
+        if op_number <= before {
+            return broken(format!("r{replica} applied op {op_number} after op {before}"));
+        }
+        let passed_over = before.next()..op_number;
+        if let Some((missing, _)) = self.history.range(passed_over).next() {
+            return broken(format!("r{replica} applied op {op_number} and never op {missing}"));
+        }
+        match self.history.get(&op_number) {
+            Some(known) if *known != record => {
+                broken(format!("r{replica} applied {record:?} at op {op_number}, not {known:?}"))
+            }
+            Some(_) => Ok(()),
+            None => self.applied_first(replica, op_number, record),
+        }
+    }
+
+    fn applied_first(
+        &mut self,
+        replica: ReplicaId,
+        op_number: OpNumber,
+        record: Record,
+    ) -> Verdict {
+        let ahead = self.through.iter().find(|(_, through)| **through > op_number);
+        if let Some((other, through)) = ahead {
+            return broken(format!(
+                "r{replica} applied op {op_number}, which r{other} passed over on its way to {through}"
+            ));
+        }
+        if let Some((last, known)) = self.history.last_key_value()
+            && known.time >= record.time
+        {
+            return broken(format!(
+                "op {op_number} has time {}, op {last} before it {}",
+                record.time, known.time
+            ));
+        }
+        self.history.insert(op_number, record);
+        Ok(())
+    }
+
+    /// What was applied anywhere, in order.
+    #[must_use]
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = (OpNumber, &Record)> {
+        self.history.iter().map(|(op_number, record)| (*op_number, record))
+    }
+
+    /// The last operation that `replica` applied in this life.
+    #[must_use]
+    pub fn through(&self, replica: ReplicaId) -> OpNumber {
+        self.through.get(&replica).copied().unwrap_or_default()
+    }
+}
+
+const fn broken(found: String) -> Verdict {
+    Err(Violation::new("O4", "all replicas apply one history", found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const R0: ReplicaId = ReplicaId(0);
+    const R1: ReplicaId = ReplicaId(1);
+
+    fn record(tag: u64) -> Record {
+        let (view, client) = (View(0), ClientId(1));
+        Record { view, client, time: tag, tag, operation: tag, reply: tag }
+    }
+
+    fn after(steps: &[(ReplicaId, u64, u64)]) -> Verdict {
+        let mut applied = Applied::default();
+        steps.iter().try_for_each(|(r, op, tag)| applied.applied(*r, OpNumber(*op), record(*tag)))
+    }
+
+    #[test]
+    fn one_history_with_holes_for_what_no_state_machine_sees_is_fine() {
+        assert_eq!(after(&[(R0, 2, 1), (R0, 5, 2), (R1, 2, 1), (R1, 5, 2)]), Ok(()));
+    }
+
+    #[test]
+    fn another_operation_at_the_same_place_is_noticed() {
+        assert!(after(&[(R0, 2, 1), (R1, 2, 7)]).is_err());
+    }
+
+    #[test]
+    fn an_operation_passed_over_is_noticed_whoever_comes_first() {
+        assert!(after(&[(R0, 2, 1), (R0, 3, 2), (R1, 3, 2)]).is_err());
+        assert!(after(&[(R0, 3, 2), (R1, 2, 1)]).is_err());
+    }
+
+    #[test]
+    fn applying_twice_in_one_life_is_noticed() {
+        assert!(after(&[(R0, 2, 1), (R0, 2, 1)]).is_err());
+    }
+
+    #[test]
+    fn time_that_stands_still_is_noticed() {
+        let mut applied = Applied::default();
+        assert_eq!(applied.applied(R0, OpNumber(1), record(5)), Ok(()));
+        assert!(applied.applied(R0, OpNumber(2), Record { time: 5, ..record(6) }).is_err());
+    }
+}

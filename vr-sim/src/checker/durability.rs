@@ -1,0 +1,311 @@
+//! O7: nothing is said before it is durable, and what was durable is back after a crash.
+
+use std::collections::BTreeMap;
+
+use vr_core::{
+    model::{
+        entry::EntryHeader,
+        message::Envelope,
+        types::{Checksum, OpNumber, ReplicaId, View},
+    },
+    ports::storage::{Recovered, WriteBatch},
+};
+
+use crate::checker::{Claim, Verdict, Violation};
+
+/// What the disk of each replica holds for certain.
+#[derive(Debug, Default)]
+pub struct Durability {
+    shadows: BTreeMap<ReplicaId, Shadow>,
+}
+
+/// What one replica's disk holds for certain, and the write that may or may not be there.
+#[derive(Clone, Debug, Default)]
+pub struct Shadow {
+    /// The durable promise.
+    pub view: View,
+    /// The durable log view.
+    pub log_view: View,
+    /// Whether it is part of a group.
+    pub joined: bool,
+    /// Op number, checksum and parent of each durable entry.
+    log: BTreeMap<OpNumber, (Checksum, Checksum)>,
+    opened: bool,
+    pending: Option<Pending>,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    cut: Option<OpNumber>,
+    entries: Vec<EntryHeader>,
+    views: Option<(View, View)>,
+    joins: bool,
+}
+
+impl Shadow {
+    /// A disk without entries that has installed `view`.
+    #[cfg(test)]
+    pub(crate) fn empty_in(view: View) -> Self {
+        Self { view, log_view: view, ..Self::default() }
+    }
+
+    /// Checksum of the durable entry at `op_number`.
+    #[must_use]
+    pub fn checksum_at(&self, op_number: OpNumber) -> Option<Checksum> {
+        self.log.get(&op_number).map(|(checksum, _)| *checksum)
+    }
+
+    /// The last durable entry; op zero while there is none.
+    #[must_use]
+    pub fn head(&self) -> (OpNumber, Checksum) {
+        self.log
+            .last_key_value()
+            .map_or((OpNumber::ZERO, Checksum::ZERO), |(op, (checksum, _))| (*op, *checksum))
+    }
+
+    fn apply_log(&mut self, pending: &Pending) {
+        if let Some(cut) = pending.cut {
+            self.log.split_off(&cut.next());
+        }
+        for header in &pending.entries {
+            self.log.insert(header.op_number, (header.checksum, header.parent));
+        }
+    }
+
+    fn holds_exactly(&self, recovered: &Recovered) -> bool {
+        let found = recovered.headers.iter().map(|header| (header.op_number, header.checksum));
+        self.log.iter().map(|(op, (checksum, _))| (*op, *checksum)).eq(found)
+    }
+}
+
+impl Durability {
+    /// What is durable at `replica`; `None` before it was ever opened.
+    #[must_use]
+    pub fn of(&self, replica: ReplicaId) -> Option<&Shadow> {
+        self.shadows.get(&replica)
+    }
+
+    /// The disk of `replica` was wiped.
+    pub fn wiped(&mut self, replica: ReplicaId) {
+        self.shadows.remove(&replica);
+    }
+
+    /// `replica` began to write `batch`; until it is done, a crash may leave it or not.
+    pub fn writing(&mut self, replica: ReplicaId, batch: &WriteBatch) {
+        let pending = Pending {
+            cut: batch.cut,
+            entries: batch.entries.iter().map(|entry| entry.header).collect(),
+            views: batch.superblock.as_ref().map(|block| (block.view, block.log_view)),
+            joins: batch.superblock.as_ref().is_some_and(|block| block.certificate.is_some()),
+        };
+        self.shadows.entry(replica).or_default().pending = Some(pending);
+    }
+
+    /// The write that `replica` began is done.
+    pub fn stored(&mut self, replica: ReplicaId) -> Option<&Shadow> {
+        let shadow = self.shadows.get_mut(&replica)?;
+        if let Some(pending) = shadow.pending.take() {
+            shadow.apply_log(&pending);
+            shadow.joined |= pending.joins;
+            (shadow.view, shadow.log_view) =
+                pending.views.unwrap_or((shadow.view, shadow.log_view));
+        }
+        Some(shadow)
+    }
+
+    /// `replica` opened its disk and found `recovered` there.
+    ///
+    /// # Errors
+    /// When that is neither what was durable nor that with the whole of the write in flight.
+    pub fn opened(&mut self, replica: ReplicaId, recovered: &Recovered) -> Verdict {
+        let shadow = self.shadows.entry(replica).or_default();
+        let found = (recovered.superblock.view, recovered.superblock.log_view);
+        let mut views = vec![(shadow.view, shadow.log_view)];
+        let log_is_old = shadow.holds_exactly(recovered);
+        if let Some(pending) = shadow.pending.take() {
+            let mut later = shadow.clone();
+            later.apply_log(&pending);
+            if later.holds_exactly(recovered) {
+                views.extend(pending.views);
+                shadow.apply_log(&pending);
+            }
+        }
+        if shadow.opened
+            && !(views.contains(&found) && (log_is_old || shadow.holds_exactly(recovered)))
+        {
+            return broken(format!(
+                "r{replica} opened with views {found:?} and {} entries; durable were views {views:?} and head {}",
+                recovered.headers.len(),
+                shadow.head().0
+            ));
+        }
+        shadow.opened = true;
+        shadow.joined = recovered.superblock.certificate.is_some();
+        (shadow.view, shadow.log_view) = found;
+        let headers = recovered.headers.iter();
+        shadow.log = headers.map(|h| (h.op_number, (h.checksum, h.parent))).collect();
+        Ok(())
+    }
+
+    /// `replica` sent `envelope`.
+    ///
+    /// # Errors
+    /// When the envelope claims what is not durable at `replica`.
+    pub fn sent(&self, replica: ReplicaId, envelope: &Envelope) -> Verdict {
+        let Some(shadow) = self.shadows.get(&replica) else {
+            return broken(format!("r{replica} speaks before it opened its disk"));
+        };
+        let early = |what: &str| {
+            broken(format!(
+                "r{replica} sent {:?} naming view {}: {what}; durable: view {}, log view {}, head {}",
+                envelope.message.kind(),
+                envelope.view,
+                shadow.view,
+                shadow.log_view,
+                shadow.head().0
+            ))
+        };
+        if envelope.view > shadow.view {
+            return early("its view is not durable");
+        }
+        let in_view = shadow.view == shadow.log_view && envelope.view == shadow.view;
+        match Claim::from(&envelope.message) {
+            Claim::Holds(m) if !in_view => early(&format!("acknowledges op {}", m.op_number)),
+            Claim::Holds(m)
+                if m.op_number > OpNumber::ZERO
+                    && shadow.checksum_at(m.op_number) != Some(m.checksum) =>
+            {
+                early(&format!("op {} is not durable", m.op_number))
+            }
+            Claim::Promises(m) if m.view > shadow.view => early("its promise is not durable"),
+            // Between the end of the write and the node's hearing of it, a promise to the view that
+            // has just started may name the log view before; nobody needs that promise any more.
+            Claim::Promises(m) if m.log_view != shadow.log_view && m.view != shadow.log_view => {
+                early(&format!("log view {} is not durable", m.log_view))
+            }
+            Claim::Leads(_) if !in_view => early("its view has not started"),
+            Claim::Started(m) if m.view != shadow.log_view => early("its log is not installed"),
+            Claim::Holds(_)
+            | Claim::Promises(_)
+            | Claim::Leads(_)
+            | Claim::Started(_)
+            | Claim::Nothing => Ok(()),
+        }
+    }
+}
+
+const fn broken(found: String) -> Verdict {
+    Err(Violation::new("O7", "nothing is said before it is durable", found))
+}
+
+#[cfg(test)]
+mod tests {
+    use vr_core::model::{
+        certificate::{CertificateHash, CrashVector},
+        durable::{self, Identity, Superblock},
+        entry::Entry,
+        membership::Membership,
+        message::{Message, PrepareOk, Sender},
+        types::{DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation},
+    };
+
+    use super::*;
+
+    const R0: ReplicaId = ReplicaId(0);
+
+    fn superblock(view: u64) -> Superblock {
+        let identity = Identity {
+            group: GroupId(1),
+            group_name: "g".into(),
+            members: Membership::new([R0]).unwrap(),
+            replica: R0,
+            durability: durable::Durability::Full,
+            fresh_disk: DiskId(1),
+        };
+        Superblock { view: View(view), log_view: View(view), ..Superblock::blank(&identity) }
+    }
+
+    fn entry(op: u64) -> Entry {
+        let header = EntryHeader { op_number: OpNumber(op), ..EntryHeader::default() };
+        Entry { header: header.sealed(), ..Entry::default() }
+    }
+
+    fn found(view: u64, ops: u64) -> Recovered {
+        let headers = (1..=ops).map(|op| entry(op).header).collect();
+        Recovered { superblock: superblock(view), headers, torn_bytes: 0 }
+    }
+
+    fn write(ops: &[u64], view: Option<u64>) -> WriteBatch {
+        let entries = ops.iter().map(|op| entry(*op)).collect();
+        WriteBatch { entries, superblock: view.map(superblock), ..WriteBatch::default() }
+    }
+
+    fn opened() -> Durability {
+        let mut disks = Durability::default();
+        assert_eq!(disks.opened(R0, &found(0, 1)), Ok(()));
+        disks
+    }
+
+    fn says(view: u64, message: Message) -> Envelope {
+        Envelope {
+            group: GroupId(1),
+            certificate: CertificateHash::NONE,
+            epoch: Epoch::ZERO,
+            sender: Sender::Replica(R0),
+            incarnation: Incarnation::ZERO,
+            view: View(view),
+            crash_vector: CrashVector::default(),
+            message,
+        }
+    }
+
+    fn ack(op: u64) -> Message {
+        Message::PrepareOk(PrepareOk {
+            op_number: OpNumber(op),
+            checksum: entry(op).header.checksum,
+            heartbeat: HeartbeatNumber::ZERO,
+            applied: OpNumber::ZERO,
+            checkpoint: superblock(0).checkpoint,
+            standing: None,
+        })
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_the_end_of_its_write() {
+        let mut disks = opened();
+        disks.writing(R0, &write(&[2], None));
+        assert!(disks.sent(R0, &says(0, ack(2))).is_err());
+        disks.stored(R0);
+        assert_eq!(disks.sent(R0, &says(0, ack(2))), Ok(()));
+    }
+
+    #[test]
+    fn a_view_is_named_only_when_it_is_durable() {
+        let mut disks = opened();
+        disks.writing(R0, &write(&[], Some(3)));
+        assert!(disks.sent(R0, &says(3, ack(1))).is_err());
+        disks.stored(R0);
+        assert_eq!(disks.sent(R0, &says(3, ack(1))), Ok(()));
+    }
+
+    #[test]
+    fn a_write_in_flight_is_there_as_a_whole_or_not_at_all() {
+        for (view, ops, fine) in [(0, 1, true), (3, 3, true), (0, 3, true), (0, 2, false)] {
+            let mut disks = opened();
+            disks.writing(R0, &write(&[2, 3], Some(3)));
+            assert_eq!(disks.opened(R0, &found(view, ops)).is_ok(), fine, "{view} {ops}");
+        }
+    }
+
+    #[test]
+    fn a_superblock_that_overtook_its_log_part_is_noticed() {
+        let mut disks = opened();
+        disks.writing(R0, &write(&[2], Some(3)));
+        assert!(disks.opened(R0, &found(3, 1)).is_err());
+    }
+
+    #[test]
+    fn something_durable_that_is_gone_is_noticed() {
+        assert!(opened().opened(R0, &found(0, 0)).is_err());
+    }
+}

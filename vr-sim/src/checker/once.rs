@@ -1,0 +1,95 @@
+//! Exactly once: a call has one place in the history, and an acknowledged one keeps it (O5).
+
+use std::collections::BTreeMap;
+
+use vr_core::model::types::OpNumber;
+
+use crate::checker::{Verdict, Violation, applied::Record};
+
+/// Where each call was executed, and what clients were told.
+#[derive(Debug, Default)]
+pub struct Once {
+    executed: BTreeMap<u64, (OpNumber, u64)>,
+    acknowledged: u64,
+}
+
+impl Once {
+    /// Some replica applied `record` at `op_number`.
+    ///
+    /// # Errors
+    /// When the same call was executed at another place.
+    pub fn applied(&mut self, op_number: OpNumber, record: &Record) -> Verdict {
+        let first = self.executed.entry(record.tag).or_insert((op_number, record.reply));
+        if first.0 != op_number {
+            let found = format!("call {} at op {} and op {op_number}", record.tag, first.0);
+            return Err(Violation::new("O6", "a call is executed at most once", found));
+        }
+        Ok(())
+    }
+
+    /// A client was told that its call `tag` executed, with a reply of this hash.
+    ///
+    /// # Errors
+    /// When no replica applied the call, or it replied something else.
+    pub fn acknowledged(&mut self, tag: u64, reply: u64) -> Verdict {
+        self.acknowledged += 1;
+        match self.executed.get(&tag) {
+            None => {
+                let found = format!("call {tag} is acknowledged and was applied nowhere");
+                Err(Violation::new("O5", "what is acknowledged was executed", found))
+            }
+            Some((op_number, known)) if *known != reply => {
+                let found = format!("call {tag} at op {op_number} has another reply");
+                Err(Violation::new("O6", "a client gets the reply of its own call", found))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Where the call was executed; `None` while it was not.
+    #[must_use]
+    pub fn place_of(&self, tag: u64) -> Option<OpNumber> {
+        self.executed.get(&tag).map(|(op_number, _)| *op_number)
+    }
+
+    /// How many calls were acknowledged.
+    #[must_use]
+    pub const fn acknowledgements(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// How many calls were executed.
+    #[must_use]
+    pub fn executions(&self) -> usize {
+        self.executed.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vr_core::model::types::{ClientId, View};
+
+    use super::*;
+
+    fn record(tag: u64) -> Record {
+        let (view, client) = (View(0), ClientId(1));
+        Record { view, client, time: 1, tag, operation: 1, reply: 9 }
+    }
+
+    #[test]
+    fn the_same_place_twice_is_fine_and_another_place_is_not() {
+        let mut once = Once::default();
+        assert_eq!(once.applied(OpNumber(3), &record(1)), Ok(()));
+        assert_eq!(once.applied(OpNumber(3), &record(1)), Ok(()));
+        assert!(once.applied(OpNumber(4), &record(1)).is_err());
+    }
+
+    #[test]
+    fn an_acknowledgement_needs_an_execution_with_that_reply() {
+        let mut once = Once::default();
+        assert!(once.acknowledged(1, 9).is_err());
+        assert_eq!(once.applied(OpNumber(3), &record(1)), Ok(()));
+        assert_eq!(once.acknowledged(1, 9), Ok(()));
+        assert!(once.acknowledged(1, 8).is_err());
+    }
+}

@@ -1,0 +1,228 @@
+//! Clients of a simulated group: the real one, with every call numbered and remembered.
+
+use core::{
+    fmt::{self, Debug},
+    time::Duration,
+};
+use std::sync::{Arc, Mutex};
+
+use vr_core::{
+    Read, StateMachine,
+    client::{Client, outcome::RequestError},
+    model::time::Instant,
+    ports::runtime::Runtime,
+};
+
+use crate::{
+    actor::Actor,
+    executor::lock,
+    observer::{Observed, Tagged, hash_of},
+    runtime::SimRuntime,
+    trace::Event,
+    witness::SharedWitness,
+};
+
+/// A state machine that can be simulated: its replies can be kept and shown.
+pub trait Service:
+    StateMachine<
+        Operation: Clone + Debug,
+        Reply: Clone + Debug + PartialEq,
+        Query: Clone + Debug,
+        Answer: Clone + Debug + PartialEq,
+    >
+{
+}
+
+impl<S> Service for S where
+    S: StateMachine<
+            Operation: Clone + Debug,
+            Reply: Clone + Debug + PartialEq,
+            Query: Clone + Debug,
+            Answer: Clone + Debug + PartialEq,
+        >
+{
+}
+
+/// Names one call of one client; operations carry it, so that each is unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A call of a client, from its beginning to its end.
+#[derive(Clone, Debug)]
+pub struct Call<W, E> {
+    /// The client, by the order in which clients were made.
+    pub client: u64,
+    /// When it was made.
+    pub invoked: Instant,
+    /// What was asked for.
+    pub wanted: W,
+    /// When it returned, and what; `None` while it is pending.
+    pub ended: Option<(Instant, E)>,
+}
+
+/// What a call asks for.
+#[derive(Clone, Debug)]
+pub enum Wanted<O, Q> {
+    /// To execute an operation.
+    Operation(O),
+    /// To answer a query.
+    Query(Q, Read),
+}
+
+/// What a call came to.
+#[derive(Clone, Debug)]
+pub enum Ended<R, A> {
+    /// The operation executed.
+    Replied(R),
+    /// The query was answered.
+    Answered(A),
+    /// The call failed.
+    Failed(RequestError),
+}
+
+/// What a call to the service `S` asks for.
+pub type WantedOf<S> = Wanted<<S as StateMachine>::Operation, <S as StateMachine>::Query>;
+
+/// What a call to the service `S` came to.
+pub type EndedOf<S> = Ended<<S as StateMachine>::Reply, <S as StateMachine>::Answer>;
+
+/// A call to the service `S`.
+pub type CallOf<S> = Call<WantedOf<S>, EndedOf<S>>;
+
+/// All calls of a run, by their id.
+pub(crate) type Calls<S> = Arc<Mutex<Vec<CallOf<S>>>>;
+
+/// A client of a simulated group. Calls begin when the group runs next; clones share the session.
+pub struct SimClient<S: Service> {
+    number: u64,
+    client: Client<Observed<S>>,
+    runtime: SimRuntime,
+    calls: Calls<S>,
+    witness: SharedWitness,
+}
+
+impl<S: Service> SimClient<S> {
+    pub(crate) const fn new(
+        number: u64,
+        client: Client<Observed<S>>,
+        runtime: SimRuntime,
+        calls: Calls<S>,
+        witness: SharedWitness,
+    ) -> Self {
+        Self { number, client, runtime, calls, witness }
+    }
+
+    /// The client's place in the simulation.
+    #[must_use]
+    pub const fn actor(&self) -> Actor {
+        Actor::Client(self.number)
+    }
+
+    /// Asks the group to execute `operation`.
+    pub fn request(&self, operation: S::Operation) -> CallId {
+        self.start(Wanted::Operation(operation))
+    }
+
+    /// Asks the group a linearizable query.
+    pub fn query(&self, query: S::Query) -> CallId {
+        self.start(Wanted::Query(query, Read::Linearizable))
+    }
+
+    /// Asks the group a query that may be answered as `read` says.
+    pub fn query_with(&self, query: S::Query, read: Read) -> CallId {
+        self.start(Wanted::Query(query, read))
+    }
+
+    /// Makes the calls that `next` wants, one behind the other with a pause before each, until it
+    /// returns `None`.
+    pub fn drive(
+        &self,
+        mut next: impl FnMut() -> Option<(Duration, WantedOf<S>)> + Send + 'static,
+    ) {
+        let this = self.clone();
+        self.spawn(async move {
+            while let Some((pause, wanted)) = next() {
+                this.runtime.sleep_until(this.runtime.now() + pause).await;
+                let call = this.begin(wanted.clone());
+                this.perform(call, wanted).await;
+            }
+        });
+    }
+
+    fn start(&self, wanted: WantedOf<S>) -> CallId {
+        let call = self.begin(wanted.clone());
+        let this = self.clone();
+        self.spawn(async move { this.perform(call, wanted).await });
+        call
+    }
+
+    async fn perform(&self, call: CallId, wanted: WantedOf<S>) {
+        let tag = call.0;
+        let result = match wanted {
+            Wanted::Operation(operation) => {
+                self.client.execute(Tagged { tag, operation }).await.map(Ended::Replied)
+            }
+            Wanted::Query(query, read) => self.client.query(query, read).await.map(Ended::Answered),
+        };
+        let ended = result.unwrap_or_else(Ended::Failed);
+        if let Ended::Replied(reply) = &ended {
+            let now = self.runtime.now();
+            lock(&self.witness).acknowledged(now, tag, hash_of(reply));
+        }
+        self.end(call, ended);
+    }
+
+    /// Opens the session, with an operation that no service can read.
+    pub(crate) fn open_session(&self, opened: Arc<Mutex<bool>>) {
+        let client = self.client.clone();
+        self.spawn(async move {
+            // Malformed is the answer, and that the session is open.
+            drop(client.execute_raw(Vec::new()).await);
+            *lock(&opened) = true;
+        });
+    }
+
+    fn begin(&self, wanted: WantedOf<S>) -> CallId {
+        let mut calls = lock(&self.calls);
+        let id = CallId(u64::try_from(calls.len()).unwrap_or(u64::MAX));
+        let invoked = self.runtime.now();
+        calls.push(Call { client: self.number, invoked, wanted, ended: None });
+        id
+    }
+
+    fn end(&self, call: CallId, ended: EndedOf<S>) {
+        let how = match &ended {
+            Ended::Replied(_) => "executed",
+            Ended::Answered(_) => "answered",
+            Ended::Failed(_) => "failed",
+        };
+        let now = self.runtime.now();
+        lock(&self.witness).trace.record(now, Event::Answered(call.0, how));
+        let position = usize::try_from(call.0).unwrap_or(usize::MAX);
+        if let Some(call) = lock(&self.calls).get_mut(position) {
+            call.ended = Some((now, ended));
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn("call", Box::pin(task));
+    }
+}
+
+impl<S: Service> Clone for SimClient<S> {
+    fn clone(&self) -> Self {
+        Self {
+            number: self.number,
+            client: self.client.clone(),
+            runtime: self.runtime.clone(),
+            calls: Arc::clone(&self.calls),
+            witness: Arc::clone(&self.witness),
+        }
+    }
+}
+
+impl<S: Service> Debug for SimClient<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimClient").field("actor", &self.actor()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! One replica of a simulated group through all its lives: real node, simulated ground.
+
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use vr_core::{
+    Members,
+    model::types::ReplicaId,
+    node::{Node, handle::NodeHandle, status::ExecutorMode, stop::NodeError},
+    ports::runtime::Runtime,
+};
+
+use crate::{
+    actor::Actor,
+    checker::{Verdict, Violation},
+    cluster::client::Service,
+    disk::DiskControl,
+    executor::{Executor, lock},
+    network::Network,
+    observer::Observed,
+    options::GroupOptions,
+    prng::Prng,
+    runtime::SimRuntime,
+    storage::{Gate, SimStorage},
+    witness::SharedWitness,
+};
+
+/// The name of every simulated group.
+pub(crate) const GROUP: &str = "sim";
+
+/// A replica's ground, which outlives its process, and the process.
+pub(crate) struct Member<S: Service> {
+    pub(crate) id: ReplicaId,
+    pub(crate) runtime: SimRuntime,
+    pub(crate) disk: DiskControl,
+    pub(crate) gate: Gate,
+    life: Arc<Mutex<Life<S>>>,
+}
+
+/// A replica's process.
+pub(crate) enum Life<S: Service> {
+    /// There is none.
+    Down,
+    /// It opens its disk.
+    Starting,
+    /// It runs.
+    Running(NodeHandle<Observed<S>>),
+    /// It stopped by itself, and why.
+    Stopped(String),
+}
+
+impl<S: Service> Member<S> {
+    pub(crate) fn new(executor: &Executor, id: ReplicaId, options: &GroupOptions) -> Self {
+        let stream = |concern| Prng::stream(options.seed, concern, id.0);
+        let mut disk = DiskControl::new(executor, id, stream("disk"));
+        disk.set_faults(options.disk.clone());
+        Self {
+            id,
+            runtime: SimRuntime::new(executor, Actor::Replica(id), stream("entropy")),
+            disk,
+            gate: Gate::default(),
+            life: Arc::new(Mutex::new(Life::Down)),
+        }
+    }
+
+    /// Starts a process on the ground that is there.
+    pub(crate) fn start(
+        &self,
+        options: &GroupOptions,
+        members: &Members,
+        service: S,
+        network: &Network,
+        witness: &SharedWitness,
+    ) {
+        let exact = self.runtime.with_exact_clock();
+        let storage = SimStorage::new(
+            self.id,
+            self.disk.clone(),
+            exact.clone(),
+            self.gate.clone(),
+            Arc::clone(witness),
+        );
+        let observed = Observed::new(service, self.id, exact.clone(), Arc::clone(witness));
+        let builder = Node::builder(observed)
+            .group(GROUP)
+            .replica(self.id)
+            .members(members.clone())
+            .durability(options.durability)
+            .storage(storage)
+            .transport(network.transport(Actor::Replica(self.id)))
+            .runtime(self.runtime.clone())
+            .config(options.config.clone())
+            .executor(ExecutorMode::Inline);
+        let (id, life, witness) = (self.id, Arc::clone(&self.life), Arc::clone(witness));
+        *lock(&life) = Life::Starting;
+        let runtime = exact.clone();
+        exact.spawn(
+            "replica",
+            Box::pin(async move {
+                let handle = match builder.start().await {
+                    Ok(handle) => handle,
+                    Err(error) => {
+                        let why = describe(&error);
+                        lock(&witness).note(runtime.now(), format!("r{id} did not start: {why}"));
+                        *lock(&life) = Life::Stopped(why);
+                        return;
+                    }
+                };
+                *lock(&life) = Life::Running(handle.clone());
+                let mut events = handle.events();
+                let (clock, noted) = (runtime.clone(), Arc::clone(&witness));
+                runtime.spawn(
+                    "events",
+                    Box::pin(async move {
+                        while let Some(event) = events.next().await {
+                            lock(&noted).note(clock.now(), format!("r{id} {event:?}"));
+                        }
+                    }),
+                );
+                let stopped = handle.stopped().await;
+                let why = stopped.as_ref().err().map_or_else(|| "shut down".into(), describe);
+                lock(&witness).note(runtime.now(), format!("r{id} stopped: {why}"));
+                lock(&witness).judge(runtime.now(), judge(id, stopped, &why));
+                *lock(&life) = Life::Stopped(why);
+            }),
+        );
+    }
+
+    /// Ends the process, which takes everything with it that was not synced.
+    pub(crate) fn crash(&mut self, executor: &mut Executor) {
+        let life = core::mem::replace(&mut *lock(&self.life), Life::Down);
+        executor.kill(Actor::Replica(self.id));
+        drop(life);
+        self.disk.crash();
+    }
+
+    pub(crate) fn handle(&self) -> Option<NodeHandle<Observed<S>>> {
+        match &*lock(&self.life) {
+            Life::Running(handle) => Some(handle.clone()),
+            Life::Down | Life::Starting | Life::Stopped(_) => None,
+        }
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(&*lock(&self.life), Life::Down)
+    }
+
+    /// Why the process stopped by itself; `None` when it did not.
+    pub(crate) fn stop_reason(&self) -> Option<String> {
+        match &*lock(&self.life) {
+            Life::Stopped(why) => Some(why.clone()),
+            Life::Down | Life::Starting | Life::Running(_) => None,
+        }
+    }
+}
+
+/// A replica may stop because its disk failed; anything else is a contradiction or a broken
+/// assertion.
+fn judge(id: ReplicaId, stopped: Result<(), NodeError>, why: &str) -> Verdict {
+    match stopped {
+        Ok(()) | Err(NodeError::Storage(_)) => Ok(()),
+        Err(_) => {
+            let found = format!("r{id} stopped: {why}");
+            Err(Violation::new("assert", "a replica stops only when its storage fails", found))
+        }
+    }
+}
+
+/// An error with all its causes.
+fn describe(error: &NodeError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,199 @@
+//! Sees everything that happens in a simulation: writes the trace and asks the oracles.
+
+use std::sync::{Arc, Mutex};
+
+use vr_core::{
+    model::{
+        durable,
+        membership::Membership,
+        message::Envelope,
+        time::Instant,
+        types::{OpNumber, ReplicaId},
+    },
+    ports::storage::{Recovered, WriteBatch},
+};
+
+use crate::{
+    actor::Actor,
+    checker::{
+        Claim, Verdict, Violation,
+        applied::{Applied, Record},
+        commits::Commits,
+        durability::Durability,
+        monotonic::{Monotonic, Numbers},
+        once::Once,
+        starts::Starts,
+    },
+    trace::{Event, Packet, Trace},
+};
+
+/// The trace and the oracles of one run.
+#[derive(Debug)]
+pub struct Witness {
+    /// What happened.
+    pub trace: Trace,
+    durability: durable::Durability,
+    violation: Option<(Instant, Violation)>,
+    applied: Applied,
+    once: Once,
+    commits: Commits,
+    starts: Starts,
+    disks: Durability,
+    numbers: Monotonic,
+}
+
+/// The witness as everyone in the simulation holds it.
+pub type SharedWitness = Arc<Mutex<Witness>>;
+
+impl Witness {
+    /// A witness of a group that has not done anything yet.
+    #[must_use]
+    pub fn new(membership: &Membership, durability: durable::Durability) -> Self {
+        Self {
+            trace: Trace::default(),
+            durability,
+            violation: None,
+            applied: Applied::default(),
+            once: Once::default(),
+            commits: Commits::new(membership.clone()),
+            starts: Starts::new(membership.clone()),
+            disks: Durability::default(),
+            numbers: Monotonic::default(),
+        }
+    }
+
+    /// The first property that did not hold, and when.
+    #[must_use]
+    pub const fn violation(&self) -> Option<&(Instant, Violation)> {
+        self.violation.as_ref()
+    }
+
+    /// What was applied anywhere.
+    #[must_use]
+    pub const fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// Which calls were executed.
+    #[must_use]
+    pub const fn once(&self) -> &Once {
+        &self.once
+    }
+
+    /// What quorums acknowledged.
+    #[must_use]
+    pub const fn commits(&self) -> &Commits {
+        &self.commits
+    }
+
+    /// What views started with.
+    #[must_use]
+    pub const fn starts(&self) -> &Starts {
+        &self.starts
+    }
+
+    /// What is durable where.
+    #[must_use]
+    pub const fn disks(&self) -> &Durability {
+        &self.disks
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&mut self, at: Instant, text: impl Into<String>) {
+        self.trace.record(at, Event::Note(text.into()));
+    }
+
+    /// `envelope` was given to the network.
+    pub fn sent(&mut self, at: Instant, from: Actor, to: Actor, envelope: &Envelope) {
+        let packet = Packet::of(from, to, envelope);
+        self.trace.record(at, Event::Sent(packet));
+        if let Actor::Replica(replica) = from {
+            let verdict = self.check_sent(replica, envelope);
+            self.judge(at, verdict);
+        }
+    }
+
+    fn check_sent(&mut self, replica: ReplicaId, envelope: &Envelope) -> Verdict {
+        if self.durability == durable::Durability::Full {
+            self.disks.sent(replica, envelope)?;
+        }
+        match Claim::from(&envelope.message) {
+            Claim::Holds(m) => {
+                let ack = (m.op_number, m.checksum);
+                self.commits.acknowledged(replica, envelope.view, ack, &self.starts)
+            }
+            Claim::Leads(committed) => self.commits.claimed(replica, committed),
+            Claim::Started(m) => self.starts.sent(replica, m),
+            Claim::Promises(_) | Claim::Nothing => Ok(()),
+        }
+    }
+
+    /// `replica` opened its disk and found `recovered`; a new life begins.
+    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered) {
+        self.applied.restarted(replica);
+        self.numbers.restarted(replica);
+        let verdict = self.disks.opened(replica, recovered);
+        self.judge(at, verdict);
+    }
+
+    /// The disk of `replica` was wiped.
+    pub fn wiped(&mut self, at: Instant, replica: ReplicaId) {
+        self.disks.wiped(replica);
+        self.numbers.wiped(replica);
+        self.note(at, format!("r{replica} wiped"));
+    }
+
+    /// `replica` began to write `batch`.
+    pub fn writing(&mut self, replica: ReplicaId, batch: &WriteBatch) {
+        self.commits.writing(batch);
+        self.disks.writing(replica, batch);
+    }
+
+    /// The write that `replica` began, of so many entries, is durable.
+    pub fn stored(&mut self, at: Instant, replica: ReplicaId, entries: u64) {
+        let Some(shadow) = self.disks.stored(replica) else { return };
+        let (op_number, view, log_view) = (shadow.head().0, shadow.view, shadow.log_view);
+        self.trace.record(at, Event::Stored { replica, entries, op_number, view, log_view });
+        let verdict = self.check_stored(replica);
+        self.judge(at, verdict);
+    }
+
+    fn check_stored(&mut self, replica: ReplicaId) -> Verdict {
+        let Some(shadow) = self.disks.of(replica) else { return Ok(()) };
+        self.numbers.stored(replica, shadow.view, shadow.log_view)?;
+        if self.starts.stored(replica, shadow)? {
+            self.commits.started(shadow.log_view, shadow)?;
+        }
+        self.commits.stored(replica, shadow, &self.starts)
+    }
+
+    /// The state machine of `replica` applied `record`.
+    pub fn applied_at(&mut self, at: Instant, replica: ReplicaId, op: OpNumber, record: Record) {
+        self.trace.record(at, Event::Applied { replica, op_number: op, tag: record.tag });
+        let verdict = self.applied.applied(replica, op, record);
+        self.judge(at, verdict);
+        let verdict = self.once.applied(op, &record);
+        self.judge(at, verdict);
+    }
+
+    /// A client was told that its call executed, with a reply of this hash.
+    pub fn acknowledged(&mut self, at: Instant, tag: u64, reply: u64) {
+        self.trace.record(at, Event::Answered(tag, "executed"));
+        let verdict = self.once.acknowledged(tag, reply);
+        self.judge(at, verdict);
+    }
+
+    /// `replica` says this of itself.
+    pub fn says(&mut self, at: Instant, replica: ReplicaId, numbers: Numbers) {
+        let verdict = self.numbers.says(replica, numbers);
+        self.judge(at, verdict);
+    }
+
+    /// Remembers the first violation.
+    pub fn judge(&mut self, at: Instant, verdict: Verdict) {
+        if let (Err(violation), None) = (verdict, &self.violation) {
+            self.note(at, violation.to_string());
+            self.violation = Some((at, violation));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Named stories among replicas, stepped by hand; the list is in docs/TESTING.md.
+
+mod scenario {
+    mod client_retry;
+    mod clock;
+    mod crash;
+    mod duel_of_primaries;
+    mod first_boot;
+    mod flood;
+    mod group_size;
+    mod partition;
+    mod reads;
+    mod repeat;
+    mod storage;
+    mod view_change;
+}

@@ -1,0 +1,64 @@
+//! Disks that tear, fail and fill up.
+
+use core::time::Duration;
+
+use vr_sim::{
+    cluster::{Cluster, R0, R1, R2},
+    disk::faults::DiskFaults,
+    options::GroupOptions,
+    workload::{add, put},
+};
+
+/// S47: a crash in the middle of an append leaves a part of it; the replica cuts it off and is as
+/// good as before.
+#[test]
+fn a_torn_tail_is_cut_off() {
+    let mut torn = 0;
+    for seed in 0..40 {
+        let mut group = Cluster::with(GroupOptions::of(3).with_seed(seed));
+        let client = group.client();
+        for _ in 0..30 {
+            client.request(add("k", 1));
+        }
+        group.run_for(Duration::from_micros(2100 + seed * 10));
+        group.crash(R2);
+        group.restart(R2);
+        group.heal_and_converge();
+        torn += group.disk(R2).torn();
+    }
+    assert!(torn > 0, "no crash tore a write");
+}
+
+/// S52: a sync fails. The node stops; after a restart nothing acknowledged is missing.
+#[test]
+fn a_replica_whose_sync_failed_stops() {
+    for failing in [R0, R1] {
+        let mut group = Cluster::of(3);
+        let client = group.client();
+        group.disk(failing).fail_next_sync();
+        let call = client.request(put("k", 1));
+        group.run_until(|group| group.stop_reason(failing).is_some());
+        group.run_until_answered(call);
+        group.heal_and_converge();
+        assert_eq!(group.committed(), [call]);
+    }
+}
+
+/// S53: a disk is full. The node stops and says so; the others go on.
+#[test]
+fn a_replica_whose_disk_is_full_stops_and_says_so() {
+    let mut group = Cluster::of(3);
+    let client = group.client();
+    let used = group.disk(R1).files().iter().map(|(_, length)| length).sum();
+    group.disk(R1).set_faults(DiskFaults { capacity: used, ..DiskFaults::none() });
+    let text = "x".repeat(2000);
+    while group.stop_reason(R1).is_none() {
+        let calls = [(); 50].map(|()| client.request(put(&text, 1)));
+        group.run_until(|group| calls.iter().all(|call| group.ended(*call).is_some()));
+    }
+    let reason = group.stop_reason(R1).unwrap();
+    assert!(reason.contains("no space left"), "{reason}");
+    let call = client.request(put("k", 1));
+    group.run_until_answered(call);
+    group.heal_and_converge();
+}

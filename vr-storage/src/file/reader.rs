@@ -1,0 +1,128 @@
+//! Reads entries back while the log is being written.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use vr_core::{
+    OpNumber, StorageError,
+    model::{
+        encoding::entry::decode_header,
+        entry::{ENTRY_HEADER_BYTES, Entry},
+    },
+};
+
+use crate::{
+    disk::{Disk, refused},
+    file::{
+        index::{Index, Run},
+        names,
+    },
+};
+
+/// Reads entries from the log of a [`Store`](crate::file::store::Store); clones share its index.
+///
+/// A read holds the bytes of the entries it returns and at most 64 KiB around each of them.
+#[derive(Clone, Debug)]
+pub struct StoreReader<D> {
+    disk: D,
+    index: Arc<Mutex<Index>>,
+}
+
+impl<D: Disk> StoreReader<D> {
+    pub(crate) const fn new(disk: D, index: Arc<Mutex<Index>>) -> Self {
+        Self { disk, index }
+    }
+
+    /// Entries from `from` up to and including `through`, ascending, as many as fit into
+    /// `bytes_max`, at least one.
+    ///
+    /// Everything that a completed write put there is found.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] when `from` is not in the log; [`StorageError::Corrupt`] when an
+    /// entry is damaged; [`StorageError::Io`] when the system refuses.
+    pub fn entries(
+        &self,
+        from: OpNumber,
+        through: OpNumber,
+        bytes_max: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        let mut next = from;
+        loop {
+            let (run, generation) = {
+                let index = self.index();
+                (index.find(next).filter(|_| next <= through), index.generation())
+            };
+            let Some(run) = run else { break };
+            match self.read(&run, next) {
+                Ok(found) => {
+                    for entry in found {
+                        bytes += entry.header.entry_bytes();
+                        let fits = entries.is_empty() || bytes <= bytes_max;
+                        if !fits || entry.header.op_number > through {
+                            return Ok(entries);
+                        }
+                        next = entry.header.op_number.next();
+                        entries.push(entry);
+                    }
+                }
+                // A cut or a release may have taken the file away meanwhile: look again.
+                Err(_) if self.index().generation() != generation => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if entries.is_empty() {
+            return Err(StorageError::Missing { op_number: from });
+        }
+        Ok(entries)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entries of `run` from `from` on, verified.
+    fn read(&self, run: &Run, from: OpNumber) -> Result<Vec<Entry>, StorageError> {
+        let name = names::segment(run.segment);
+        let mut bytes = vec![0; usize::try_from(run.bytes).unwrap_or(usize::MAX)];
+        let read = self.disk.read_at(&name, run.offset, &mut bytes);
+        let read = read.map_err(|error| refused(&self.disk, "read", &name, error))?;
+        bytes.truncate(read);
+        let mut rest = Bytes::from(bytes);
+        let mut entries = Vec::new();
+        let mut op_number = run.first;
+        for _ in 0..run.count {
+            let entry = take_entry(&mut rest, op_number, from).ok_or_else(|| {
+                let skipped = run.bytes - crate::disk::byte_count(rest.len());
+                StorageError::Corrupt {
+                    what: format!("the entry of op {op_number}"),
+                    path: self.disk.path().join(&name),
+                    at: run.offset + skipped,
+                }
+            })?;
+            if op_number >= from {
+                entries.push(entry);
+            }
+            op_number = op_number.next();
+        }
+        Ok(entries)
+    }
+}
+
+/// Takes the entry of `op_number` off the front of `bytes`; the payload is checked from `from` on.
+fn take_entry(bytes: &mut Bytes, op_number: OpNumber, from: OpNumber) -> Option<Entry> {
+    let header = decode_header(bytes).ok().filter(|header| header.op_number == op_number)?;
+    let end = ENTRY_HEADER_BYTES.checked_add(usize::try_from(header.payload_length).ok()?)?;
+    if end > bytes.len() {
+        return None;
+    }
+    let payload = bytes.slice(ENTRY_HEADER_BYTES..end);
+    let entry = Entry { header, payload };
+    if op_number >= from {
+        entry.verify_payload().ok()?;
+    }
+    *bytes = bytes.slice(end..);
+    Some(entry)
+}

@@ -1,0 +1,94 @@
+//! A segment of the log: created and named ahead of need, filled with zeros or recycled.
+
+use std::io::IoSlice;
+
+use vr_core::{StorageError, model::types::DiskId};
+
+use crate::{
+    disk::{Disk, refused},
+    file::{
+        names,
+        record::{BATCHES_START, PAGE_BYTES, SECTOR_BYTES, SegmentHeader},
+    },
+};
+
+/// A page of zeros, to pad writes with.
+pub(crate) const ZEROS: [u8; 4096] = [0; 4096];
+
+/// A segment that has its header, its length and its name, all durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) name: String,
+    pub(crate) length: u64,
+    /// Where the next batch starts.
+    pub(crate) end: u64,
+}
+
+impl Segment {
+    pub(crate) fn new(number: u64, length: u64, end: u64) -> Self {
+        Self { number, name: names::segment(number), length, end }
+    }
+
+    /// Whether a batch that takes `span` bytes fits, with a marker behind it.
+    pub(crate) const fn has_room_for(&self, span: u64) -> bool {
+        self.end.saturating_add(span).saturating_add(SECTOR_BYTES) <= self.length
+    }
+
+    /// Bytes of the file for a batch of `span` bytes that is too large for `segment_bytes`.
+    pub(crate) fn length_for(span: u64, segment_bytes: u64) -> u64 {
+        let needed = BATCHES_START.saturating_add(span).saturating_add(SECTOR_BYTES);
+        crate::file::record::round_up(needed, PAGE_BYTES).max(segment_bytes)
+    }
+}
+
+/// The making of one segment; can run on any thread, one at a time.
+#[derive(Debug)]
+pub(crate) struct Preparation<D> {
+    pub(crate) disk: D,
+    pub(crate) disk_id: DiskId,
+    pub(crate) number: u64,
+    pub(crate) length: u64,
+    /// A released file of the same length to use instead of a new one.
+    pub(crate) spare: Option<String>,
+}
+
+impl<D: Disk> Preparation<D> {
+    /// Makes the segment and its name durable.
+    ///
+    /// A segment gets its name when its header is durable, so a named segment with an unreadable
+    /// header is damaged, never half made.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] or [`StorageError::Io`] when the system refuses.
+    pub(crate) fn run(self) -> Result<Segment, StorageError> {
+        let disk = &self.disk;
+        let segment = Segment::new(self.number, self.length, BATCHES_START);
+        let staged = if let Some(spare) = self.spare {
+            // The file's old name must be gone for good before its old content is.
+            disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))?;
+            spare
+        } else {
+            let staged = names::unfinished(&segment.name);
+            let created = disk.create(&staged, self.length);
+            created.map_err(|error| {
+                // The rest of a file that did not fit only takes space; failing to remove it
+                // changes nothing, the next open removes it.
+                let _ = disk.remove(&staged);
+                refused(disk, "create", &staged, error)
+            })?;
+            staged
+        };
+        let header = SegmentHeader { disk: self.disk_id, number: self.number, length: self.length };
+        let header = header.encode();
+        let padding = ZEROS.get(header.len()..).unwrap_or_default();
+        let parts = [IoSlice::new(&header), IoSlice::new(padding)];
+        disk.write_at(&staged, 0, &parts)
+            .map_err(|error| refused(disk, "write", &staged, error))?;
+        disk.sync(&staged).map_err(|error| refused(disk, "sync", &staged, error))?;
+        disk.rename(&staged, &segment.name)
+            .map_err(|error| refused(disk, "rename", &staged, error))?;
+        disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))?;
+        Ok(segment)
+    }
+}

@@ -1,0 +1,313 @@
+//! The whole storage of one replica, synchronous: superblock and log over one disk.
+
+use vr_core::{
+    OpNumber, Recovered, StorageError, WriteBatch,
+    model::{
+        durable::{Identity, Superblock},
+        types::DiskId,
+    },
+    ports::storage::Anchor,
+};
+
+use crate::{
+    disk::{Disk, LOCK_NAME, refused},
+    file::{
+        names::FileName,
+        reader::StoreReader,
+        record::{BATCHES_START, Copy, PAGE_BYTES, round_up},
+        scan::{Damage, Scan, scan},
+        segment::{Preparation, Segment},
+        superblock::{Copies, SuperblockFiles},
+        wal::Wal,
+    },
+    identity,
+};
+
+/// How a storage lays out its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Bytes of one log segment, rounded up to pages of 4096; a larger batch gets a segment of its
+    /// own. Each replica needs room for two more segments than its log takes. Default: 16 MiB.
+    pub segment_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 16 << 20 }
+    }
+}
+
+impl StoreOptions {
+    /// The same with segments of `segment_bytes` bytes, at least 16 KiB.
+    #[must_use]
+    pub const fn with_segment_bytes(self, segment_bytes: u64) -> Self {
+        Self { segment_bytes }
+    }
+
+    fn whole_pages(self) -> u64 {
+        round_up(self.segment_bytes.max(4 * BATCHES_START), PAGE_BYTES)
+    }
+}
+
+/// Stable storage of one replica, on the calling thread.
+///
+/// [`FileStorage`](crate::file::FileStorage) runs one on a thread; a simulator runs one over a disk
+/// of its own.
+#[derive(Debug)]
+pub struct Store<D> {
+    disk: D,
+    superblock: SuperblockFiles<D>,
+    checkpoint: OpNumber,
+    wal: Wal<D>,
+    poisoned: bool,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens the directory, or formats it for `identity` when it is empty.
+    ///
+    /// Everything is checked before anything is changed. What an interrupted write left is cut
+    /// off, and what is returned is durable.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] when another process has the directory; [`StorageError::Foreign`]
+    /// when it, or a file in it, belongs to somebody else; [`StorageError::Version`] when another
+    /// version wrote it; [`StorageError::Corrupt`] when something that was synced is damaged;
+    /// [`StorageError::Full`] and [`StorageError::Io`] when the system refuses.
+    pub fn open(
+        disk: D,
+        identity: &Identity,
+        options: StoreOptions,
+    ) -> Result<(Recovered, Self), StorageError> {
+        let locked = disk.try_lock().map_err(|error| refused(&disk, "lock", LOCK_NAME, error))?;
+        if !locked {
+            return Err(StorageError::InUse { path: disk.path() });
+        }
+        let files = Files::list(&disk)?;
+        if let Some(name) = files.unknown.first() {
+            return Err(StorageError::Foreign {
+                path: disk.path().join(name),
+                found: "something else (move it away, or choose another directory)".to_owned(),
+                expected: "this storage".to_owned(),
+            });
+        }
+        let copies = Copies::read(&disk)?;
+        if copies.are_absent() && files.segments.is_empty() {
+            return Self::format(disk, identity, options, &files);
+        }
+        let (update, superblock) = copies.newest(&disk)?;
+        identity::check(&disk.path(), superblock, identity)?;
+        if files.segments.is_empty() && update > 1 {
+            return Err(corrupt(&disk, "the log: all its files are missing", "", 0));
+        }
+        let scanned = scan_log(&disk, &files, superblock)?;
+        files.clean_up(&disk, options.whole_pages())?;
+        let superblocks = SuperblockFiles::adopt(disk.clone(), &copies, update, superblock)?;
+        Self::with_log(disk, superblocks, superblock.clone(), scanned, options, &files)
+    }
+
+    /// Makes `batch` durable: its log part, then its superblock, then its release.
+    ///
+    /// The log part is all or nothing after a crash.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] when the disk is full: earlier batches are safe. Otherwise what the
+    /// system says. After any error every later call returns [`StorageError::Poisoned`], because
+    /// what is on disk is unknown then.
+    pub fn write(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        self.guard(|store| store.write_parts(batch))
+    }
+
+    /// Notes, without a sync, that everything written so far is synced.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn mark_idle(&mut self) -> Result<(), StorageError> {
+        self.guard(|store| store.wal.mark_idle())
+    }
+
+    /// Makes the next log segment now if it will be needed soon; true if one was made.
+    ///
+    /// Without this call it is made when it is needed, which takes longer than a write should.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); a failure to make the segment is not one.
+    pub fn prepare_ahead(&mut self) -> Result<bool, StorageError> {
+        let Some(preparation) = self.preparation() else { return Ok(false) };
+        let outcome = preparation.run();
+        let made = outcome.is_ok();
+        self.prepared(outcome)?;
+        Ok(made)
+    }
+
+    /// A way to read entries, concurrently with writes.
+    #[must_use]
+    pub fn reader(&self) -> StoreReader<D> {
+        self.wal.reader()
+    }
+
+    /// The last op of the log; the checkpoint's when the log is empty.
+    #[must_use]
+    pub const fn op_number(&self) -> OpNumber {
+        self.wal.head().op_number
+    }
+
+    /// As [`Wal::preparation`]; none once poisoned.
+    pub(crate) fn preparation(&mut self) -> Option<Preparation<D>> {
+        if self.poisoned { None } else { self.wal.preparation() }
+    }
+
+    /// As [`Wal::prepared`].
+    pub(crate) fn prepared(
+        &mut self,
+        outcome: Result<Segment, StorageError>,
+    ) -> Result<(), StorageError> {
+        self.guard(|store| store.wal.prepared(outcome))
+    }
+
+    fn guard(
+        &mut self,
+        action: impl FnOnce(&mut Self) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        if self.poisoned {
+            return Err(StorageError::Poisoned);
+        }
+        let outcome = action(self);
+        self.poisoned = outcome.is_err();
+        outcome
+    }
+
+    fn write_parts(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        if batch.cut.is_some() || !batch.entries.is_empty() {
+            self.wal.write(batch.cut, &batch.entries)?;
+        }
+        if let Some(superblock) = &batch.superblock {
+            self.superblock.write(superblock)?;
+            self.wal.set_checkpoint(checkpoint_of(superblock));
+            self.checkpoint = superblock.checkpoint.op_number;
+        }
+        if let Some(through) = batch.release {
+            self.wal.release(through.min(self.checkpoint))?;
+        }
+        Ok(())
+    }
+
+    fn format(
+        disk: D,
+        identity: &Identity,
+        options: StoreOptions,
+        files: &Files,
+    ) -> Result<(Recovered, Self), StorageError> {
+        files.clean_up(&disk, options.whole_pages())?;
+        let superblock = Superblock::blank(identity);
+        let superblocks = SuperblockFiles::format(disk.clone(), &superblock)?;
+        let scanned = scan_log(&disk, files, &superblock)?;
+        Self::with_log(disk, superblocks, superblock, scanned, options, files)
+    }
+
+    fn with_log(
+        disk: D,
+        superblocks: SuperblockFiles<D>,
+        superblock: Superblock,
+        mut scanned: Scan,
+        options: StoreOptions,
+        files: &Files,
+    ) -> Result<(Recovered, Self), StorageError> {
+        let segment_bytes = options.whole_pages();
+        let recovered = Recovered {
+            headers: core::mem::take(&mut scanned.headers),
+            torn_bytes: scanned.torn_bytes(),
+            superblock,
+        };
+        if recovered.torn_bytes > 0 {
+            tracing::warn!(bytes = recovered.torn_bytes, "torn tail of the log cut off");
+        }
+        let checkpoint = checkpoint_of(&recovered.superblock);
+        let spares = files.spares_of(segment_bytes).map(ToOwned::to_owned).collect();
+        let disk_id: DiskId = recovered.superblock.disk;
+        let wal = Wal::open(disk.clone(), disk_id, checkpoint, segment_bytes, scanned, spares)?;
+        let checkpoint = checkpoint.op_number;
+        Ok((recovered, Self { disk, superblock: superblocks, checkpoint, wal, poisoned: false }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> std::path::PathBuf {
+        self.disk.path()
+    }
+}
+
+/// What the log above the superblock's checkpoint follows.
+pub(crate) const fn checkpoint_of(superblock: &Superblock) -> Anchor {
+    Anchor { op_number: superblock.checkpoint.op_number, checksum: superblock.checkpoint.checksum }
+}
+
+/// Scans the log and refuses it when it is corrupt.
+fn scan_log<D: Disk>(
+    disk: &D,
+    files: &Files,
+    superblock: &Superblock,
+) -> Result<Scan, StorageError> {
+    let checkpoint = checkpoint_of(superblock);
+    let scanned = scan(disk, &files.segments, superblock.disk, checkpoint, &mut |_| {})?;
+    match scanned.corrupt() {
+        None => Ok(scanned),
+        Some(Damage { file, at, ops, what, .. }) => {
+            let ops =
+                ops.map_or_else(String::new, |(first, last)| format!(" at ops {first}..={last}"));
+            let what = format!("the log{ops} ({what}; docs/STORAGE.md, \"Remedies\")");
+            Err(corrupt(disk, &what, file, *at))
+        }
+    }
+}
+
+fn corrupt<D: Disk>(disk: &D, what: &str, name: &str, at: u64) -> StorageError {
+    let path = if name.is_empty() { disk.path() } else { disk.path().join(name) };
+    StorageError::Corrupt { what: what.to_owned(), path, at }
+}
+
+/// The files of a directory, sorted by what they are.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// Number and length of each segment, ascending.
+    pub(crate) segments: Vec<(u64, u64)>,
+    /// Released segments, with their lengths.
+    pub(crate) spares: Vec<(String, u64)>,
+    /// What a crash left half created.
+    pub(crate) unfinished: Vec<String>,
+    /// What is not ours.
+    pub(crate) unknown: Vec<String>,
+}
+
+impl Files {
+    pub(crate) fn list<D: Disk>(disk: &D) -> Result<Self, StorageError> {
+        let mut files = Self::default();
+        let names = disk.list().map_err(|error| refused(disk, "list", "", error))?;
+        for (name, length) in names {
+            match FileName::of(&name) {
+                FileName::Segment(number) => files.segments.push((number, length)),
+                FileName::Spare => files.spares.push((name, length)),
+                FileName::Unfinished => files.unfinished.push(name),
+                FileName::Unknown => files.unknown.push(name),
+                FileName::Superblock(Copy::A | Copy::B) | FileName::Lock | FileName::Hidden => {}
+            }
+        }
+        files.segments.sort_unstable();
+        Ok(files)
+    }
+
+    fn spares_of(&self, segment_bytes: u64) -> impl Iterator<Item = &str> {
+        let whole = self.spares.iter().filter(move |(_, length)| *length == segment_bytes);
+        whole.map(|(name, _)| name.as_str())
+    }
+
+    /// Removes what a crash left half created, and spares of another length; makes the names of
+    /// all other files durable, which a process that was killed may have failed to do.
+    fn clean_up<D: Disk>(&self, disk: &D, segment_bytes: u64) -> Result<(), StorageError> {
+        let odd = self.spares.iter().filter(|(_, length)| *length != segment_bytes);
+        let odd = odd.map(|(name, _)| name).chain(&self.unfinished);
+        for name in odd {
+            disk.remove(name).map_err(|error| refused(disk, "remove", name, error))?;
+        }
+        disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))
+    }
+}

@@ -1,0 +1,19 @@
+//! Stable storage for `vr-core`: a segmented write-ahead log and a two-copy superblock.
+
+pub mod disk;
+pub mod file;
+mod identity;
+pub mod inspect;
+pub mod memory;
+
+pub use crate::{
+    disk::{Disk, RealDisk},
+    file::{
+        FileStorage,
+        reader::StoreReader,
+        record::DISK_VERSION,
+        store::{Store, StoreOptions},
+    },
+    inspect::{Report, inspect},
+    memory::MemoryStorage,
+};

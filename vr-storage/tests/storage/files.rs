@@ -1,0 +1,220 @@
+//! Whose a directory is, what else may lie in it, and what reads and misuse return.
+
+use std::io::ErrorKind;
+
+use vr_core::{
+    OpNumber, ReplicaId, StorageError, WriteBatch,
+    model::{durable::Durability, durable::Identity, membership::Membership, types::DiskId},
+};
+use vr_storage::Store;
+
+use crate::{
+    faulty_disk::{Call, FaultyDisk},
+    history::{Content, identity, open, options},
+};
+
+fn refusal(change: impl FnOnce(&mut Identity)) -> String {
+    let disk = FaultyDisk::default();
+    open(&disk).unwrap();
+    let mut other = Identity { fresh_disk: DiskId(0xbad), ..identity() };
+    change(&mut other);
+    let disk = disk.settled();
+    let error = Store::open(disk.clone(), &other, options()).unwrap_err();
+    assert!(matches!(error, StorageError::Foreign { .. }), "{error}");
+    assert_eq!(disk.calls(), 0, "nothing is changed");
+    error.to_string()
+}
+
+#[test]
+fn a_directory_of_another_replica_is_refused_naming_both() {
+    let text = refusal(|identity| identity.replica = ReplicaId(2));
+    assert!(text.contains("belongs to replica 1, not to replica 2"), "{text}");
+}
+
+#[test]
+fn a_directory_of_another_group_is_refused_naming_both() {
+    let text = refusal(|identity| {
+        identity.group_name = "other".into();
+        identity.group = identity.members.group_id("other");
+    });
+    assert!(text.contains("group \"test\", not to group \"other\""), "{text}");
+}
+
+#[test]
+fn a_differing_member_list_is_refused_as_such() {
+    let text = refusal(|identity| {
+        identity.members = Membership::new((0..5).map(ReplicaId)).unwrap();
+        identity.group = identity.members.group_id("test");
+    });
+    assert!(text.contains("[0, 1, 2]") && text.contains("[0, 1, 2, 3, 4]"), "{text}");
+}
+
+#[test]
+fn a_directory_of_another_mode_is_refused_naming_both() {
+    let text = refusal(|identity| identity.durability = Durability::ViewOnly);
+    assert!(text.contains("mode Full") && text.contains("mode ViewOnly"), "{text}");
+}
+
+#[test]
+fn formatting_keeps_the_disk_id_it_drew_first() {
+    let disk = FaultyDisk::default();
+    open(&disk).unwrap();
+    let again = Identity { fresh_disk: DiskId(2), ..identity() };
+    let (recovered, _) = Store::open(disk.settled(), &again, options()).unwrap();
+    assert_eq!(recovered.superblock.disk, DiskId(0xd15c));
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let disk = FaultyDisk::default();
+    let first = open(&disk).unwrap();
+    assert!(matches!(open(&disk), Err(StorageError::InUse { .. })));
+    drop(first);
+}
+
+#[test]
+fn an_unknown_file_is_refused_by_name_and_left_alone() {
+    let disk = FaultyDisk::default();
+    disk.set_bytes("notes.txt", b"mine".to_vec());
+    let error = open(&disk).unwrap_err();
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert!(error.to_string().contains("move it away"), "{error}");
+    assert_eq!(disk.names(), ["notes.txt"]);
+}
+
+#[test]
+fn hidden_files_are_none_of_our_business() {
+    let disk = FaultyDisk::default();
+    disk.set_bytes(".DS_Store", b"theirs".to_vec());
+    open(&disk).unwrap();
+    assert_eq!(disk.bytes(".DS_Store"), b"theirs");
+}
+
+#[test]
+fn half_created_files_are_removed() {
+    let disk = FaultyDisk::default();
+    open(&disk).unwrap();
+    let disk = disk.settled();
+    disk.set_bytes("wal-0000000000000002.new", vec![1; 100]);
+    disk.set_bytes("spare-0000000000000009", vec![1; 100]);
+    open(&disk).unwrap();
+    assert_eq!(disk.names(), ["superblock-a", "superblock-b", "wal-0000000000000001"]);
+}
+
+#[test]
+fn a_read_only_directory_is_an_error_with_the_path() {
+    let disk = FaultyDisk::default();
+    disk.fail(Call::Create, ErrorKind::ReadOnlyFilesystem);
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(error, StorageError::Io { action: "create", .. }));
+    assert!(error.to_string().contains("superblock-a"), "{error}");
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    let batch = content.append(&[100_000, 50_000]);
+    store.write(&batch).unwrap();
+    content.apply(&batch);
+    content.assert_readable(&store);
+    assert!(content.is(&open(&disk.settled()).unwrap().0));
+}
+
+#[test]
+fn entries_are_read_up_to_the_limit_and_at_least_one() {
+    let disk = FaultyDisk::default();
+    let content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    store.write(&content.append(&[500; 40])).unwrap();
+    let reader = store.reader();
+    let count = |from, through, bytes_max| {
+        reader.entries(OpNumber(from), OpNumber(through), bytes_max).unwrap().len()
+    };
+    assert_eq!(count(1, 40, u64::MAX), 40);
+    assert_eq!(count(10, 12, u64::MAX), 3);
+    assert_eq!(count(38, 99, u64::MAX), 3);
+    assert_eq!(count(5, 40, 0), 1);
+    assert_eq!(count(5, 40, 3 * 628), 3);
+    assert_eq!(count(5, 40, 3 * 628 - 1), 2);
+}
+
+#[test]
+fn an_op_that_is_not_there_is_missing() {
+    let disk = FaultyDisk::default();
+    let content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    store.write(&content.append(&[1, 1])).unwrap();
+    for op_number in [0, 3, u64::MAX] {
+        let read = store.reader().entries(OpNumber(op_number), OpNumber(op_number), 1);
+        assert!(matches!(read, Err(StorageError::Missing { .. })), "op {op_number}");
+    }
+}
+
+#[test]
+fn an_entry_that_rots_while_the_store_is_open_is_corrupt() {
+    let disk = FaultyDisk::default();
+    let content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    store.write(&content.append(&[100])).unwrap();
+    let mut bytes = disk.bytes("wal-0000000000000001");
+    bytes[4096 + 144 + 130] ^= 1;
+    disk.set_bytes("wal-0000000000000001", bytes);
+    let read = store.reader().entries(OpNumber(1), OpNumber(1), 1);
+    assert!(matches!(read, Err(StorageError::Corrupt { at: 4240, .. })), "{read:?}");
+}
+
+#[test]
+fn entries_that_do_not_follow_are_refused() {
+    let content = {
+        let mut content = Content::new();
+        content.apply(&content.append(&[1, 1, 1]));
+        content
+    };
+    let gap = WriteBatch { entries: content.entries(3, &[1]), ..WriteBatch::default() };
+    let beyond = WriteBatch { cut: Some(OpNumber(1)), ..WriteBatch::default() };
+    for batch in [gap, beyond] {
+        let (_, mut store) = open(&FaultyDisk::default()).unwrap();
+        let error = store.write(&batch).unwrap_err();
+        assert!(matches!(error, StorageError::Io { action: "write", .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_release_never_goes_beyond_the_checkpoint() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    for _ in 0..20 {
+        let batch = content.append(&[3000]);
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+    }
+    let release = WriteBatch { release: Some(OpNumber(15)), ..WriteBatch::default() };
+    store.write(&release).unwrap();
+    content.assert_readable(&store);
+    assert!(content.is(&open(&disk.settled()).unwrap().0));
+}
+
+#[test]
+fn released_segments_are_recycled() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    for _ in 0..20 {
+        let batch = content.append(&[3000]);
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+    }
+    let before = disk.names().len();
+    let mut release = content.promise(18);
+    release.release = Some(OpNumber(18));
+    store.write(&release).unwrap();
+    content.apply(&release);
+    let spares = disk.names().iter().filter(|name| name.starts_with("spare-")).count();
+    assert!(spares == 2 && disk.names().len() < before, "{:?}", disk.names());
+    content.assert_readable(&store);
+    let read = store.reader().entries(OpNumber(1), OpNumber(1), 1);
+    assert!(matches!(read, Err(StorageError::Missing { .. })));
+}

@@ -1,0 +1,18 @@
+//! What the storage owes: nothing acknowledged is lost, nothing half done, no damage hidden.
+
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod faulty_disk;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod property;
+#[cfg(test)]
+mod real;

@@ -1,0 +1,281 @@
+//! One established socket: what waits to be written, and what was received.
+//!
+//! Both directions are driven by whoever polls the transport, without a task in between: a write is
+//! tried at once, and the rest follows when the socket says that it takes more.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io::{self, ErrorKind, IoSlice},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use vr_core::{
+    Backpressure, Received,
+    model::{
+        encoding::{CodecError, frame::FrameParts, message},
+        message::Envelope,
+        types::Peer,
+    },
+};
+
+use crate::{
+    frame::{FrameError, Inbox},
+    handshake::Carries,
+    ready::ReadyWaker,
+};
+
+/// Segments that one system call writes.
+const WRITTEN_SEGMENTS_MAX: usize = 64;
+
+/// Items that one connection delivers before the next has its turn.
+pub(crate) const RECEIVED_ITEMS_MAX: usize = 256;
+
+/// Bytes read from one connection before the next has its turn.
+const RECEIVED_BYTES_MAX: usize = 1 << 20;
+
+/// Why a connection came to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The other end closed it.
+    #[error("closed by the other end")]
+    Closed,
+    /// The system says so.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What arrives are no frames, or too long ones.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame holds no message.
+    #[error("a frame holds no message: {0}")]
+    Message(#[from] CodecError),
+    /// A frame began and did not go on.
+    #[error("a frame stopped in the middle")]
+    Stalled,
+}
+
+impl Broken {
+    /// Whether an operator should hear of it; that processes end is nothing to complain about.
+    pub(crate) const fn is_complaint(&self) -> bool {
+        match self {
+            Self::Closed | Self::Io(_) => false,
+            Self::Frame(_) | Self::Message(_) | Self::Stalled => true,
+        }
+    }
+}
+
+/// How much one connection may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of the longest frame that is sent.
+    pub(crate) sent_bytes_max: u32,
+    /// Bytes of the longest frame that is accepted.
+    pub(crate) received_bytes_max: u32,
+    /// Bytes that wait for the system to take them.
+    pub(crate) queue_bytes_max: u32,
+}
+
+/// Whether a connection has more to deliver at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It took all it may take in one turn; more is there or may be there.
+    More,
+    /// Nothing is left; the waker will say when something comes.
+    Idle,
+}
+
+/// One established socket.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    peer: Peer,
+    carries: Carries,
+    stream: TcpStream,
+    inbox: Inbox,
+    /// Encoded and not yet cut into segments.
+    parts: FrameParts,
+    /// Cut and not yet taken by the system.
+    segments: VecDeque<Bytes>,
+    segment_bytes: usize,
+    queue_bytes_max: usize,
+    ready: Arc<ReadyWaker>,
+    waker: Waker,
+    /// When the frame that has begun last grew; `None` between frames and while more is there.
+    partial_since: Option<Instant>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        peer: Peer,
+        carries: Carries,
+        stream: TcpStream,
+        limits: Limits,
+        ready: Arc<ReadyWaker>,
+    ) -> Self {
+        let waker = Waker::from(Arc::clone(&ready));
+        Self {
+            peer,
+            carries,
+            stream,
+            inbox: Inbox::new(limits.received_bytes_max),
+            parts: FrameParts::with_limit(limits.sent_bytes_max),
+            segments: VecDeque::new(),
+            segment_bytes: 0,
+            queue_bytes_max: usize::try_from(limits.queue_bytes_max).unwrap_or(usize::MAX),
+            ready,
+            waker,
+            partial_since: None,
+        }
+    }
+
+    pub(crate) const fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Where it comes in the fixed order in which connections are read.
+    pub(crate) const fn rank(&self) -> (Carries, Peer) {
+        (self.carries, self.peer)
+    }
+
+    pub(crate) const fn ready(&self) -> &Arc<ReadyWaker> {
+        &self.ready
+    }
+
+    pub(crate) const fn partial_since(&self) -> Option<Instant> {
+        self.partial_since
+    }
+
+    /// Whether nothing waits for the system to take it.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.segments.is_empty() && self.parts.is_empty()
+    }
+
+    /// Encodes `envelope` behind what waits already.
+    pub(crate) fn queue(&mut self, envelope: &Envelope) -> Result<(), Backpressure> {
+        let queued = self.segment_bytes + self.parts.len();
+        if queued > 0 && queued >= self.queue_bytes_max {
+            return Err(Backpressure::QueueFull);
+        }
+        message::encode(envelope, &mut self.parts).map_err(|error| {
+            tracing::debug!(to = %self.peer, reason = %error, "message not sent");
+            Backpressure::TooLarge
+        })
+    }
+
+    /// Writes until nothing is left or the socket takes no more; then the waker will say when.
+    pub(crate) fn write(&mut self) -> Result<(), Broken> {
+        if !self.parts.is_empty() {
+            self.segment_bytes += self.parts.len();
+            self.parts.take_segments(&mut self.segments);
+        }
+        while !self.segments.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITTEN_SEGMENTS_MAX];
+            let mut count = 0;
+            for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+                *slice = IoSlice::new(segment);
+                count += 1;
+            }
+            match self.stream.try_write_vectored(slices.split_at(count).0) {
+                Ok(0) => return Err(Broken::Closed),
+                Ok(written) => self.written(written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let mut context = Context::from_waker(&self.waker);
+                    match self.stream.poll_write_ready(&mut context) {
+                        Poll::Ready(result) => result?,
+                        Poll::Pending => return Ok(()),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what has arrived, up to the limits of one turn.
+    pub(crate) fn read(
+        &mut self,
+        spare: &mut BytesMut,
+        into: &mut Vec<Received>,
+    ) -> Result<Turn, Broken> {
+        let items_max = into.len() + RECEIVED_ITEMS_MAX;
+        let mut bytes = 0;
+        loop {
+            while let Some((header, body)) = self.inbox.next_frame()? {
+                let envelope = message::decode_body(&header, &body)?;
+                into.push(Received::Envelope { from: self.peer, envelope });
+                if into.len() >= items_max {
+                    self.partial_since = None;
+                    return Ok(Turn::More);
+                }
+            }
+            if bytes >= RECEIVED_BYTES_MAX {
+                self.partial_since = None;
+                return Ok(Turn::More);
+            }
+            match self.read_once(spare) {
+                Poll::Ready(Ok(0)) => return Err(Broken::Closed),
+                Poll::Ready(Ok(read)) => bytes += read,
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => {
+                    self.note_partial(bytes > 0);
+                    return Ok(Turn::Idle);
+                }
+            }
+        }
+    }
+
+    fn note_partial(&mut self, has_grown: bool) {
+        if !self.inbox.is_partial() {
+            self.partial_since = None;
+        } else if has_grown || self.partial_since.is_none() {
+            self.partial_since = Some(Instant::now());
+        }
+    }
+
+    /// Writes what is left, within the time that the caller allows, and waits until the other end
+    /// has read it; then the connection can be dropped without taking anything back.
+    pub(crate) async fn finish(mut self) -> io::Result<Self> {
+        self.parts.take_segments(&mut self.segments);
+        while let Some(segment) = self.segments.pop_front() {
+            self.stream.write_all(&segment).await?;
+        }
+        match self.carries {
+            Carries::Data | Carries::All => {
+                self.stream.shutdown().await?;
+                let mut unheard = [0; 1024];
+                while self.stream.read(&mut unheard).await? > 0 {}
+            }
+            // They close with the data lane, whose end is the end of the link.
+            Carries::Control | Carries::Bulk => {}
+        }
+        Ok(self)
+    }
+
+    fn read_once(&mut self, spare: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let room = self.inbox.room(spare);
+        let mut context = Context::from_waker(&self.waker);
+        let read = pin!(self.stream.read_buf(room)).poll(&mut context);
+        self.inbox.gather(spare);
+        read
+    }
+
+    fn written(&mut self, mut bytes: usize) {
+        self.segment_bytes = self.segment_bytes.saturating_sub(bytes);
+        while let Some(first) = self.segments.front_mut() {
+            if first.len() > bytes {
+                first.advance(bytes);
+                return;
+            }
+            bytes -= first.len();
+            self.segments.pop_front();
+        }
+    }
+}
