@@ -109,6 +109,8 @@ pub(crate) struct Scan {
     pub(crate) last: Option<BatchHeader>,
     /// Number of the last batch that is known to have been synced.
     pub(crate) synced_sequence: u64,
+    /// Whether a seal is behind the last batch.
+    pub(crate) sealed: bool,
 }
 
 impl Scan {
@@ -356,7 +358,8 @@ impl<D: Disk> Scanner<'_, D> {
         if !noticed && synced_sequence >= self.next_sequence() {
             self.note_loss("batches that were synced are missing");
         }
-        if self.lacks_next_segment() {
+        let seal = self.last_seal();
+        if seal.is_some_and(|seal| self.lacks_segment(seal.next_segment)) {
             self.note_loss("the segment after this one is missing");
         }
         if self.replay.contradicts_checkpoint() {
@@ -378,16 +381,18 @@ impl<D: Disk> Scanner<'_, D> {
             damage: self.damage,
             last: self.last,
             synced_sequence,
+            sealed: seal.is_some(),
         }
     }
 
-    /// Whether the log ends in a segment that names a next one, which is not there.
-    fn lacks_next_segment(&self) -> bool {
+    /// The seal behind the last batch, if no batch was written in the segment that it names.
+    fn last_seal(&self) -> Option<BatchHeader> {
         let last = self.last.map_or(0, |last| last.segment);
-        let seal = self.seal.filter(|seal| seal.segment >= last);
-        seal.is_some_and(|seal| {
-            self.segments.iter().all(|segment| segment.number != seal.next_segment)
-        })
+        self.seal.filter(|seal| seal.segment >= last)
+    }
+
+    fn lacks_segment(&self, number: u64) -> bool {
+        self.segments.iter().all(|segment| segment.number != number)
     }
 
     /// Damage that is corrupt whatever the markers say.

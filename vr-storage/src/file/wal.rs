@@ -107,13 +107,13 @@ impl<D: Disk> Wal<D> {
             wal.keep_spare(name)?;
         }
         let active = scan.last.map_or(0, |last| last.segment);
+        let mut outdated = Vec::new();
         for found in &scan.segments {
             let segment = Segment::new(found.number, found.length, found.end);
             if found.number <= active || wal.live.is_empty() {
                 wal.live.push_back(segment);
-            } else if let Some(lower) = wal.ready.replace(segment) {
-                // The highest one is kept: it may be the one that a seal names.
-                wal.recycle(lower)?;
+            } else {
+                outdated.extend(wal.ready.replace(segment));
             }
         }
         if wal.live.is_empty() {
@@ -122,6 +122,12 @@ impl<D: Disk> Wal<D> {
             wal.live.push_back(first);
         }
         wal.settle_last_batch(scan.last)?;
+        if scan.sealed {
+            wal.undo_seal()?;
+        }
+        for segment in outdated {
+            wal.recycle(segment)?;
+        }
         Ok(wal)
     }
 
@@ -264,6 +270,18 @@ impl<D: Disk> Wal<D> {
         self.mark_idle()
     }
 
+    /// Replaces the seal behind the last batch, for good: the segment that it names is free to be
+    /// given another use only when no crash can bring the seal back.
+    fn undo_seal(&mut self) -> Result<(), StorageError> {
+        self.mark_idle()?;
+        self.sync_active()
+    }
+
+    fn sync_active(&self) -> Result<(), StorageError> {
+        let name = self.live.back().map_or("", |active| active.name.as_str());
+        self.disk.sync(name).map_err(|error| refused(&self.disk, "sync", name, error))
+    }
+
     /// What the batch's first entry must follow.
     fn base_of(&self, cut: Option<OpNumber>, entries: &[Entry]) -> Result<Anchor, StorageError> {
         let first = entries.first().map(|entry| entry.header.op_number.previous());
@@ -328,7 +346,7 @@ impl<D: Disk> Wal<D> {
         self.assembly.fill(&header, entries);
         let name = self.live.back().map_or("", |active| active.name.as_str());
         self.assembly.write(&self.disk, name, header.offset, entries)?;
-        self.disk.sync(name).map_err(|error| refused(&self.disk, "sync", name, error))?;
+        self.sync_active()?;
         self.note_written(&header, head, entries);
         Ok(())
     }

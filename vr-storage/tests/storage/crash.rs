@@ -106,6 +106,52 @@ fn nothing_acknowledged_is_lost_wherever_the_process_dies() {
     }
 }
 
+/// Lets a process that dies after `calls` changes append `batches`; what may be found then.
+fn append_all(
+    disk: &FaultyDisk,
+    calls: u64,
+    possible: &[Content],
+    batches: &[&[usize]],
+) -> Vec<Content> {
+    disk.die_after(calls);
+    let Ok((recovered, mut store)) = open(disk) else { return possible.to_vec() };
+    let mut content = possible.iter().find(|content| content.is(&recovered)).unwrap().clone();
+    for sizes in batches {
+        let batch = content.append(sizes);
+        if store.write(&batch).is_err() {
+            return content.after_crash_in(&batch);
+        }
+        content.apply(&batch);
+    }
+    vec![content]
+}
+
+/// A seal that names the next segment comes back from a power cut; meanwhile that segment was too
+/// small for the next batch and was given another use.
+#[test]
+fn a_segment_that_a_seal_names_is_not_given_another_use() {
+    let first: [&[usize]; 2] = [&[6000], &[6000]];
+    let too_large: [&[usize]; 1] = [&[20_000]];
+    for first_calls in 0.. {
+        let killed = FaultyDisk::default();
+        let before = append_all(&killed, first_calls, &[Content::new()], &first);
+        for calls in 0.. {
+            let disk = killed.after_kill();
+            let possible = append_all(&disk, calls, &before, &too_large);
+            for seed in 0..16 {
+                let (recovered, _) = open(&disk.after_power_cut(&mut Dice(seed))).unwrap();
+                assert!(possible.iter().any(|content| content.is(&recovered)));
+            }
+            if disk.calls() < calls {
+                break;
+            }
+        }
+        if killed.calls() < first_calls {
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_write_that_was_acknowledged_after_a_failed_sync_and_a_restart_survives_a_power_cut() {
     let disk = FaultyDisk::default();
