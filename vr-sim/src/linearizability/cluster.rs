@@ -3,10 +3,14 @@
 use vr_core::{Read, client::outcome::ClientOutcome, model::time::Instant};
 
 use crate::{
-    cluster::client::{CallOf, Ended, Service, Wanted},
+    cluster::{
+        Cluster,
+        client::{CallOf, Ended, Service, Wanted},
+    },
     linearizability::{
+        check,
         history::{Call, History, HistoryError, Return},
-        kv::{KvOp, KvOutcome, What},
+        kv::{KvModel, KvOp, KvOutcome, What},
         state_machine::{Asked, AskedOf, Told, ToldOf},
     },
     workload::{Kv, Op},
@@ -65,6 +69,20 @@ pub fn kv_history_of(calls: &[CallOf<Kv>]) -> Result<History<KvOp, KvOutcome>, H
         Told::Reply(value) | Told::Answer(value) => KvOutcome::Value(value),
     };
     Ok(history_of::<Kv>(calls)?.translated(operation, outcome))
+}
+
+/// Requires that one order explains what all clients of the group were told so far (O6).
+///
+/// # Panics
+/// When none does, with a drawing and the state of everything; also when that cannot be decided.
+pub fn require_order(group: &Cluster<Kv>) {
+    let problem = match kv_history_of(&group.history()) {
+        Ok(history) => check(&KvModel, &history).problem(),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(problem) = problem {
+        group.fail(&format!("O6 violated: {problem}"));
+    }
 }
 
 fn nanoseconds(at: Instant) -> u64 {

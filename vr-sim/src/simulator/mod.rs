@@ -8,7 +8,10 @@ mod strikes;
 pub mod summary;
 
 pub use crate::simulator::{faults::Faults, options::RunOptions, summary::Summary};
-use crate::simulator::{load::Load, storm::Storm};
+use crate::{
+    linearizability::cluster::require_order,
+    simulator::{load::Load, storm::Storm},
+};
 
 /// Runs one seed to its end.
 ///
@@ -20,5 +23,7 @@ pub fn run(options: &RunOptions) -> Summary {
     let mut storm = Storm::new(options, Load::of_kv());
     storm.found();
     storm.rage();
-    storm.calm()
+    let summary = storm.calm();
+    require_order(storm.group());
+    summary
 }
