@@ -157,4 +157,8 @@ impl Model for KvModel {
             }
         }
     }
+
+    fn describe_state(&self, state: &Option<i64>) -> Option<String> {
+        Some(state.map_or_else(|| "there is no number".into(), |n| format!("the number is {n}")))
+    }
 }

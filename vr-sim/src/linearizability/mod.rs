@@ -24,7 +24,7 @@ use crate::linearizability::{
     model::Model,
     partition::{Part, parts},
     search::{Aim, Found, Goal, Task, search},
-    shrink::{Placed, shrink},
+    shrink::{Placed, Small, shrink},
     verdict::{Verdict, Violation},
 };
 
@@ -53,7 +53,7 @@ pub fn check_within<M: Model>(
         let tasks: Vec<_> = calls.iter().map(|(_, call)| task(call)).collect();
         let place = |task: usize| calls.get(task).map_or(usize::MAX, |(place, _)| *place);
         let aim = Aim { steps_max, goal: Goal::All, again: false };
-        match search(model, &tasks, aim) {
+        match search(model, model.initial(), &tasks, aim) {
             (Found::Order(found), _) => {
                 order.extend(found.into_iter().map(|(task, until)| (place(task), place(until))));
             }
@@ -90,10 +90,19 @@ fn violation<M: Model>(
     calls: &[Placed<'_, M>],
     stuck: usize,
 ) -> Violation<M::Operation, M::Outcome> {
-    let (small, others) = shrink(model, calls, stuck);
-    let drawn: Vec<_> = small.iter().map(|(_, call)| call).collect();
+    let Small { calls, before, others } = shrink(model, calls, stuck);
+    let drawn: Vec<_> = calls.iter().map(|(_, call)| call).collect();
     let drawing = drawing::draw(model, &drawn);
-    let (places, calls): (Vec<_>, Vec<_>) = small.into_iter().unzip();
-    let history = History::of_checked(calls);
-    Violation { history, places, last: stuck, keys: part.keys.clone(), others, drawing }
+    let (places, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+    let state = before.as_ref().and_then(|(_, state)| model.describe_state(state));
+    Violation {
+        history: History::of_checked(calls),
+        places,
+        before: before.map_or_else(Vec::new, |(before, _)| before),
+        state,
+        last: stuck,
+        keys: part.keys.clone(),
+        others,
+        drawing,
+    }
 }

@@ -67,4 +67,10 @@ pub trait Model {
             None => format!("{operation:?}"),
         }
     }
+
+    /// A state in a few words, such as "the number is 5", for drawings; `None` (the default) if it
+    /// is not worth showing.
+    fn describe_state(&self, _state: &Self::State) -> Option<String> {
+        None
+    }
 }

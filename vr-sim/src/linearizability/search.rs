@@ -124,38 +124,72 @@ struct Search<'a, M: Model> {
     furthest: usize,
     /// The turn that ends the search.
     goal: usize,
+    /// The state in which it was reached.
+    reached: usize,
     again: bool,
     steps: u64,
 }
 
-/// Looks for an order of `tasks` that the model explains; also returns how many steps it took.
+/// Looks for an order of `tasks` that the model explains from the state `start` on; also returns how
+/// many steps it took.
 pub(crate) fn search<M: Model>(
     model: &M,
+    start: M::State,
     tasks: &[Task<'_, M::Operation, M::Outcome>],
     aim: Aim,
 ) -> (Found, u64) {
     let mut search = Search::new(model, tasks, aim);
-    let state = search.number_of(model.initial());
-    search.admit(Node {
-        turn: 0,
-        state,
-        placed: Bits::default(),
-        used: Bits::default(),
-        used_count: 0,
-        parent: None,
-        added: Vec::new(),
-    });
+    search.begin(start);
     let found = search.run(aim.steps_max);
     (found, search.steps)
 }
 
+/// The only state in which the goal can be reached; `None` if there are several or none, or the
+/// budget was spent.
+pub(crate) fn only_state<M: Model>(
+    model: &M,
+    tasks: &[Task<'_, M::Operation, M::Outcome>],
+    aim: Aim,
+) -> (Option<M::State>, u64) {
+    let mut search = Search::new(model, tasks, aim);
+    search.begin(model.initial());
+    let mut only = None;
+    while let Found::Order(_) = search.run(aim.steps_max) {
+        let reached = search.reached;
+        if only.is_some_and(|only| only != reached) {
+            return (None, search.steps);
+        }
+        only = Some(reached);
+    }
+    let exhausted = search.waiting.is_empty();
+    let state = only.filter(|_| exhausted).map(|state| search.states[state].as_ref().clone());
+    (state, search.steps)
+}
+
+impl<M: Model> Search<'_, M> {
+    fn begin(&mut self, start: M::State) {
+        let state = self.number_of(start);
+        self.admit(Node {
+            turn: 0,
+            state,
+            placed: Bits::default(),
+            used: Bits::default(),
+            used_count: 0,
+            parent: None,
+            added: Vec::new(),
+        });
+    }
+}
+
 impl<'a, M: Model> Search<'a, M> {
     fn run(&mut self, steps_max: u64) -> Found {
-        while let Some((turn, _, node, optional)) = self.waiting.pop() {
+        while let Some((turn, used_count, node, optional)) = self.waiting.pop() {
             if turn == self.goal {
+                self.reached = self.nodes[node].state;
                 return Found::Order(self.order_of(node));
             }
             if self.steps >= steps_max {
+                self.waiting.push((turn, used_count, node, optional));
                 return Found::Spent;
             }
             if optional {
@@ -164,7 +198,8 @@ impl<'a, M: Model> Search<'a, M> {
                 self.try_updates(node);
             }
         }
-        Found::Stuck(self.turns[self.furthest].task)
+        let last = self.turns.len().saturating_sub(1);
+        Found::Stuck(self.turns[self.furthest.min(last)].task)
     }
 
     fn new(model: &'a M, tasks: &'a [Task<'a, M::Operation, M::Outcome>], aim: Aim) -> Self {
@@ -182,6 +217,7 @@ impl<'a, M: Model> Search<'a, M> {
             memo: Lookup::default(),
             furthest: 0,
             goal: 0,
+            reached: 0,
             again: aim.again,
             steps: 0,
         };

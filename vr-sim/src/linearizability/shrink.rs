@@ -17,16 +17,25 @@
 //! take effect again and again, which is quicker. Such a call is not drawn if, without it, the rest
 //! could still be explained up to the same last return: then it explains nothing that is drawn.
 
+//!
+//! If that leaves much, the history also gets a later start: a moment at which no call is under way
+//! but those of unknown outcome, and the calls until then leave only one state. What follows, begun
+//! in that state, has an order whenever the whole has one.
+
 use crate::linearizability::{
     history::{Call, Return},
     model::Model,
-    search::{Aim, Found, Goal, Order, Task, search},
+    search::{Aim, Found, Goal, Order, Task, only_state, search},
 };
 
 /// Steps for one attempt; one that needs more counts as failed.
 const STEPS_PER_ATTEMPT: u64 = 50_000;
 /// Steps for all attempts together.
 const STEPS_MAX: u64 = 5_000_000;
+/// A violation of so many calls needs no later start.
+const CALLS_FEW: usize = 5;
+/// How many later starts are tried.
+const STARTS_MAX: usize = 12;
 
 /// What is left of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +55,7 @@ pub(crate) type Placed<'a, M> = (usize, &'a Call<<M as Model>::Operation, <M as 
 
 struct Shrinker<'a, M: Model> {
     model: &'a M,
+    start: M::State,
     /// The calls, and their places in the whole history.
     calls: Vec<Placed<'a, M>>,
     left: Vec<Left>,
@@ -54,28 +64,95 @@ struct Shrinker<'a, M: Model> {
     steps: u64,
 }
 
-/// A small history, as calls with their places in the whole one, and how many calls are not in it.
-pub(crate) type Small<O, R> = (Vec<(usize, Call<O, R>)>, usize);
+/// What is left of a call, with its place in the whole history.
+pub(crate) type Kept<M> = (usize, Call<<M as Model>::Operation, <M as Model>::Outcome>);
+
+/// A small history.
+pub(crate) struct Small<M: Model> {
+    /// Its calls with their places in the whole one.
+    pub(crate) calls: Vec<Kept<M>>,
+    /// The places of calls that are over before it starts, and the state that they leave.
+    pub(crate) before: Option<(Vec<usize>, M::State)>,
+    /// How many other calls are not in it.
+    pub(crate) others: usize,
+}
 
 /// Shrinks `calls`, in which no order explains the return of the call at the place `stuck`.
-pub(crate) fn shrink<M: Model>(
-    model: &M,
-    calls: &[Placed<'_, M>],
-    stuck: usize,
-) -> Small<M::Operation, M::Outcome> {
+pub(crate) fn shrink<M: Model>(model: &M, calls: &[Placed<'_, M>], stuck: usize) -> Small<M> {
     let is_last = |(place, _): &&(usize, _)| *place == stuck;
     let returned = calls.iter().find(is_last).and_then(|(_, call)| call.returned.as_ref());
     let end = returned.map_or(u64::MAX, |end| end.at);
     // The shortest beginning that has no order.
     let calls: Vec<_> = calls.iter().copied().filter(|(_, call)| call.called <= end).collect();
-    let has_end = |call: &Call<_, _>| if call.returned.is_some() { Left::All } else { Left::Call };
-    let left = calls.iter().map(|(_, call)| has_end(call)).collect();
-    let last = calls.iter().position(|(place, _)| *place == stuck).unwrap_or_default();
-    let mut shrinker = Shrinker { model, calls, left, last, steps: 0 };
-    shrinker.forget_ends();
-    shrinker.forget_outcomes();
-    shrinker.forget_calls();
-    shrinker.result()
+    let mut shrinker = Shrinker::new(model, model.initial(), calls, stuck);
+    let starts = shrinker.starts();
+    shrinker.shrink();
+    let mut best = shrinker.result();
+    for (over, first) in starts.into_iter().rev().take(STARTS_MAX) {
+        if best.calls.len() <= CALLS_FEW {
+            break;
+        }
+        let later = shrinker.from(over, first).filter(|later| later.calls.len() < best.calls.len());
+        best = later.unwrap_or(best);
+    }
+    best
+}
+
+impl<'a, M: Model> Shrinker<'a, M> {
+    fn new(model: &'a M, start: M::State, calls: Vec<Placed<'a, M>>, stuck: usize) -> Self {
+        let left = calls.iter().map(|(_, call)| whole(call)).collect();
+        let last = calls.iter().position(|(place, _)| *place == stuck).unwrap_or_default();
+        Self { model, start, calls, left, last, steps: 0 }
+    }
+
+    fn shrink(&mut self) {
+        self.forget_ends();
+        self.forget_outcomes();
+        self.forget_calls();
+    }
+
+    /// Moments at which only calls of unknown outcome are under way: the time of the last return
+    /// before, and the call that returns first afterwards.
+    fn starts(&self) -> Vec<(u64, usize)> {
+        let ends = self.calls.iter().enumerate();
+        let mut returns: Vec<(u64, usize, u64)> = ends
+            .filter_map(|(at, (_, call))| Some((call.returned.as_ref()?.at, at, call.called)))
+            .collect();
+        returns.sort_unstable();
+        let mut starts = Vec::new();
+        for (number, pair) in returns.windows(2).enumerate() {
+            let [(over, ..), (_, first, _)] = pair else { continue };
+            let mut later = returns.iter().skip(number + 1);
+            if later.all(|(_, _, called)| called > over) {
+                starts.push((*over, *first));
+            }
+        }
+        starts
+    }
+
+    /// What is left of the calls after the moment `over`, if the ones before leave one state.
+    fn from(&self, over: u64, first: usize) -> Option<Small<M>> {
+        let aim = Aim { steps_max: STEPS_PER_ATTEMPT, goal: Goal::Before(first), again: false };
+        let all: Vec<Left> = self.calls.iter().map(|(_, call)| whole(call)).collect();
+        let (state, _) = only_state(self.model, &self.tasks(&all), aim);
+        let state = state?;
+        let is_over = |call: &Call<_, _>| call.returned.as_ref().is_some_and(|r| r.at <= over);
+        let (before, after): (Vec<_>, Vec<_>) =
+            self.calls.iter().copied().partition(|(_, call)| is_over(call));
+        let (stuck, _) = self.calls.get(self.last)?;
+        let mut later = Shrinker::new(self.model, state.clone(), after, *stuck);
+        let left = later.left.clone();
+        if !later.is_stuck(&left) {
+            return None;
+        }
+        later.shrink();
+        let before = before.into_iter().map(|(place, _)| place).collect();
+        Some(Small { before: Some((before, state)), ..later.result() })
+    }
+}
+
+const fn whole<O, R>(call: &Call<O, R>) -> Left {
+    if call.returned.is_some() { Left::All } else { Left::Call }
 }
 
 impl<M: Model> Shrinker<'_, M> {
@@ -102,7 +179,7 @@ impl<M: Model> Shrinker<'_, M> {
         let before_last = left.iter().take(self.last);
         let last = before_last.filter(|left| **left != Left::Nothing).count();
         let aim = Aim { steps_max: STEPS_PER_ATTEMPT, goal: goal(last), again };
-        let (found, steps) = search(self.model, &self.tasks(left), aim);
+        let (found, steps) = search(self.model, self.start.clone(), &self.tasks(left), aim);
         self.steps += steps;
         Some(found)
     }
@@ -187,19 +264,17 @@ impl<M: Model> Shrinker<'_, M> {
         }
     }
 
-    fn result(self) -> Small<M::Operation, M::Outcome> {
+    fn result(&self) -> Small<M> {
         let kept = self.calls.iter().zip(&self.left).filter(|(_, left)| **left != Left::Nothing);
-        let kept: Vec<_> = kept
-            .map(|((place, call), left)| {
-                let mut call = (*call).clone();
-                call.returned = call.returned.filter(|_| *left != Left::Call);
-                if let (Left::Return, Some(Return { outcome, .. })) = (left, &mut call.returned) {
-                    *outcome = None;
-                }
-                (*place, call)
-            })
-            .collect();
-        let others = self.calls.len() - kept.len();
-        (kept, others)
+        let kept = kept.map(|((place, call), left)| {
+            let mut call = (*call).clone();
+            call.returned = call.returned.filter(|_| *left != Left::Call);
+            if let (Left::Return, Some(Return { outcome, .. })) = (left, &mut call.returned) {
+                *outcome = None;
+            }
+            (*place, call)
+        });
+        let calls: Vec<_> = kept.collect();
+        Small { others: self.calls.len() - calls.len(), calls, before: None }
     }
 }

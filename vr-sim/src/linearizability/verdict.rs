@@ -36,6 +36,11 @@ pub struct Violation<O, R> {
     pub history: History<O, R>,
     /// For each call of it, its place in the whole history.
     pub places: Vec<usize>,
+    /// The places of calls that are over before the small history starts; it starts in the only
+    /// state that they can leave. If there are none, it starts in the first state.
+    pub before: Vec<usize>,
+    /// That state, if the model has words for it.
+    pub state: Option<String>,
     /// The place in the whole history of the call whose return is the first that nothing explains.
     pub last: usize,
     /// The keys that the calls are about; none if the history was not divided.
@@ -93,6 +98,10 @@ impl<O, R> fmt::Display for Verdict<O, R> {
 impl<O, R> fmt::Display for Violation<O, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not linearizable: no order explains these calls{}", On(&self.keys))?;
+        if !self.before.is_empty() {
+            let state = self.state.as_deref().unwrap_or("there is only one state possible");
+            write!(f, "\n\nafter {} earlier calls {state}:", self.before.len())?;
+        }
         write!(f, "\n\n{}", self.drawing)?;
         if self.others > 0 {
             write!(

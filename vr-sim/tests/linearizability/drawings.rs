@@ -71,20 +71,19 @@ fn a_call_without_an_end_reaches_the_margin() {
 }
 
 #[test]
-fn violations_in_long_histories_become_smaller() {
+fn violations_in_long_histories_become_small() {
     let mut rng = Prng::new(5);
     let mix = Mix { clients: 6, calls: 400, keys: 4, values: 100, unknown: 3 };
-    let (mut found, mut small, mut whole) = (0, 0, 0);
-    for _ in 0..20 {
+    let mut sizes = Vec::new();
+    for _ in 0..15 {
         let mut history = execution(&mut rng, mix);
         corrupt(&mut rng, &mut history);
         if let Verdict::Violation(violation) = check(&KvModel, &history) {
-            found += 1;
-            small += violation.history.calls().len();
-            whole += violation.history.calls().len() + violation.others;
+            sizes.push(violation.history.calls().len());
         }
     }
-    assert!(found >= 10 && small * 3 < whole, "{found} found, of {whole} calls {small} are left");
+    sizes.sort_unstable();
+    assert!(sizes.len() >= 10 && sizes[sizes.len() / 2] <= 4, "{sizes:?}");
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn violation_follows(history: &KvHistory, violation: &Violation<KvOp, KvOutcome>
         }
     }
     let all = with_others(history, violation);
-    assert_eq!(all.calls().len(), small.len() + violation.others);
+    let known = violation.before.len();
+    assert_eq!(all.calls().len(), known + small.len() + violation.others);
     let verdict = check(&KvModel, &all);
     assert!(matches!(verdict, Verdict::Violation(_)), "{verdict} without {violation}");
     assert!(violation.drawing.lines().all(|line| line.len() <= 100), "{}", violation.drawing);
@@ -76,7 +77,9 @@ pub(crate) fn with_others(
     let mut all = violation.history.clone();
     for (place, call) in history.calls().iter().enumerate() {
         let on_keys = violation.keys.contains(&call.operation.key);
-        if on_keys && call.called <= end && !violation.places.contains(&place) {
+        if violation.before.contains(&place) {
+            all.push(call.clone()).unwrap();
+        } else if on_keys && call.called <= end && !violation.places.contains(&place) {
             all.push(Call { returned: None, ..call.clone() }).unwrap();
         }
     }
