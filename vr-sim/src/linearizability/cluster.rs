@@ -54,7 +54,7 @@ pub fn history_of<S: Service>(
 }
 
 /// The history of the calls of a group that runs [`Kv`], for a
-/// [`KvModel`](crate::linearizability::kv::KvModel).
+/// [`KvModel`].
 ///
 /// # Errors
 /// As [`history_of`].
