@@ -15,7 +15,10 @@ pub use crate::simulator::{
     options::{Ending, RunOptions},
     summary::{Floors, Summary},
 };
-use crate::simulator::{load::Load, storm::Storm};
+use crate::{
+    linearizability::cluster::require_order,
+    simulator::{load::Load, storm::Storm},
+};
 
 /// Runs one seed to its end.
 ///
@@ -27,5 +30,7 @@ pub fn run(options: &RunOptions) -> Summary {
     let mut storm = Storm::new(options, Load::of_kv());
     storm.found();
     storm.rage();
-    storm.calm()
+    let summary = storm.calm();
+    require_order(storm.group());
+    summary
 }
