@@ -22,6 +22,7 @@ use crate::{
     prng::Prng,
     runtime::SimRuntime,
     storage::{Gate, SimStorage},
+    trace::event::{Event, Fate},
     witness::SharedWitness,
 };
 
@@ -101,7 +102,8 @@ impl<S: Service> Member<S> {
                     Ok(handle) => handle,
                     Err(error) => {
                         let why = describe(&error);
-                        lock(&witness).note(runtime.now(), format!("r{id} did not start: {why}"));
+                        let event = Event::Process(id.into(), Fate::Refused(why.clone()));
+                        lock(&witness).trace.record(runtime.now(), event);
                         *lock(&life) = Life::Stopped(why);
                         return;
                     }
@@ -119,7 +121,8 @@ impl<S: Service> Member<S> {
                 );
                 let stopped = handle.stopped().await;
                 let why = stopped.as_ref().err().map_or_else(|| "shut down".into(), describe);
-                lock(&witness).note(runtime.now(), format!("r{id} stopped: {why}"));
+                let event = Event::Process(id.into(), Fate::Stopped(why.clone()));
+                lock(&witness).trace.record(runtime.now(), event);
                 lock(&witness).judge(runtime.now(), judge(id, stopped, &why));
                 *lock(&life) = Life::Stopped(why);
             }),

@@ -32,6 +32,10 @@ use crate::{
     options::GroupOptions,
     prng::Prng,
     runtime::SimRuntime,
+    trace::{
+        event::{Event, Fate},
+        output::TraceFile,
+    },
     witness::{SharedWitness, Witness},
     workload::Kv,
 };
@@ -63,6 +67,8 @@ pub const R4: ReplicaId = ReplicaId(4);
 /// assert_eq!(group.committed(), [call]);
 /// ```
 pub struct Cluster<S: Service> {
+    // Written before everything else goes.
+    _trace_file: Option<TraceFile>,
     // Tasks die before what they use.
     executor: Executor,
     network: Network,
@@ -109,6 +115,10 @@ impl<S: Service> Cluster<S> {
         let addresses = Members::local(options.replicas).expect("a group has a possible size");
         let witness = Witness::new(&addresses.to_membership(), options.durability);
         let witness = Arc::new(Mutex::new(witness));
+        let trace_file = options.trace.clone().map(|path| {
+            lock(&witness).trace.keep_all(report::about(&options, &addresses));
+            TraceFile::new(path, Arc::clone(&witness))
+        });
         let executor = Executor::new();
         let rng = Prng::stream(options.seed, "network", 0);
         let mut network = Network::new(&executor, rng, Arc::clone(&witness));
@@ -117,6 +127,7 @@ impl<S: Service> Cluster<S> {
         let ids = addresses.as_slice().iter().map(|member| member.id);
         let members = ids.map(|id| Member::new(&executor, id, &options)).collect();
         Self {
+            _trace_file: trace_file,
             executor,
             network,
             members,
@@ -146,7 +157,7 @@ impl<S: Service> Cluster<S> {
     pub fn start(&mut self, replica: ReplicaId) {
         let member = self.member(replica);
         assert!(member.is_down() || member.stop_reason().is_some(), "r{replica} runs already");
-        self.note(format!("r{replica} starts"));
+        self.record(Event::Process(replica.into(), Fate::Started));
         let (service, member) = ((self.make)(), self.member(replica));
         member.start(&self.options, &self.addresses, service, &self.network, &self.witness);
     }
@@ -190,7 +201,7 @@ impl<S: Service> Cluster<S> {
     /// Ends a client's process: its calls never return.
     pub fn crash_client(&mut self, client: SimClient<S>) {
         let actor = client.actor();
-        self.note(format!("{actor} crashes"));
+        self.record(Event::Process(actor, Fate::Crashed));
         self.executor.kill(actor);
         drop(client);
         self.network.crash(actor);
@@ -405,7 +416,11 @@ impl<S: Service> Cluster<S> {
     }
 
     fn note(&self, text: String) {
-        lock(&self.witness).note(self.executor.now(), text);
+        self.record(Event::Note(text));
+    }
+
+    fn record(&self, event: Event) {
+        lock(&self.witness).trace.record(self.executor.now(), event);
     }
 }
 
