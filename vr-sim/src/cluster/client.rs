@@ -120,17 +120,17 @@ impl<S: Service> SimClient<S> {
 
     /// Asks the group to execute `operation`.
     pub fn request(&self, operation: S::Operation) -> CallId {
-        self.start(Wanted::Operation(operation))
+        self.ask(Wanted::Operation(operation))
     }
 
     /// Asks the group a linearizable query.
     pub fn query(&self, query: S::Query) -> CallId {
-        self.start(Wanted::Query(query, Read::Linearizable))
+        self.ask(Wanted::Query(query, Read::Linearizable))
     }
 
     /// Asks the group a query that may be answered as `read` says.
     pub fn query_with(&self, query: S::Query, read: Read) -> CallId {
-        self.start(Wanted::Query(query, read))
+        self.ask(Wanted::Query(query, read))
     }
 
     /// Makes the calls that `next` wants, one behind the other with a pause before each, until it
@@ -149,7 +149,8 @@ impl<S: Service> SimClient<S> {
         });
     }
 
-    fn start(&self, wanted: WantedOf<S>) -> CallId {
+    /// Asks the group for `wanted`.
+    pub fn ask(&self, wanted: WantedOf<S>) -> CallId {
         let call = self.begin(wanted.clone());
         let this = self.clone();
         self.spawn(async move { this.perform(call, wanted).await });

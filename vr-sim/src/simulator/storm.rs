@@ -1,0 +1,214 @@
+//! A storm of load and faults over a group that runs any service, and the calm after it.
+
+use core::{fmt, ops::RangeInclusive, time::Duration};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use vr_core::{Config, model::time::Instant};
+
+use crate::{
+    cluster::{
+        Cluster,
+        client::{Ended, EndedOf, Service},
+    },
+    disk::faults::DiskFaults,
+    network::faults::NetworkFaults,
+    options::GroupOptions,
+    prng::Prng,
+    simulator::{
+        faults::{FaultKind, Faults},
+        load::Load,
+        options::RunOptions,
+        summary::Summary,
+    },
+};
+
+fn drawn(rng: &mut Prng, range: &RangeInclusive<u64>) -> u64 {
+    rng.between(*range.start(), *range.end())
+}
+
+/// Limits as `rng` draws them: often the defaults, otherwise so small that they are met.
+fn drawn_config(rng: &mut Prng) -> Config {
+    let mut small = |usual: u32, least: u32| {
+        if rng.below(3) == 0 {
+            u32::try_from(rng.between(least.into(), u64::from(least) * 8)).unwrap_or(least)
+        } else {
+            usual
+        }
+    };
+    let usual = Config::default();
+    let mut config = Config::default();
+    config.window = small(usual.window, 1);
+    config.pipeline_ops_max = small(usual.pipeline_ops_max, 4);
+    config.transfer_headers_max = small(usual.transfer_headers_max, 2);
+    config.transfer_bytes_max = small(usual.transfer_bytes_max, 500);
+    config.execute_ops_max = small(usual.execute_ops_max, 1);
+    config.forward_ops_max = small(usual.forward_ops_max, 2);
+    config.reads_max = small(usual.reads_max, 1);
+    if rng.below(3) == 0 {
+        config.log_cache_bytes_max = rng.below(4000);
+    }
+    config
+}
+
+/// A group under load, and what happens to it.
+///
+/// Its life is [`found`](Self::found), [`rage`](Self::rage), [`calm`](Self::calm); whoever owns it
+/// may do other things to the group in between.
+pub struct Storm<S: Service> {
+    pub(super) group: Cluster<S>,
+    pub(super) rng: Prng,
+    pub(super) faults: Faults,
+    pub(super) crashes: u64,
+    load: Load<S>,
+    length: Duration,
+    stopped: Arc<AtomicBool>,
+}
+
+impl<S: Service> Storm<S> {
+    /// A group that is not started yet, with limits and faults as the seed says.
+    #[must_use]
+    pub fn new(options: &RunOptions, load: Load<S>) -> Self {
+        let mut rng = Prng::stream(options.seed, "storm", 0);
+        let config = drawn_config(&mut rng);
+        let mut group =
+            GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);
+        if options.faults.contains(FaultKind::Network) {
+            group.network = NetworkFaults::drawn(&mut rng);
+        }
+        if options.faults.contains(FaultKind::Disk) {
+            group.disk = DiskFaults::drawn(&mut rng);
+        }
+        let make = Arc::clone(&load.make);
+        Self {
+            group: Cluster::unstarted(group, move || make()),
+            rng,
+            faults: options.faults,
+            crashes: 0,
+            load,
+            length: options.storm,
+            stopped: Arc::default(),
+        }
+    }
+
+    /// The group, to look at.
+    #[must_use]
+    pub const fn group(&self) -> &Cluster<S> {
+        &self.group
+    }
+
+    /// The group, to do something to it.
+    pub const fn group_mut(&mut self) -> &mut Cluster<S> {
+        &mut self.group
+    }
+
+    /// Members start in any order, with any time in between; then clients begin.
+    pub fn found(&mut self) {
+        let mut waiting = self.group.ids();
+        while !waiting.is_empty() {
+            let next = waiting.swap_remove(self.rng.position(waiting.len()));
+            self.group.start(next);
+            let pause = Duration::from_millis(self.rng.below(100));
+            self.group.run_for(pause);
+        }
+        for number in 0..drawn(&mut self.rng, &self.load.clients) {
+            self.add_client(number);
+        }
+    }
+
+    fn add_client(&mut self, number: u64) {
+        let client = self.group.client_without_session();
+        let pause_max = drawn(&mut self.rng, &self.load.pause_ms_max) * 1000;
+        // Several callers share the session and its window.
+        for _ in 0..drawn(&mut self.rng, &self.load.callers) {
+            let mut rng = Prng::stream(self.rng.next_u64(), "caller", number);
+            let (stopped, draw) = (Arc::clone(&self.stopped), Arc::clone(&self.load.draw));
+            client.drive(move || {
+                let pause = Duration::from_micros(rng.below(pause_max));
+                let wanted = draw(&mut rng);
+                (!stopped.load(Ordering::Relaxed)).then_some((pause, wanted))
+            });
+        }
+    }
+
+    /// Lets load and faults loose for as long as the options say.
+    pub fn rage(&mut self) {
+        let at_links = self.faults.contains(FaultKind::Network);
+        let at_replicas = [FaultKind::Process, FaultKind::Disk, FaultKind::Clock]
+            .into_iter()
+            .any(|kind| self.faults.contains(kind));
+        let until = Instant::ZERO + self.length;
+        let calm_max = self.rng.between(50, 1500);
+        while self.group.now() < until {
+            let pause = Duration::from_millis(self.rng.below(calm_max));
+            self.group.run_for(pause);
+            let strike = self.rng.below(12);
+            if at_replicas {
+                self.strike_process(strike);
+            }
+            if at_links {
+                self.strike_link(strike);
+            }
+        }
+    }
+
+    /// Ends the storm for just as many replicas as are needed, and for all others for ever; those
+    /// that are left must execute what they are asked to. A group that is not founded yet needs
+    /// all its members, so it is left out.
+    fn heal_a_core(&mut self) {
+        if !self.group.ids().into_iter().all(|id| self.group.has_joined(id)) {
+            return;
+        }
+        let mut core = self.group.ids();
+        while core.len() > self.group.quorum() {
+            let lost = core.swap_remove(self.rng.position(core.len()));
+            self.group.crash(lost);
+        }
+        self.group.mend_only(&core);
+        let client = self.group.client();
+        let call = client.ask((self.load.probe)(&mut self.rng));
+        self.group.run_until_answered(call);
+        if let None | Some(Ended::Failed(_)) = self.group.ended(call) {
+            self.group.fail("a quorum that is up and connected executes what it is asked to");
+        }
+    }
+
+    /// Ends the storm; everyone must agree again, and every call must end.
+    ///
+    /// # Panics
+    /// When that does not come about, with the state of everything.
+    pub fn calm(&mut self) -> Summary {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.heal_a_core();
+        self.group.heal_and_converge();
+        let count = |wanted: fn(&EndedOf<S>) -> bool| {
+            let history = self.group.history();
+            let ended = history.iter().filter_map(|call| call.ended.as_ref());
+            u64::try_from(ended.filter(|(_, ended)| wanted(ended)).count()).unwrap_or(0)
+        };
+        let torn = self.group.ids().into_iter().map(|id| self.group.disk(id).torn()).sum();
+        Summary {
+            events: self.group.steps(),
+            committed: u64::try_from(self.group.committed().len()).unwrap_or(0),
+            acknowledged: count(|ended| matches!(ended, Ended::Replied(_))),
+            unknown: count(|ended| matches!(ended, Ended::Failed(_))),
+            views: u64::try_from(self.group.views_started()).unwrap_or(0),
+            crashes: self.crashes,
+            torn,
+            elapsed: self.group.now().since(Instant::ZERO),
+            fingerprint: self.group.fingerprint(),
+        }
+    }
+}
+
+impl<S: Service> fmt::Debug for Storm<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storm")
+            .field("faults", &self.faults)
+            .field("length", &self.length)
+            .field("load", &self.load)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,97 @@
+//! What goes wrong in a storm: one strike at a process, its disk or its clock, or at a link.
+
+use core::time::Duration;
+
+use vr_core::model::types::ReplicaId;
+
+use crate::{
+    actor::Actor,
+    cluster::client::Service,
+    simulator::{faults::FaultKind, storm::Storm},
+};
+
+impl<S: Service> Storm<S> {
+    fn some_replica(&mut self) -> ReplicaId {
+        let ids = self.group.ids();
+        self.rng.pick(&ids).copied().unwrap_or_default()
+    }
+
+    /// Does something to a process, its disk or its clock, or nothing.
+    pub(super) fn strike_process(&mut self, strike: u64) {
+        let replica = self.some_replica();
+        let [processes, disks, clocks] = [FaultKind::Process, FaultKind::Disk, FaultKind::Clock]
+            .map(|k| self.faults.contains(k));
+        match strike {
+            0 if processes => {
+                self.group.crash(replica);
+                self.crashes += 1;
+            }
+            1 | 2 if processes => {
+                let struck = if strike == 1 { replica } else { self.group.primary() };
+                self.group.crash_silently(struck);
+                self.crashes += 1;
+                if self.rng.below(2) == 0 {
+                    self.group.restart(struck);
+                }
+            }
+            3..=5 => self.restart_the_dead(),
+            6 if processes => self.group.pause(replica),
+            7 if processes => {
+                for id in self.group.ids() {
+                    self.group.resume(id);
+                }
+            }
+            10 if disks => self.group.hold_storage(replica),
+            11 if disks => {
+                for id in self.group.ids() {
+                    self.group.release_storage(id);
+                }
+            }
+            8 if processes && self.rng.below(4) == 0 => {
+                self.group.crash_all();
+                self.crashes += u64::try_from(self.group.ids().len()).unwrap_or(0);
+                self.group.start_all();
+            }
+            9 if disks && self.rng.below(2) == 0 => self.group.disk(replica).fail_next_sync(),
+            9 if clocks => {
+                let by = Duration::from_millis(self.rng.below(100_000));
+                self.group.jump_clock_ahead(replica, by);
+            }
+            8 if clocks => {
+                let by = Duration::from_millis(self.rng.below(100_000));
+                self.group.jump_clock_back(replica, by);
+            }
+            _ => {}
+        }
+    }
+
+    fn restart_the_dead(&mut self) {
+        for id in self.group.ids() {
+            if self.group.stop_reason(id).is_some() {
+                self.group.crash(id);
+            }
+        }
+        self.group.start_all();
+    }
+
+    /// Does something to a link, or nothing.
+    pub(super) fn strike_link(&mut self, strike: u64) {
+        let (one, other) = (self.some_replica(), self.some_replica());
+        match strike {
+            3 => self.group.isolate(one),
+            6 if one != other => self.group.cut(one, other),
+            7 | 8 => self.group.heal(),
+            9 if one != other => {
+                let until = self.group.now() + Duration::from_millis(self.rng.below(2000));
+                self.group.network().clog(one.into(), other.into(), until);
+            }
+            10 if one != other => self.group.kill_connection(one, other),
+            11 => {
+                let mut side = self.group.ids();
+                side.retain(|_| self.rng.below(2) == 0);
+                self.group.partition(side.into_iter().map(Actor::from));
+            }
+            _ => {}
+        }
+    }
+}
