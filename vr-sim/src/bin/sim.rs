@@ -2,13 +2,13 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
 use core::{ops::Range, time::Duration};
-use std::{panic, process::ExitCode};
+use std::{panic, path::PathBuf, process::ExitCode};
 
-use vr_sim::simulator::{Faults, RunOptions, Summary, run};
+use vr_sim::simulator::{Faults, RunOptions, Summary, run_traced};
 
 const USAGE: &str = "\
 usage: cargo sim [--seed N | --sweep A..B] [--replicas N] [--faults none|network|disk|all]
-                 [--storm SECONDS] [--keep-going]
+                 [--storm SECONDS] [--keep-going] [--trace FILE]
 
   --seed N        runs this seed and prints what it exercised (default: 0)
   --sweep A..B    runs all seeds from A up to and not including B
@@ -16,17 +16,21 @@ usage: cargo sim [--seed N | --sweep A..B] [--replicas N] [--faults none|network
   --faults SET    what may go wrong (default: all)
   --storm SECONDS how long load and faults last, in virtual time (default: 10)
   --keep-going    goes on after a seed that fails
+  --trace FILE    writes everything that happened to FILE, also when the seed fails: a page for a
+                  browser if the name ends in .html, text otherwise; of a sweep the last seed's
 Exit status 1 when a seed fails; its panic says what was found and ends with the last events.";
 
 struct Arguments {
     seeds: Range<u64>,
     options: RunOptions,
     keep_going: bool,
+    trace: Option<PathBuf>,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed = Self { seeds: 0..1, options: RunOptions::new(0), keep_going: false };
+        let mut parsed =
+            Self { seeds: 0..1, options: RunOptions::new(0), keep_going: false, trace: None };
         while let Some(word) = words.next() {
             if word == "--keep-going" {
                 parsed.keep_going = true;
@@ -48,6 +52,7 @@ impl Arguments {
                 let (from, to) = value.split_once("..").ok_or("write A..B")?;
                 self.seeds = number(from)?..number(to)?;
             }
+            "--trace" => self.trace = Some(PathBuf::from(value)),
             "--replicas" => self.options.replicas = number(value)?,
             "--faults" => self.options.faults = value.parse::<Faults>()?,
             "--storm" => self.options.storm = Duration::from_secs(number(value)?),
@@ -82,7 +87,7 @@ fn sweep(arguments: &Arguments) -> ExitCode {
     let started = std::time::Instant::now();
     for seed in arguments.seeds.clone() {
         let options = RunOptions { seed, ..arguments.options.clone() };
-        match panic::catch_unwind(|| run(&options)) {
+        match panic::catch_unwind(|| run_traced(&options, arguments.trace.as_deref())) {
             Ok(summary) => {
                 println!("seed {seed}: {summary}");
                 total.add(&summary);

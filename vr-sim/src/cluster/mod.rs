@@ -68,7 +68,7 @@ pub const R4: ReplicaId = ReplicaId(4);
 /// ```
 pub struct Cluster<S: Service> {
     // Written before everything else goes.
-    _trace_file: Option<TraceFile>,
+    trace_file: Option<TraceFile>,
     // Tasks die before what they use.
     executor: Executor,
     network: Network,
@@ -115,10 +115,6 @@ impl<S: Service> Cluster<S> {
         let addresses = Members::local(options.replicas).expect("a group has a possible size");
         let witness = Witness::new(&addresses.to_membership(), options.durability);
         let witness = Arc::new(Mutex::new(witness));
-        let trace_file = options.trace.clone().map(|path| {
-            lock(&witness).trace.keep_all(report::about(&options, &addresses));
-            TraceFile::new(path, Arc::clone(&witness))
-        });
         let executor = Executor::new();
         let rng = Prng::stream(options.seed, "network", 0);
         let mut network = Network::new(&executor, rng, Arc::clone(&witness));
@@ -126,8 +122,9 @@ impl<S: Service> Cluster<S> {
         network.set_codec(options.codec);
         let ids = addresses.as_slice().iter().map(|member| member.id);
         let members = ids.map(|id| Member::new(&executor, id, &options)).collect();
-        Self {
-            _trace_file: trace_file,
+        let trace = options.trace.clone();
+        let mut group = Self {
+            trace_file: None,
             executor,
             network,
             members,
@@ -138,7 +135,11 @@ impl<S: Service> Cluster<S> {
             calls: Arc::default(),
             clients: 0,
             steps: 0,
+        };
+        if let Some(path) = trace {
+            group.trace_to(path);
         }
+        group
     }
 
     /// Starts every replica that is down.

@@ -1,6 +1,10 @@
 //! What a failed scenario prints: every replica in a line, what is pending, the end of the trace.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use vr_core::Members;
 
@@ -11,7 +15,11 @@ use crate::{
     },
     executor::lock,
     options::GroupOptions,
-    trace::{About, event::Event, output::write_trace},
+    trace::{
+        About,
+        event::Event,
+        output::{TraceFile, write_trace},
+    },
 };
 
 /// Lines of the trace in a report.
@@ -37,6 +45,13 @@ impl<S: Service> Cluster<S> {
     pub fn keep_trace(&mut self) {
         let about = about(&self.options, &self.addresses);
         lock(&self.witness).trace.keep_all(about);
+    }
+
+    /// Keeps the whole trace from now on, and writes it to a file when the group is dropped, also
+    /// when that is by a panic; [`write_trace`](Self::write_trace) says how.
+    pub fn trace_to(&mut self, path: impl Into<PathBuf>) {
+        self.keep_trace();
+        self.trace_file = Some(TraceFile::new(path.into(), Arc::clone(&self.witness)));
     }
 
     /// Writes what is kept of the trace to a file: as a page for a browser if its name ends in

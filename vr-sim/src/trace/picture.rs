@@ -17,11 +17,8 @@ use crate::{
 const HEAD: &str = include_str!("page/head.html");
 const STYLE: &str = include_str!("page/style.css");
 const BODY: &str = include_str!("page/body.html");
-const SCRIPTS: [&str; 3] = [
-    include_str!("page/model.js"),
-    include_str!("page/draw.js"),
-    include_str!("page/main.js"),
-];
+const SCRIPTS: [&str; 3] =
+    [include_str!("page/model.js"), include_str!("page/draw.js"), include_str!("page/main.js")];
 
 /// The page that shows `trace`.
 #[must_use]
