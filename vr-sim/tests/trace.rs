@@ -15,7 +15,7 @@ fn traced(seed: u64, path: &Path, go: impl FnOnce(&mut Cluster<vr_sim::workload:
     let mut group = Cluster::with(options);
     go(&mut group);
     drop(group);
-    fs::read_to_string(path).unwrap()
+    fs::read_to_string(path).expect("the trace is there")
 }
 
 fn story(group: &mut Cluster<vr_sim::workload::Kv>) {

@@ -30,20 +30,29 @@ function hatch(pen, left, top, width, height, colour) {
   pen.stroke(); pen.restore();
 }
 function drawBands(pen) {
-  for (const [who, list] of spans) for (const span of list) {
+  for (const [who, list] of spans) for (let before = "", i = 0; i < list.length; i++) {
+    const span = list[i];
     if (span.until < sight.from || span.at > sight.to) continue;
     const left = Math.max(LEFT, x(span.at)), width = Math.min(size.width - 12, x(span.until)) - left, top = y(who) - BAND / 2;
     if (width <= 0) continue;
-    const normal = span.status === "Normal", leads = normal && primaryOf(span.view) === who;
+    const normal = span.up && span.status === "Normal", leads = normal && primaryOf(span.view) === who;
     pen.fillStyle = !span.up || span.view === undefined ? ink("down") : viewColour(span.view, leads);
     pen.fillRect(left, top, width + .5, BAND);
     if (span.up && !normal) hatch(pen, left, top, width, BAND, ink("dim"));
     if (span.paused) hatch(pen, left, top + BAND / 3, width, BAND / 3, ink("text"));
-    if (leads) { pen.fillStyle = viewColour(span.view, true); pen.fillStyle = ink("text"); pen.fillRect(left, top, width, 2); }
+    if (leads) { pen.fillStyle = ink("text"); pen.fillRect(left, top, width, 2); }
     const state = !span.up ? "down" : span.paused ? "paused" : normal ? (leads ? "primary" : "") : span.status.replace("ViewChange", "view change").toLowerCase();
-    const label = [span.up && span.view !== undefined ? `v${span.view}` : "", state, span.up && normal ? `op ${span.op} c ${span.commit} a ${span.applied}` : ""].filter(Boolean).join(" ");
-    pen.fillStyle = ink("text");
-    for (const text of [label, label.split(" op ")[0]]) if (pen.measureText(text).width + 8 < width) { pen.fillText(text, left + 4, top + BAND / 2 + 1); break; }
+    const short = [span.up && span.view !== undefined ? `v${span.view}` : "", state].filter(Boolean).join(" ");
+    const label = normal ? `${short}  op ${span.op} c ${span.commit} a ${span.applied}` : short;
+    // The numbers where there is room; view and status where they change.
+    for (const text of short === before ? [label] : [label, short]) {
+      const wide = pen.measureText(text).width;
+      if (wide + 8 >= width) continue;
+      if (!normal || span.paused) { pen.fillStyle = ink("ground"); pen.fillRect(left + 3, top + 6, wide + 4, BAND - 12); }
+      pen.fillStyle = ink("text"); pen.fillText(text, left + 5, top + BAND / 2 + 1);
+      before = short;
+      break;
+    }
   }
 }
 function endsOf(m) {
@@ -76,7 +85,7 @@ function thinned(list) {
     return !seen.has(key) && seen.add(key);
   });
 }
-const SIGNS = { crashed: "\u2715", started: "\u25b6", wiped: "\u2300", paused: "\u23f8", resumed: "\u23f5", stopped: "\u25a0", stalled: "\u29d6", unstalled: "\u29d7",
+const SIGNS = { crashed: "\u2715", started: "\u25b6", wiped: "\u2300", paused: "\u2016", resumed: "\u00bb", stopped: "\u25a0", stalled: "\u29d6", unstalled: "\u29d7",
   cut: "\u2702", mended: "\u2013", clogged: "\u22ef", partition: "\u2702", healed: "\u2661", disk: "\u26c1", violated: "!", failed: "!", note: "\u2022" };
 const LOUD = new Set(["violated", "failed", "partition", "healed"]);
 let shownMarks = [];

@@ -72,7 +72,7 @@ for (const [style, words] of legend) {
   const item = document.createElement("span"), sample = document.createElement("i");
   sample.style.cssText = style; item.append(sample, words); $("legend").append(item);
 }
-$("legend").append("lane colour: the view; strong with a line on top: its primary; c commit, a applied.  \u2715 crash  \u25b6 start  \u2702 cut  \u2661 healed  \u23f8 pause  \u26c1 disk fault");
+$("legend").append("lane colour: the view; strong with a line on top: its primary; c commit, a applied.  \u2715 crash  \u25b6 start  \u2702 cut  \u2661 healed  \u2016 pause  \u00bb goes on  \u26c1 disk fault");
 
 const distance = (a, px, py) => {
   const dx = a.x2 - a.x1, dy = a.y2 - a.y1, t = clamp(((px - a.x1) * dx + (py - a.y1) * dy) / (dx * dx + dy * dy || 1), 0, 1);

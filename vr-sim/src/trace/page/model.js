@@ -23,6 +23,7 @@ const marks = data.marks.map(([at, type, one, other, text]) => {
   return { at, type, one, other, text };
 });
 const begin = Math.min(end - 1, messages[0]?.sent ?? 0, marks[0]?.at ?? 0);
+end += (end - begin) / 100;
 // The latest end of all messages up to and including this one: where a search in time may begin.
 let latest = 0;
 for (const m of messages) m.reach = latest = Math.max(latest, m.until);
