@@ -39,6 +39,8 @@ fn runs(tool: &str) -> bool {
 fn eventful() -> Cluster<vr_sim::workload::Kv> {
     let mut group = Cluster::unstarted_of(3);
     group.keep_trace();
+    group.start(R0);
+    group.run_for(Duration::from_millis(10));
     group.start_all();
     group.run_until_converged();
     group.set_network_faults(NetworkFaults { loss: 20_000, ..NetworkFaults::none() });

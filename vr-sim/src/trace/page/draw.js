@@ -85,7 +85,7 @@ function thinned(list) {
     return !seen.has(key) && seen.add(key);
   });
 }
-const SIGNS = { crashed: "\u2715", started: "\u25b6", wiped: "\u2300", paused: "\u2016", resumed: "\u00bb", stopped: "\u25a0", stalled: "\u29d6", unstalled: "\u29d7",
+const SIGNS = { crashed: "\u2715", started: "\u25b6", wiped: "\u2300", paused: "\u2016", resumed: "\u00bb", stopped: "\u25a0", stalled: "\u25a5", unstalled: "\u25a1",
   cut: "\u2702", mended: "\u2013", clogged: "\u22ef", partition: "\u2702", healed: "\u2661", disk: "\u26c1", violated: "!", failed: "!", note: "\u2022" };
 const LOUD = new Set(["violated", "failed", "partition", "healed"]);
 let shownMarks = [];

@@ -40,7 +40,7 @@ const spans = new Map(data.members.map((member) => [member, []]));
   const now = new Map();
   for (const { at, who, set } of facts) {
     if (!spans.has(who)) continue;
-    const was = now.get(who) ?? { up: !!set.status, paused: false, at: begin };
+    const was = now.get(who) ?? { paused: false, ...(set.view === undefined ? {} : set), up: set.view !== undefined, at: begin };
     const next = { ...was, ...set, at };
     if (was.up || set.up !== undefined || set.status) {
       if (!set.up && set.status) next.up = true;
