@@ -22,7 +22,8 @@ const marks = data.marks.map(([at, type, one, other, text]) => {
   end = Math.max(end, at);
   return { at, type, one, other, text };
 });
-const begin = Math.min(end - 1, messages[0]?.sent ?? 0, marks[0]?.at ?? 0);
+// How things stood before the first event that was kept is older than the picture.
+const begin = Math.min(end - 1, messages[0]?.sent ?? 0, data.dropped ? Infinity : marks[0]?.at ?? 0);
 end += (end - begin) / 100;
 // The latest end of all messages up to and including this one: where a search in time may begin.
 let latest = 0;
