@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use vr_core::{
     model::{
         durable,
+        kind::Kind,
         membership::Membership,
         message::Envelope,
         time::Instant,
@@ -43,6 +44,7 @@ pub struct Witness {
     starts: Starts,
     disks: Durability,
     numbers: Monotonic,
+    transfers: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -62,6 +64,7 @@ impl Witness {
             starts: Starts::new(membership.clone()),
             disks: Durability::default(),
             numbers: Monotonic::default(),
+            transfers: 0,
         }
     }
 
@@ -101,6 +104,12 @@ impl Witness {
         &self.disks
     }
 
+    /// How many messages carried entries that a replica had asked for.
+    #[must_use]
+    pub const fn transfers(&self) -> u64 {
+        self.transfers
+    }
+
     /// Adds a line to the trace.
     pub fn note(&mut self, at: Instant, text: impl Into<String>) {
         self.trace.record(at, Event::Note(text.into()));
@@ -110,6 +119,7 @@ impl Witness {
     pub fn sent(&mut self, at: Instant, packet: Packet, envelope: &Envelope) {
         self.trace.record_sent(at, packet, envelope);
         if let Actor::Replica(replica) = packet.from {
+            self.transfers += u64::from(packet.kind == Kind::Entries);
             let verdict = self.check_sent(replica, envelope);
             self.judge(at, verdict);
         }

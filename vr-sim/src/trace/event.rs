@@ -2,7 +2,7 @@
 
 use vr_core::{
     model::{
-        kind::Kind,
+        kind::{Kind, Lane},
         message::{Envelope, Message, StatusKind},
         time::Instant,
         types::{OpNumber, ReplicaId, View},
@@ -58,8 +58,8 @@ pub enum Event {
     Cut(Actor, Actor),
     /// What the first sends to the second arrives again.
     Mended(Actor, Actor),
-    /// What the first sends to the second waits until then.
-    Clogged(Actor, Actor, Instant),
+    /// What the first sends to the second on this lane waits until then.
+    Clogged(Actor, Actor, Lane, Instant),
     /// These are cut off from all others; the cuts follow.
     Partitioned(Vec<Actor>),
     /// No link is cut or clogged any more.

@@ -236,7 +236,7 @@ fn mark_of(event: &Event) -> (&'static str, [Option<Actor>; 2]) {
         Event::Process(actor, fate) => (class_of(fate), [Some(*actor), None]),
         Event::Cut(from, to) => ("cut", [Some(*from), Some(*to)]),
         Event::Mended(from, to) => ("mended", [Some(*from), Some(*to)]),
-        Event::Clogged(from, to, _) => ("clogged", [Some(*from), Some(*to)]),
+        Event::Clogged(from, to, ..) => ("clogged", [Some(*from), Some(*to)]),
         Event::Partitioned(_) => ("partition", [None, None]),
         Event::Healed => ("healed", [None, None]),
         Event::Disk(replica, _) => ("disk", [Some((*replica).into()), None]),

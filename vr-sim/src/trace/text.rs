@@ -38,8 +38,8 @@ impl fmt::Display for Event {
             Self::Process(actor, fate) => write_fate(f, *actor, fate),
             Self::Cut(from, to) => write!(f, "---       cut {from} > {to}"),
             Self::Mended(from, to) => write!(f, "---       healed {from} > {to}"),
-            Self::Clogged(from, to, until) => {
-                write!(f, "---       clogged {from} > {to} until {until}")
+            Self::Clogged(from, to, lane, until) => {
+                write!(f, "---       clogged {from} > {to} {lane:?} until {until}")
             }
             Self::Partitioned(side) => {
                 f.write_str("---       partition")?;
