@@ -23,6 +23,7 @@ use vr_core::{
 
 use crate::{
     actor::Actor,
+    checker::Verdict,
     cluster::{
         client::{CallId, CallOf, Calls, Ended, EndedOf, Service, SimClient},
         member::{GROUP, Member},
@@ -70,7 +71,8 @@ pub struct Cluster<S: Service> {
     witness: SharedWitness,
     addresses: Members,
     options: GroupOptions,
-    make: Box<dyn Fn() -> S>,
+    make: Box<dyn Fn(ReplicaId) -> S>,
+    oracles: Vec<Box<dyn Fn() -> Verdict>>,
     calls: Calls<S>,
     clients: u64,
     steps: u64,
@@ -106,6 +108,15 @@ impl<S: Service> Cluster<S> {
     /// If the options name no group.
     #[must_use]
     pub fn unstarted(options: GroupOptions, make: impl Fn() -> S + 'static) -> Self {
+        Self::unstarted_each(options, move |_| make())
+    }
+
+    /// As [`unstarted`](Self::unstarted), with a service that knows where it runs.
+    ///
+    /// # Panics
+    /// If the options name no group.
+    #[must_use]
+    pub fn unstarted_each(options: GroupOptions, make: impl Fn(ReplicaId) -> S + 'static) -> Self {
         let addresses = Members::local(options.replicas).expect("a group has a possible size");
         let witness = Witness::new(&addresses.to_membership(), options.durability);
         let witness = Arc::new(Mutex::new(witness));
@@ -124,6 +135,7 @@ impl<S: Service> Cluster<S> {
             addresses,
             options,
             make: Box::new(make),
+            oracles: Vec::new(),
             calls: Arc::default(),
             clients: 0,
             steps: 0,
@@ -147,7 +159,7 @@ impl<S: Service> Cluster<S> {
         let member = self.member(replica);
         assert!(member.is_down() || member.stop_reason().is_some(), "r{replica} runs already");
         self.note(format!("r{replica} starts"));
-        let (service, member) = ((self.make)(), self.member(replica));
+        let (service, member) = ((self.make)(replica), self.member(replica));
         member.start(&self.options, &self.addresses, service, &self.network, &self.witness);
     }
 
@@ -385,6 +397,17 @@ impl<S: Service> Cluster<S> {
     #[must_use]
     pub fn views_started(&self) -> usize {
         lock(&self.witness).starts().count()
+    }
+
+    /// How the group is made up.
+    #[must_use]
+    pub const fn options(&self) -> &GroupOptions {
+        &self.options
+    }
+
+    /// Adds an oracle that is asked after every event.
+    pub fn add_oracle(&mut self, oracle: impl Fn() -> Verdict + 'static) {
+        self.oracles.push(Box::new(oracle));
     }
 
     /// A number that is equal for equal runs.

@@ -83,7 +83,7 @@ impl<S: Service> Storm<S> {
         }
         let make = Arc::clone(&load.make);
         Self {
-            group: Cluster::unstarted(group, move || make()),
+            group: Cluster::unstarted_each(group, move |replica| make(replica)),
             rng,
             faults: options.faults,
             crashes: 0,
