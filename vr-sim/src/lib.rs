@@ -7,6 +7,7 @@ pub mod checker;
 pub mod cluster;
 pub mod disk;
 pub mod executor;
+pub mod linearizability;
 pub mod network;
 pub mod observer;
 pub mod options;

@@ -5,6 +5,7 @@ mod audit;
 pub mod audited;
 mod finding;
 mod instance;
+mod model;
 pub mod outcome;
 mod panics;
 pub mod sim;

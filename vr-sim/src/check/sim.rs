@@ -225,6 +225,11 @@ impl<S: Service> Sim<S> {
         Outcome { history, log: audit.log(), states: audit.states(), summary }
     }
 
+    /// A new instance of the service, in its first state.
+    pub(super) fn made(&self) -> S {
+        (self.make)()
+    }
+
     /// Runs to the end if that has not been done.
     pub(super) fn finish(&mut self) -> Summary {
         if self.summary.is_none() {

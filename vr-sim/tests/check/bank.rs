@@ -6,17 +6,29 @@ use serde::{Deserialize, Serialize};
 use vr_core::{Context, QueryContext, StateMachine};
 use vr_sim::{Sim, prng::Prng};
 
+use vr_sim::linearizability::state_machine::StateMachineModel;
+
 use crate::{assert_says, complaint};
 
 const ACCOUNTS: u64 = 4;
 const TOTAL: u64 = 100 * ACCOUNTS;
 
-#[derive(Serialize, Deserialize)]
-struct Bank(BTreeMap<u64, u64>);
+#[derive(Clone, Serialize, Deserialize)]
+struct Bank {
+    balances: BTreeMap<u64, u64>,
+    /// Whether it is the one that was not thought through.
+    hasty: bool,
+}
+
+impl Bank {
+    fn new(hasty: bool) -> Self {
+        Self { balances: (0..ACCOUNTS).map(|account| (account, 100)).collect(), hasty }
+    }
+}
 
 impl Default for Bank {
     fn default() -> Self {
-        Self((0..ACCOUNTS).map(|account| (account, 100)).collect())
+        Self::new(true)
     }
 }
 
@@ -25,7 +37,7 @@ type Transfer = (u64, u64, u64);
 
 impl Bank {
     fn take(&mut self, from: u64, amount: u64) -> bool {
-        let balance = self.0.entry(from).or_default();
+        let balance = self.balances.entry(from).or_default();
         let enough = *balance >= amount;
         if enough {
             *balance -= amount;
@@ -35,7 +47,7 @@ impl Bank {
 
     /// Accounts may not grow beyond 150.
     fn give(&mut self, to: u64, amount: u64) -> bool {
-        let balance = self.0.entry(to).or_default();
+        let balance = self.balances.entry(to).or_default();
         let room = *balance + amount <= 150;
         if room {
             *balance += amount;
@@ -53,15 +65,20 @@ impl StateMachine for Bank {
     fn apply(&mut self, _: &Context, (from, to, amount): Transfer) -> bool {
         // Tries again with half of it: the first half-done transfer is not taken back.
         for amount in [amount, amount / 2] {
-            if self.take(from, amount) && self.give(to, amount) {
-                return true;
+            if self.take(from, amount) {
+                if self.give(to, amount) {
+                    return true;
+                }
+                if !self.hasty {
+                    self.give(from, amount);
+                }
             }
         }
         false
     }
 
     fn query(&self, _: &QueryContext, account: u64) -> u64 {
-        self.0.get(&account).copied().unwrap_or(0)
+        self.balances.get(&account).copied().unwrap_or(0)
     }
 
     vr_core::serde_snapshot!();
@@ -78,7 +95,7 @@ fn a_transfer_that_is_taken_twice_breaks_the_users_invariant() {
     let text = complaint::<Bank>(|sim| {
         transfers(sim);
         for (replica, bank) in sim.run().states {
-            let total: u64 = bank.0.values().sum();
+            let total: u64 = bank.balances.values().sum();
             assert_eq!(total, TOTAL, "replica {replica} does not keep the money together");
         }
     });
@@ -91,6 +108,24 @@ fn a_transfer_that_is_taken_twice_breaks_the_users_invariant() {
             "VR_SIM_SEED=0 cargo test bank::",
         ],
     );
+}
+
+#[test]
+fn a_transfer_that_is_taken_twice_is_not_what_a_careful_bank_does() {
+    let text = complaint::<Bank>(|sim| {
+        transfers(sim);
+        sim.model(StateMachineModel::new(Bank::new(false)));
+    });
+    assert_says(&text, &["seed 0: not linearizable", "no order explains these calls", " -> "]);
+}
+
+#[test]
+fn what_its_own_model_does_is_no_fault() {
+    let checked = vr_sim::check::<Bank>(0..10, |sim| {
+        transfers(sim);
+        sim.clients(2..=3).callers(1..=1).linearizable();
+    });
+    assert!(checked.total.acknowledged > 500, "{checked}");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use vr_core::Durability;
 use vr_sim::{
     Sim, check,
     cluster::{R0, R1},
-    workload::{self, Kv, add},
+    linearizability::{model::Scope, state_machine::Asked},
+    workload::{self, Kv, Op, add},
 };
 
 fn load(sim: &mut Sim<Kv>) {
@@ -30,6 +31,20 @@ fn a_sound_service_passes_fifty_seeds() {
 fn a_check_repeats_itself() {
     let run = || check::<Kv>(5..8, load).total.fingerprint;
     assert_eq!(run(), run());
+}
+
+#[test]
+fn what_clients_saw_has_one_order() {
+    let checked = check::<Kv>(0..10, |sim| {
+        load(sim);
+        sim.linearizable_by(|asked| match asked {
+            Asked::Query(key)
+            | Asked::Operation(Op::Put(key, _) | Op::Add(key, _) | Op::Swap(key, ..)) => {
+                Scope::Keys(vec![key.clone()])
+            }
+        });
+    });
+    assert!(checked.total.acknowledged > 1000, "{checked}");
 }
 
 #[test]
