@@ -64,16 +64,18 @@ impl<S: Service> Audited<S> {
         lock(&self.audit).report(finding);
     }
 
-    fn apply_to_copy(&mut self, context: &Context, operation: S::Operation, reply: &S::Reply) {
+    fn apply_to_copy(&mut self, context: &Context, operation: &S::Operation, reply: &S::Reply) {
         let Some(copy) = &mut self.copy else { return };
         let (taken, op) = (copy.taken, context.viewstamp.op_number);
-        let asked = format!("op {op}: {operation:?}");
-        let says = match caught(|| copy.state.apply(context, operation)) {
+        let again = operation.clone();
+        let says = match caught(|| copy.state.apply(context, again)) {
             Ok(same) if bytes_of(&same) == bytes_of(reply) => return,
             Ok(other) => format!("replies {other:?}"),
             Err(panic) => format!("panics: {}", panic.message.replace('\n', " ")),
         };
-        let how = format!("{asked}\n  the one restored {says}\n  the other replies {reply:?}");
+        let how = format!(
+            "op {op}: {operation:?}\n  the one restored {says}\n  the other replies {reply:?}"
+        );
         let probe = |state: &S| snapshot_of(state).unwrap_or_default();
         let finding = lock(&self.audit).blame(taken..=op, &how, &probe);
         self.report(finding);
@@ -132,7 +134,7 @@ impl<S: Service> StateMachine for Audited<S> {
         };
         let encoded = bytes_of(&operation);
         lock(&self.audit).applied(self.who, *context, encoded, &bytes_of(&reply));
-        self.apply_to_copy(context, operation, &reply);
+        self.apply_to_copy(context, &operation, &reply);
         let before = self.applied;
         self.applied = op;
         // By op numbers, so that all replicas do it at the same ops.
