@@ -221,9 +221,11 @@ impl<S: Service> Audit<S> {
         }
     }
 
-    /// What each replica's state was when a snapshot of it was last taken.
+    /// The state of each replica that has applied everything.
     pub(super) fn states(&self) -> Vec<(ReplicaId, S)> {
-        let states = self.last.iter().map(|(replica, (_, snapshot))| {
+        let end = self.log.last_key_value().map(|(op, _)| *op);
+        let whole = self.last.iter().filter(|(_, (op, _))| Some(*op) == end);
+        let states = whole.map(|(replica, (_, snapshot))| {
             restored(&self.make, snapshot).map(|state| (*replica, state))
         });
         states.filter_map(Result::ok).collect()

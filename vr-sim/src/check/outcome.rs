@@ -15,7 +15,7 @@ pub struct Outcome<S: Service> {
     pub history: Vec<CallOf<S>>,
     /// What was executed, and replied, in the order of the log.
     pub log: Vec<(OpNumber, S::Operation, S::Reply)>,
-    /// The state of each replica.
+    /// The state of each replica, but for those whose disks are damaged beyond what they can mend.
     pub states: Vec<(ReplicaId, S)>,
     /// What the run exercised.
     pub summary: Summary,

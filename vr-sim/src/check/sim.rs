@@ -66,7 +66,7 @@ impl<S: Service> Sim<S> {
             options: RunOptions { storm: STORM, ..RunOptions::new(seed) },
             operations: None,
             queries: None,
-            clients: 1..=6,
+            clients: 2..=7,
             callers: 1..=4,
             compared_every: COMPARED_EVERY,
             judges: Vec::new(),
@@ -291,7 +291,7 @@ impl<S: Service> Sim<S> {
 
 impl<S: Service> fmt::Display for Sim<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunOptions { seed: _, replicas, faults, storm } = &self.options;
+        let RunOptions { seed: _, replicas, faults, storm, damage: _, ending: _ } = &self.options;
         let (clients, callers) = (&self.clients, &self.callers);
         write!(
             f,

@@ -114,7 +114,7 @@ fn a_transfer_that_is_taken_twice_breaks_the_users_invariant() {
 fn a_transfer_that_is_taken_twice_is_not_what_a_careful_bank_does() {
     let text = complaint::<Bank>(|sim| {
         transfers(sim);
-        sim.model(StateMachineModel::new(Bank::new(false)));
+        sim.clients(2..=3).callers(1..=1).model(StateMachineModel::new(Bank::new(false)));
     });
     assert_says(&text, &["seed 0: not linearizable", "no order explains these calls", " -> "]);
 }
