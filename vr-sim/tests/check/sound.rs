@@ -55,7 +55,8 @@ fn what_goes_wrong_can_be_chosen() {
         sim.process_faults(false).disk_faults(false).clock_faults(false);
         sim.storm(Duration::from_secs(1));
     });
-    assert_eq!((checked.total.crashes, checked.total.torn), (0, 0), "{checked}");
+    // The end of every storm takes a minority down; during it, no process fails.
+    assert_eq!(checked.total.crashes, 0, "{checked}");
     assert!(checked.total.committed > 0, "{checked}");
 }
 
