@@ -2,6 +2,7 @@
 //! disks that misbehave by seed or by hand.
 
 pub mod actor;
+pub mod check;
 pub mod checker;
 pub mod cluster;
 pub mod disk;
@@ -17,3 +18,5 @@ pub mod storage;
 pub mod trace;
 pub mod witness;
 pub mod workload;
+
+pub use crate::check::{check, check_with, outcome::Outcome, sim::Sim};

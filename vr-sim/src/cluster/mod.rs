@@ -23,6 +23,7 @@ use vr_core::{
 
 use crate::{
     actor::Actor,
+    checker::Verdict,
     cluster::{
         client::{CallId, CallOf, Calls, Ended, EndedOf, Service, SimClient},
         member::{GROUP, Member},
@@ -76,7 +77,8 @@ pub struct Cluster<S: Service> {
     witness: SharedWitness,
     addresses: Members,
     options: GroupOptions,
-    make: Box<dyn Fn() -> S>,
+    make: Box<dyn Fn(ReplicaId) -> S>,
+    oracles: Vec<Box<dyn Fn() -> Verdict>>,
     calls: Calls<S>,
     clients: u64,
     starts: u64,
@@ -113,6 +115,15 @@ impl<S: Service> Cluster<S> {
     /// If the options name no group.
     #[must_use]
     pub fn unstarted(options: GroupOptions, make: impl Fn() -> S + 'static) -> Self {
+        Self::unstarted_each(options, move |_| make())
+    }
+
+    /// As [`unstarted`](Self::unstarted), with a service that knows where it runs.
+    ///
+    /// # Panics
+    /// If the options name no group.
+    #[must_use]
+    pub fn unstarted_each(options: GroupOptions, make: impl Fn(ReplicaId) -> S + 'static) -> Self {
         let addresses = Members::local(options.replicas).expect("a group has a possible size");
         let witness = Witness::new(&addresses.to_membership(), options.durability);
         let witness = Arc::new(Mutex::new(witness));
@@ -133,6 +144,7 @@ impl<S: Service> Cluster<S> {
             addresses,
             options,
             make: Box::new(make),
+            oracles: Vec::new(),
             calls: Arc::default(),
             clients: 0,
             starts: 0,
@@ -162,7 +174,7 @@ impl<S: Service> Cluster<S> {
         assert!(member.is_down() || member.stop_reason().is_some(), "r{replica} runs already");
         self.record(Event::Process(replica.into(), Fate::Started));
         self.starts += 1;
-        let (service, member) = ((self.make)(), self.member(replica));
+        let (service, member) = ((self.make)(replica), self.member(replica));
         member.start(&self.options, &self.addresses, service, &self.network, &self.witness);
     }
 
@@ -432,6 +444,17 @@ impl<S: Service> Cluster<S> {
     #[must_use]
     pub fn views_started(&self) -> usize {
         lock(&self.witness).starts().count()
+    }
+
+    /// How the group is made up.
+    #[must_use]
+    pub const fn options(&self) -> &GroupOptions {
+        &self.options
+    }
+
+    /// Adds an oracle that is asked after every event.
+    pub fn add_oracle(&mut self, oracle: impl Fn() -> Verdict + 'static) {
+        self.oracles.push(Box::new(oracle));
     }
 
     /// A number that is equal for equal runs.

@@ -79,6 +79,9 @@ impl<S: Service> Cluster<S> {
     }
 
     fn check(&self) {
+        if let Some(violation) = self.oracles.iter().find_map(|oracle| oracle().err()) {
+            self.fail(&violation.to_string());
+        }
         let violation = lock(&self.witness).violation().cloned();
         if let Some((at, violation)) = violation {
             self.fail(&format!("at {at}: {violation}"));

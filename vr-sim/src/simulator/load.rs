@@ -3,7 +3,7 @@
 use core::{fmt, ops::RangeInclusive};
 use std::sync::Arc;
 
-use vr_core::Read;
+use vr_core::{Read, model::types::ReplicaId};
 
 use crate::{
     cluster::client::{Service, Wanted, WantedOf},
@@ -17,7 +17,7 @@ pub type Draw<S> = Arc<dyn Fn(&mut Prng) -> WantedOf<S> + Send + Sync>;
 /// The service of a storm, and who asks it for what.
 pub struct Load<S: Service> {
     /// Makes the service in its first state; called for each life of each replica.
-    pub make: Arc<dyn Fn() -> S + Send + Sync>,
+    pub make: Arc<dyn Fn(ReplicaId) -> S + Send + Sync>,
     /// What callers ask for.
     pub draw: Draw<S>,
     /// What a group that must be able to make progress is asked for.
@@ -34,7 +34,7 @@ pub struct Load<S: Service> {
 impl<S: Service> Load<S> {
     /// Services that `make` makes, asked for what `draw` draws, by as many as usual.
     pub fn new(
-        make: impl Fn() -> S + Send + Sync + 'static,
+        make: impl Fn(ReplicaId) -> S + Send + Sync + 'static,
         draw: impl Fn(&mut Prng) -> WantedOf<S> + Send + Sync + 'static,
     ) -> Self {
         let draw: Draw<S> = Arc::new(draw);
@@ -53,13 +53,16 @@ impl Load<Kv> {
     /// The load of `cargo sim`.
     #[must_use]
     pub fn of_kv() -> Self {
-        let load = Self::new(Kv::default, |rng| {
-            if rng.below(5) == 0 {
-                Wanted::Query(workload::drawn_key(rng), Read::Linearizable)
-            } else {
-                Wanted::Operation(workload::drawn(rng))
-            }
-        });
+        let load = Self::new(
+            |_| Kv::default(),
+            |rng| {
+                if rng.below(5) == 0 {
+                    Wanted::Query(workload::drawn_key(rng), Read::Linearizable)
+                } else {
+                    Wanted::Operation(workload::drawn(rng))
+                }
+            },
+        );
         Self { probe: Arc::new(|_| Wanted::Operation(workload::add("core", 1))), ..load }
     }
 }

@@ -102,7 +102,7 @@ impl<S: Service> Storm<S> {
             group.network = group.network.narrowed(&mut Prng::stream(options.seed, "width", 0));
         }
         let make = Arc::clone(&load.make);
-        let mut group = Cluster::unstarted(group, move || make());
+        let mut group = Cluster::unstarted_each(group, move |replica| make(replica));
         if reach != Reach::None {
             group.keep_disk_history();
         }
