@@ -6,6 +6,8 @@ pub mod checker;
 pub mod cluster;
 pub mod disk;
 pub mod executor;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod network;
 pub mod observer;
 pub mod options;

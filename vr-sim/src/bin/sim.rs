@@ -8,13 +8,15 @@ use vr_sim::simulator::{Faults, RunOptions, Summary, run};
 
 const USAGE: &str = "\
 usage: cargo sim [--seed N | --sweep A..B] [--replicas N] [--faults none|network|disk|all]
-                 [--storm SECONDS] [--keep-going]
+                 [--storm SECONDS] [--mutant NAME] [--keep-going]
 
   --seed N        runs this seed and prints what it exercised (default: 0)
   --sweep A..B    runs all seeds from A up to and not including B
   --replicas N    size of the group (default: 3)
   --faults SET    what may go wrong (default: all)
   --storm SECONDS how long load and faults last, in virtual time (default: 10)
+  --mutant NAME   breaks this rule in all replicas (docs/TESTING.md lists the names); only with
+                  cargo run --release -p vr-sim --features mutants --bin sim -- --mutant NAME
   --keep-going    goes on after a seed that fails
 Exit status 1 when a seed fails; its panic says what was found and ends with the last events.";
 
@@ -22,11 +24,13 @@ struct Arguments {
     seeds: Range<u64>,
     options: RunOptions,
     keep_going: bool,
+    mutant: Option<mutant::Mutant>,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed = Self { seeds: 0..1, options: RunOptions::new(0), keep_going: false };
+        let mut parsed =
+            Self { seeds: 0..1, options: RunOptions::new(0), keep_going: false, mutant: None };
         while let Some(word) = words.next() {
             if word == "--keep-going" {
                 parsed.keep_going = true;
@@ -50,10 +54,36 @@ impl Arguments {
             }
             "--replicas" => self.options.replicas = number(value)?,
             "--faults" => self.options.faults = value.parse::<Faults>()?,
+            "--mutant" => self.mutant = Some(value.parse()?),
             "--storm" => self.options.storm = Duration::from_secs(number(value)?),
             _ => return Err("there is no such option".to_owned()),
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "mutants")]
+mod mutant {
+    pub(crate) use vr_core::model::mutants::Mutant;
+    pub(crate) use vr_sim::mutants::plant;
+}
+
+/// Without the feature there is no mutant, and its name is an error that says so.
+#[cfg(not(feature = "mutants"))]
+mod mutant {
+    #[derive(Clone, Copy)]
+    pub(crate) enum Mutant {}
+
+    impl core::str::FromStr for Mutant {
+        type Err = &'static str;
+
+        fn from_str(_: &str) -> Result<Self, Self::Err> {
+            Err("this was built without the feature `mutants`")
+        }
+    }
+
+    pub(crate) fn plant<T>(mutant: Mutant, _: impl FnOnce() -> T) -> T {
+        match mutant {}
     }
 }
 
@@ -82,7 +112,11 @@ fn sweep(arguments: &Arguments) -> ExitCode {
     let started = std::time::Instant::now();
     for seed in arguments.seeds.clone() {
         let options = RunOptions { seed, ..arguments.options.clone() };
-        match panic::catch_unwind(|| run(&options)) {
+        let attempt = || match arguments.mutant {
+            Some(mutant) => mutant::plant(mutant, || run(&options)),
+            None => run(&options),
+        };
+        match panic::catch_unwind(attempt) {
             Ok(summary) => {
                 println!("seed {seed}: {summary}");
                 total.add(&summary);

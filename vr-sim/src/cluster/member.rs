@@ -7,7 +7,7 @@ use vr_core::{
     Members,
     model::types::ReplicaId,
     node::{Node, handle::NodeHandle, status::ExecutorMode, stop::NodeError},
-    ports::runtime::Runtime,
+    ports::{runtime::Runtime, storage::StorageError},
 };
 
 use crate::{
@@ -80,6 +80,8 @@ impl<S: Service> Member<S> {
             self.gate.clone(),
             Arc::clone(witness),
         );
+        #[cfg(feature = "mutants")]
+        let storage = storage.with_bugs(crate::mutants::storage_bugs(options.config.mutants));
         let observed = Observed::new(service, self.id, exact.clone(), Arc::clone(witness));
         let builder = Node::builder(observed)
             .group(GROUP)
@@ -101,6 +103,7 @@ impl<S: Service> Member<S> {
                     Ok(handle) => handle,
                     Err(error) => {
                         let why = describe(&error);
+                        lock(&witness).judge(runtime.now(), judge_start(id, &error, &why));
                         lock(&witness).note(runtime.now(), format!("r{id} did not start: {why}"));
                         *lock(&life) = Life::Stopped(why);
                         return;
@@ -154,11 +157,23 @@ impl<S: Service> Member<S> {
     }
 }
 
+/// A crash damages nothing that was synced, so a replica that finds damage had said too much.
+fn judge_start(id: ReplicaId, error: &NodeError, why: &str) -> Verdict {
+    if let NodeError::Storage(error) = error
+        && matches!(**error, StorageError::Corrupt { .. })
+    {
+        let found = format!("r{id} did not start: {why}");
+        return Err(Violation::new("O7", "what was durable is back after a crash", found));
+    }
+    Ok(())
+}
+
 /// A replica may stop because its disk failed; anything else is a contradiction or a broken
-/// assertion.
+/// assertion, and so is a question for an entry that was never written.
 fn judge(id: ReplicaId, stopped: Result<(), NodeError>, why: &str) -> Verdict {
     match stopped {
-        Ok(()) | Err(NodeError::Storage(_)) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(NodeError::Storage(error)) if !matches!(*error, StorageError::Missing { .. }) => Ok(()),
         Err(_) => {
             let found = format!("r{id} stopped: {why}");
             Err(Violation::new("assert", "a replica stops only when its storage fails", found))
