@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use vr_core::{
     model::{
         durable,
+        kind::Kind,
         membership::Membership,
         message::Envelope,
         time::Instant,
@@ -40,6 +41,7 @@ pub struct Witness {
     starts: Starts,
     disks: Durability,
     numbers: Monotonic,
+    transfers: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -59,6 +61,7 @@ impl Witness {
             starts: Starts::new(membership.clone()),
             disks: Durability::default(),
             numbers: Monotonic::default(),
+            transfers: 0,
         }
     }
 
@@ -98,6 +101,12 @@ impl Witness {
         &self.disks
     }
 
+    /// How many messages carried entries that a replica had asked for.
+    #[must_use]
+    pub const fn transfers(&self) -> u64 {
+        self.transfers
+    }
+
     /// Adds a line to the trace.
     pub fn note(&mut self, at: Instant, text: impl Into<String>) {
         self.trace.record(at, Event::Note(text.into()));
@@ -108,6 +117,7 @@ impl Witness {
         let packet = Packet::of(from, to, envelope);
         self.trace.record(at, Event::Sent(packet));
         if let Actor::Replica(replica) = from {
+            self.transfers += u64::from(packet.kind == Kind::Entries);
             let verdict = self.check_sent(replica, envelope);
             self.judge(at, verdict);
         }

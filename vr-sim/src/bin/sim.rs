@@ -4,36 +4,56 @@
 use core::{ops::Range, time::Duration};
 use std::{panic, process::ExitCode};
 
-use vr_sim::simulator::{Faults, RunOptions, Summary, run};
+use vr_sim::simulator::{Ending, Faults, Floors, Reach, RunOptions, Summary, run};
 
 const USAGE: &str = "\
-usage: cargo sim [--seed N | --sweep A..B] [--replicas N] [--faults none|network|disk|all]
-                 [--storm SECONDS] [--mutant NAME] [--keep-going]
+usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durability full]
+                 [--faults none|network|disk|all] [--damage none|within|beyond]
+                 [--storm SECONDS] [--liveness] [--mutant NAME] [--keep-going]
 
   --seed N        runs this seed and prints what it exercised (default: 0)
   --sweep A..B    runs all seeds from A up to and not including B
+  --minutes M     runs seeds from 0 on, or those of --sweep, for so many minutes by the clock
   --replicas N    size of the group (default: 3)
+  --durability D  mode of the group (default: full)
   --faults SET    what may go wrong (default: all)
+  --damage REACH  how far disks lie, where disks are among the faults: not at all, so that the
+                  group survives it (default), or beyond; then only safety is required
   --storm SECONDS how long load and faults last, in virtual time (default: 10)
   --mutant NAME   breaks this rule in all replicas (docs/TESTING.md lists the names); only with
                   cargo run --release -p vr-sim --features mutants --bin sim -- --mutant NAME
+  --liveness      after the storm, a minority keeps a fault for ever while a quorum must get on
   --keep-going    goes on after a seed that fails
-Exit status 1 when a seed fails; its panic says what was found and ends with the last events.";
+Exit status 1 when a seed fails; its panic says what was found and ends with the last events.
+Exit status 3 when nothing failed but the runs exercised too little for that to say something.";
+
+/// How often a sweep says how far it is.
+const PROGRESS_SECONDS: f64 = 10.0;
 
 struct Arguments {
     seeds: Range<u64>,
     options: RunOptions,
     keep_going: bool,
     mutant: Option<mutant::Mutant>,
+    patience: Option<Duration>,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed =
-            Self { seeds: 0..1, options: RunOptions::new(0), keep_going: false, mutant: None };
+        let mut parsed = Self {
+            seeds: 0..1,
+            options: RunOptions::new(0),
+            keep_going: false,
+            patience: None,
+            mutant: None,
+        };
         while let Some(word) = words.next() {
             if word == "--keep-going" {
                 parsed.keep_going = true;
+                continue;
+            }
+            if word == "--liveness" {
+                parsed.options.ending = Ending::Haunted;
                 continue;
             }
             let value = words.next().ok_or_else(|| format!("{word} needs a value\n{USAGE}"))?;
@@ -52,6 +72,15 @@ impl Arguments {
                 let (from, to) = value.split_once("..").ok_or("write A..B")?;
                 self.seeds = number(from)?..number(to)?;
             }
+            "--minutes" => {
+                self.patience = Some(Duration::from_secs(number(value)?.saturating_mul(60)));
+                if self.seeds == (0..1) {
+                    self.seeds = 0..u64::MAX;
+                }
+            }
+            "--damage" => self.options.damage = value.parse::<Reach>()?,
+            "--durability" if value == "full" => {}
+            "--durability" => return Err("'full' is the one mode that there is".to_owned()),
             "--replicas" => self.options.replicas = number(value)?,
             "--faults" => self.options.faults = value.parse::<Faults>()?,
             "--mutant" => self.mutant = Some(value.parse()?),
@@ -104,43 +133,86 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    sweep(&arguments)
+    match arguments.mutant {
+        Some(mutant) => mutant::plant(mutant, || sweep(&arguments)),
+        None => sweep(&arguments),
+    }
+}
+
+/// What a sweep has come to.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    total: Summary,
+    floors: Floors,
+    failed: Vec<u64>,
+    vacuous: Vec<u64>,
+}
+
+impl Tally {
+    fn count(&mut self, options: &RunOptions) {
+        self.runs += 1;
+        let Ok(summary) = panic::catch_unwind(|| run(options)) else {
+            eprintln!("seed {} failed; repeat it with\n  {}", options.seed, options.command());
+            self.failed.push(options.seed);
+            return;
+        };
+        if let Some(lacks) = Floors::lacks(&summary, options) {
+            eprintln!("seed {} is vacuous: {lacks}\n  {}", options.seed, options.command());
+            self.vacuous.push(options.seed);
+        }
+        self.total.add(&summary);
+        self.floors.add(summary);
+    }
+
+    fn progress(&self, seconds: f64) -> String {
+        let events = self.total.events;
+        let Self { runs, failed, vacuous, .. } = self;
+        let (failed, vacuous) = (failed.len(), vacuous.len());
+        format!("{seconds:.0} s: {runs} seeds, {failed} failed, {vacuous} vacuous, {events} events")
+    }
+
+    fn verdict(&self, options: &RunOptions) -> ExitCode {
+        if !self.failed.is_empty() {
+            println!("failed seeds: {:?}", self.failed);
+            return ExitCode::from(1);
+        }
+        if !self.vacuous.is_empty() {
+            println!("vacuous seeds: {:?}", self.vacuous);
+            return ExitCode::from(3);
+        }
+        if let Some(missed) = self.floors.missed(options) {
+            println!("the sweep is vacuous: {missed}");
+            return ExitCode::from(3);
+        }
+        ExitCode::SUCCESS
+    }
 }
 
 fn sweep(arguments: &Arguments) -> ExitCode {
-    let (mut total, mut failed) = (Summary::default(), Vec::new());
+    let (mut tally, mut told) = (Tally::default(), 0.0);
     let started = std::time::Instant::now();
     for seed in arguments.seeds.clone() {
         let options = RunOptions { seed, ..arguments.options.clone() };
-        let attempt = || match arguments.mutant {
-            Some(mutant) => mutant::plant(mutant, || run(&options)),
-            None => run(&options),
-        };
-        match panic::catch_unwind(attempt) {
-            Ok(summary) => {
-                println!("seed {seed}: {summary}");
-                total.add(&summary);
-            }
-            Err(_) => {
-                eprintln!("seed {seed} failed; repeat it with\n  {}", command(&options));
-                failed.push(seed);
-                if !arguments.keep_going {
-                    break;
-                }
-            }
+        tally.count(&options);
+        let seconds = started.elapsed().as_secs_f64();
+        if seconds - told >= PROGRESS_SECONDS {
+            told = seconds;
+            eprintln!("{}", tally.progress(seconds));
+        }
+        let stopped_by_failure = !tally.failed.is_empty() && !arguments.keep_going;
+        if stopped_by_failure || arguments.patience.is_some_and(|most| started.elapsed() >= most) {
+            break;
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    println!("total: {total}; {seconds:.1} s on the clock");
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    println!("failed seeds: {failed:?}");
-    ExitCode::from(1)
-}
-
-fn command(options: &RunOptions) -> String {
-    let RunOptions { seed, replicas, faults, storm } = options;
-    let storm = storm.as_secs();
-    format!("cargo sim --seed {seed} --replicas {replicas} --faults {faults} --storm {storm}")
+    println!("{} seeds: {}; {seconds:.1} s on the clock", tally.runs, tally.total);
+    println!(
+        "medians: {} committed, {} views, {} crashes, {} recoveries",
+        tally.floors.median(|run| run.committed),
+        tally.floors.median(|run| run.views),
+        tally.floors.median(|run| run.crashes),
+        tally.floors.median(|run| run.recoveries),
+    );
+    tally.verdict(&arguments.options)
 }

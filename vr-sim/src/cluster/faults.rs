@@ -7,7 +7,7 @@ use vr_core::model::{message::Envelope, types::ReplicaId};
 use crate::{
     actor::Actor,
     cluster::{Cluster, client::Service, member::Member},
-    disk::DiskControl,
+    disk::{DiskControl, damage::Damage},
     network::{
         Network,
         faults::NetworkFaults,
@@ -184,6 +184,33 @@ impl<S: Service> Cluster<S> {
         }
     }
 
+    /// Remembers, from now on, what all disks are told, so that they can be damaged.
+    pub fn keep_disk_history(&mut self) {
+        for member in &mut self.members {
+            member.disk.keep_history();
+        }
+    }
+
+    /// Damages, in the log of `replica`, a record that a younger one shows to have been synced;
+    /// false when there is none. Needs [`keep_disk_history`](Self::keep_disk_history).
+    pub fn damage_log(&mut self, replica: ReplicaId, damage: Damage) -> bool {
+        let mut disk = self.disk(replica);
+        let mut names: Vec<String> = disk.files().into_iter().map(|(name, _)| name).collect();
+        names.retain(|name| name.starts_with("wal-"));
+        let damaged = names.iter().rev().any(|name| disk.damage(damage, name));
+        if damaged {
+            self.note(format!("the log of r{replica} is damaged: {damage:?}"));
+        }
+        damaged
+    }
+
+    /// Lets a bit rot in one of the two copies of the superblock of `replica`, always the same one.
+    pub fn damage_superblock(&mut self, replica: ReplicaId) {
+        self.note(format!("one superblock copy of r{replica} rots"));
+        let mut disk = self.disk(replica);
+        disk.flip_bit("superblock-a", 64, 3);
+    }
+
     /// The disk of `replica`.
     ///
     /// # Panics
@@ -230,6 +257,7 @@ impl<S: Service> Cluster<S> {
         for id in replicas.iter().copied() {
             self.resume(id);
             self.release_storage(id);
+            self.set_clock_rate(id, 1_000_000);
             if let Some(member) = self.member_mut(id) {
                 member.disk.mend();
             }

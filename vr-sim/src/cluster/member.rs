@@ -45,8 +45,28 @@ pub(crate) enum Life<S: Service> {
     Starting,
     /// It runs.
     Running(NodeHandle<Observed<S>>),
-    /// It stopped by itself, and why.
-    Stopped(String),
+    /// It stopped by itself.
+    Stopped(Stop),
+}
+
+/// Why a process stopped by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    why: String,
+    /// What is on its disk does not verify, so that starting it again does not help.
+    damaged: bool,
+}
+
+impl Stop {
+    fn of(outcome: &Result<(), NodeError>) -> Self {
+        match outcome {
+            Ok(()) => Self { why: "shut down".into(), damaged: false },
+            Err(error) => Self {
+                why: describe(error),
+                damaged: matches!(error, NodeError::Storage(cause) if is_corrupt(cause)),
+            },
+        }
+    }
 }
 
 impl<S: Service> Member<S> {
@@ -95,17 +115,19 @@ impl<S: Service> Member<S> {
             .executor(ExecutorMode::Inline);
         let (id, life, witness) = (self.id, Arc::clone(&self.life), Arc::clone(witness));
         *lock(&life) = Life::Starting;
-        let runtime = exact.clone();
+        let (runtime, disk) = (exact.clone(), self.disk.clone());
         exact.spawn(
             "replica",
             Box::pin(async move {
                 let handle = match builder.start().await {
                     Ok(handle) => handle,
                     Err(error) => {
-                        let why = describe(&error);
-                        lock(&witness).judge(runtime.now(), judge_start(id, &error, &why));
-                        lock(&witness).note(runtime.now(), format!("r{id} did not start: {why}"));
-                        *lock(&life) = Life::Stopped(why);
+                        let stop = Stop::of(&Err(error));
+                        let note = format!("r{id} did not start: {}", stop.why);
+                        lock(&witness).note(runtime.now(), note);
+                        let excused = disk.was_damaged();
+                        lock(&witness).judge(runtime.now(), judge_start(id, &stop, excused));
+                        *lock(&life) = Life::Stopped(stop);
                         return;
                     }
                 };
@@ -121,10 +143,10 @@ impl<S: Service> Member<S> {
                     }),
                 );
                 let stopped = handle.stopped().await;
-                let why = stopped.as_ref().err().map_or_else(|| "shut down".into(), describe);
-                lock(&witness).note(runtime.now(), format!("r{id} stopped: {why}"));
-                lock(&witness).judge(runtime.now(), judge(id, stopped, &why));
-                *lock(&life) = Life::Stopped(why);
+                let stop = Stop::of(&stopped);
+                lock(&witness).note(runtime.now(), format!("r{id} stopped: {}", stop.why));
+                lock(&witness).judge(runtime.now(), judge(id, stopped, &stop.why));
+                *lock(&life) = Life::Stopped(stop);
             }),
         );
     }
@@ -150,19 +172,27 @@ impl<S: Service> Member<S> {
 
     /// Why the process stopped by itself; `None` when it did not.
     pub(crate) fn stop_reason(&self) -> Option<String> {
+        self.stop().map(|stop| stop.why)
+    }
+
+    /// Whether the process stopped by itself because what is on its disk does not verify.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.stop().is_some_and(|stop| stop.damaged)
+    }
+
+    fn stop(&self) -> Option<Stop> {
         match &*lock(&self.life) {
-            Life::Stopped(why) => Some(why.clone()),
+            Life::Stopped(stop) => Some(stop.clone()),
             Life::Down | Life::Starting | Life::Running(_) => None,
         }
     }
 }
 
-/// A crash damages nothing that was synced, so a replica that finds damage had said too much.
-fn judge_start(id: ReplicaId, error: &NodeError, why: &str) -> Verdict {
-    if let NodeError::Storage(error) = error
-        && matches!(**error, StorageError::Corrupt { .. })
-    {
-        let found = format!("r{id} did not start: {why}");
+/// A crash damages nothing that was synced, so a replica that finds damage on a disk that was not
+/// damaged on purpose had said too much.
+fn judge_start(id: ReplicaId, stop: &Stop, excused: bool) -> Verdict {
+    if stop.damaged && !excused {
+        let found = format!("r{id} did not start: {}", stop.why);
         return Err(Violation::new("O7", "what was durable is back after a crash", found));
     }
     Ok(())
@@ -179,6 +209,10 @@ fn judge(id: ReplicaId, stopped: Result<(), NodeError>, why: &str) -> Verdict {
             Err(Violation::new("assert", "a replica stops only when its storage fails", found))
         }
     }
+}
+
+const fn is_corrupt(error: &StorageError) -> bool {
+    matches!(error, StorageError::Corrupt { .. })
 }
 
 /// An error with all its causes.

@@ -73,6 +73,7 @@ pub struct Cluster<S: Service> {
     make: Box<dyn Fn() -> S>,
     calls: Calls<S>,
     clients: u64,
+    starts: u64,
     steps: u64,
 }
 
@@ -128,6 +129,7 @@ impl<S: Service> Cluster<S> {
             make: Box::new(make),
             calls: Arc::default(),
             clients: 0,
+            starts: 0,
             steps: 0,
         }
     }
@@ -149,6 +151,7 @@ impl<S: Service> Cluster<S> {
         let member = self.member(replica);
         assert!(member.is_down() || member.stop_reason().is_some(), "r{replica} runs already");
         self.note(format!("r{replica} starts"));
+        self.starts += 1;
         let (service, member) = ((self.make)(), self.member(replica));
         member.start(&self.options, &self.addresses, service, &self.network, &self.witness);
     }
@@ -288,6 +291,38 @@ impl<S: Service> Cluster<S> {
     #[must_use]
     pub fn stop_reason(&self, replica: ReplicaId) -> Option<String> {
         self.member(replica).stop_reason()
+    }
+
+    /// Whether `replica` stopped, and will not start again, because what is on its disk does not
+    /// verify.
+    #[must_use]
+    pub fn is_damaged(&self, replica: ReplicaId) -> bool {
+        self.member(replica).is_damaged()
+    }
+
+    /// The replicas whose disks are not [damaged](Self::is_damaged), in order.
+    #[must_use]
+    pub fn sound(&self) -> Vec<ReplicaId> {
+        let sound = self.members.iter().filter(|member| !member.is_damaged());
+        sound.map(|member| member.id).collect()
+    }
+
+    /// Whether `replica` has no process, because it was never started or was killed.
+    #[must_use]
+    pub fn is_down(&self, replica: ReplicaId) -> bool {
+        self.member(replica).is_down()
+    }
+
+    /// How often a process was started on the disk of any replica.
+    #[must_use]
+    pub const fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// How many messages carried entries that a replica had asked for.
+    #[must_use]
+    pub fn transfers(&self) -> u64 {
+        lock(&self.witness).transfers()
     }
 
     /// What the node of `replica` says about what it waits for, in words.

@@ -1,6 +1,7 @@
 //! A disk in memory that forgets, at a crash, what was not synced, and fails by seed or by hand.
 
 mod content;
+pub mod damage;
 pub mod faults;
 mod platter;
 
@@ -16,6 +17,7 @@ use vr_storage::disk::Disk;
 
 use crate::{
     disk::{
+        damage::Damage,
         faults::{DiskFaults, StorageBugs},
         platter::Platter,
     },
@@ -117,6 +119,23 @@ impl DiskControl {
     /// Turns over one bit of what is durable in `name`; false when there is no such byte.
     pub fn flip_bit(&mut self, name: &str, offset: u64, bit: u8) -> bool {
         lock(&self.platter).flip_bit(name, offset, bit)
+    }
+
+    /// From now on, remembers what it takes to [`damage`](Self::damage) the disk.
+    pub fn keep_history(&mut self) {
+        lock(&self.platter).history.get_or_insert_default();
+    }
+
+    /// Damages something durable in `name` behind which something younger is durable; false when
+    /// there is no such thing among the last writes since [`keep_history`](Self::keep_history).
+    pub fn damage(&mut self, damage: Damage, name: &str) -> bool {
+        lock(&self.platter).damage(damage, name)
+    }
+
+    /// Whether anything durable was ever damaged on purpose.
+    #[must_use]
+    pub fn was_damaged(&self) -> bool {
+        lock(&self.platter).was_damaged
     }
 
     /// Bytes at `offset` of `name` as a process would see them.

@@ -13,6 +13,7 @@ use vr_core::model::time::Instant;
 use crate::{
     disk::{
         content::{Content, SECTOR_BYTES, length_of},
+        damage::{Damage, History},
         faults::DiskFaults,
     },
     executor::Shared,
@@ -30,8 +31,12 @@ pub(crate) struct Platter {
     pub(crate) ahead: Duration,
     pub(crate) fail_next_sync: bool,
     pub(crate) fail_next_write: bool,
+    /// Something durable was damaged on purpose.
+    pub(crate) was_damaged: bool,
     pub(crate) syncs: u64,
     pub(crate) torn: u64,
+    /// What can be damaged; `None` on a disk that is not to be.
+    pub(crate) history: Option<History>,
     /// Durable contents and names.
     files: BTreeMap<FileId, Content>,
     durable_names: BTreeMap<String, FileId>,
@@ -93,8 +98,10 @@ impl Platter {
             ahead: Duration::ZERO,
             fail_next_sync: false,
             fail_next_write: false,
+            was_damaged: false,
             syncs: 0,
             torn: 0,
+            history: None,
             files: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -270,7 +277,11 @@ impl Platter {
         match what {
             What::Fill { file, length } => self.files.entry(file).or_default().fill(length),
             What::Write { file, offset, bytes } => {
-                self.files.entry(file).or_default().write(offset, &bytes);
+                let content = self.files.entry(file).or_default();
+                if let Some(history) = &mut self.history {
+                    history.remember(file, content, offset, &bytes);
+                }
+                content.write(offset, &bytes);
             }
             What::Link { name, file } => {
                 self.durable_names.insert(name, file);
@@ -359,6 +370,9 @@ impl Platter {
         self.journal.clear();
         self.files.clear();
         self.durable_names.clear();
+        if let Some(history) = &mut self.history {
+            history.forget();
+        }
         self.reopen();
     }
 
@@ -366,7 +380,21 @@ impl Platter {
         self.settle();
         let file = self.durable_names.get(name);
         let content = file.and_then(|file| self.files.get_mut(file));
-        content.is_some_and(|content| content.flip(offset, bit))
+        let done = content.is_some_and(|content| content.flip(offset, bit));
+        self.was_damaged |= done;
+        done
+    }
+
+    /// Damages something in `name`; false when there is nothing that can be.
+    pub(crate) fn damage(&mut self, damage: Damage, name: &str) -> bool {
+        self.settle();
+        let Some(file) = self.durable_names.get(name) else { return false };
+        let done = match (&self.history, self.files.get_mut(file)) {
+            (Some(history), Some(content)) => history.damage(damage, *file, content, &mut self.rng),
+            (None, _) | (_, None) => false,
+        };
+        self.was_damaged |= done;
+        done
     }
 }
 

@@ -27,6 +27,8 @@ pub struct NetworkFaults {
     pub lane_messages_max: u32,
     /// How long a broken connection stays broken.
     pub redial: Duration,
+    /// How long a link is busy with a kilobyte; control does not wait for data, nor data for bulk.
+    pub kilobyte: Duration,
 }
 
 impl NetworkFaults {
@@ -43,6 +45,7 @@ impl NetworkFaults {
             reorder: 0,
             lane_messages_max: 10_000,
             redial: Duration::from_millis(20),
+            kilobyte: Duration::ZERO,
         }
     }
 
@@ -67,6 +70,19 @@ impl NetworkFaults {
             redial: Duration::from_millis(rng.between(1, 100)),
             ..Self::none()
         }
+    }
+
+    /// The same, on links that are as narrow as `rng` says: down to a megabyte a second.
+    #[must_use]
+    pub fn narrowed(self, rng: &mut Prng) -> Self {
+        let kilobyte = Duration::from_micros(rng.below(1000));
+        if rng.below(3) == 0 { Self { kilobyte, ..self } } else { self }
+    }
+
+    /// How long a link is busy with so many bytes.
+    pub(crate) fn busy(&self, bytes: u64) -> Duration {
+        let nanoseconds = nanoseconds(self.kilobyte).saturating_mul(bytes) / 1024;
+        Duration::from_nanos(nanoseconds)
     }
 
     /// How long the next message is on its way.

@@ -10,6 +10,7 @@ use core::fmt;
 use std::sync::{Arc, Mutex};
 
 use vr_core::model::{
+    kind::Lane,
     message::{Envelope, Message},
     time::Instant,
 };
@@ -107,9 +108,9 @@ impl Network {
         lock(&self.world).is_cut(from, to)
     }
 
-    /// Holds back everything from `from` to `to` until `until`, then lets it go.
-    pub fn clog(&mut self, from: Actor, to: Actor, until: Instant) {
-        lock(&self.world).clog(from, to, until);
+    /// Holds back everything from `from` to `to` on `lane` until `until`, then lets it go.
+    pub fn clog(&mut self, from: Actor, to: Actor, lane: Lane, until: Instant) {
+        lock(&self.world).clog(from, to, lane, until);
     }
 
     /// Cuts every link between an actor of `side` and one that is not.

@@ -64,7 +64,8 @@ pub(crate) struct End {
 #[derive(Debug, Default)]
 struct Link {
     cut: bool,
-    clogged_until: Instant,
+    clogged_until: [Instant; 3],
+    busy_until: [Instant; 3],
     last_arrival: [Instant; 3],
     queued: [u32; 3],
 }
@@ -77,6 +78,8 @@ pub(crate) struct Parcel {
     /// How the receiver calls the sender, and the connection it went out on.
     from: Peer,
     connection: u64,
+    /// How long its encoding is; zero when it travels as a value.
+    bytes: u64,
     envelope: Envelope,
 }
 
@@ -262,14 +265,16 @@ impl World {
     fn blocked_until(&self, from: Actor, to: Actor) -> Instant {
         match self.links.get(&(from, to)) {
             Some(link) if link.cut => Instant::FAR_FUTURE,
-            Some(link) => link.clogged_until,
+            Some(link) => link.clogged_until.into_iter().max().unwrap_or(Instant::ZERO),
             None => Instant::ZERO,
         }
     }
 
-    pub(crate) fn clog(&mut self, from: Actor, to: Actor, until: Instant) {
-        self.record(Event::Note(format!("clogged {from} > {to} until {until}")));
-        self.link(from, to).clogged_until = until;
+    pub(crate) fn clog(&mut self, from: Actor, to: Actor, lane: Lane, until: Instant) {
+        self.record(Event::Note(format!("clogged {from} > {to} {lane:?} until {until}")));
+        if let Some(clogged) = self.link(from, to).clogged_until.get_mut(lane_position(lane)) {
+            *clogged = until;
+        }
     }
 
     pub(crate) fn partition(&mut self, side: &[Actor]) {
@@ -294,7 +299,8 @@ impl World {
         self.record(Event::Note("healed".into()));
         for link in self.links.values_mut() {
             link.cut = false;
-            link.clogged_until = Instant::ZERO;
+            link.clogged_until = [Instant::ZERO; 3];
+            link.busy_until = [Instant::ZERO; 3];
         }
     }
 
@@ -317,12 +323,16 @@ impl World {
         }
         let now = self.shared.now();
         lock(&self.witness).sent(now, from, receiver, &envelope);
+        let packet = Packet::of(from, receiver, &envelope);
+        let (envelope, bytes) =
+            if self.codec { through_the_codec(envelope) } else { (envelope, 0) };
         let parcel = Parcel {
-            packet: Packet::of(from, receiver, &envelope),
+            packet,
             lane,
             from: self.connections.peer_of(receiver, from),
             connection: self.connections.number(from, receiver).unwrap_or(0),
-            envelope: if self.codec { through_the_codec(envelope) } else { envelope },
+            bytes,
+            envelope,
         };
         if let Some(history) = &mut self.history {
             history.push(parcel.clone());
@@ -345,9 +355,17 @@ impl World {
         let lane = lane_position(parcel.lane);
         let delay = self.faults.delay(&mut self.rng);
         let free = self.rng.chance(self.faults.reorder);
-        let mut at = self.shared.now() + delay;
+        let busy = self.faults.busy(parcel.bytes);
+        let now = self.shared.now();
         let link = self.link(parcel.packet.from, parcel.packet.to);
-        at = at.max(link.clogged_until);
+        let mut at = now + delay;
+        if let Some(clogged_until) = link.clogged_until.get(lane) {
+            at = at.max(*clogged_until);
+        }
+        if let Some(busy_until) = link.busy_until.get_mut(lane) {
+            *busy_until = now.max(*busy_until) + busy;
+            at = at.max(*busy_until + delay);
+        }
         if let Some(queued) = link.queued.get_mut(lane) {
             *queued += 1;
         }
@@ -512,6 +530,7 @@ impl World {
             lane: envelope.message.lane(),
             from: self.connections.peer_of(to, from),
             connection: self.connections.number(from, to).unwrap_or(0),
+            bytes: 0,
             envelope,
         };
         self.deliver(parcel, false);
@@ -526,11 +545,12 @@ impl Parcel {
     }
 }
 
-/// What a receiver gets when the envelope travels as bytes.
-fn through_the_codec(envelope: Envelope) -> Envelope {
+/// What a receiver gets when the envelope travels as bytes, and how many they are.
+fn through_the_codec(envelope: Envelope) -> (Envelope, u64) {
     let mut parts = FrameParts::new();
     message::encode(&envelope, &mut parts).expect("what a node sends can be encoded");
-    let decoded = message::decode(&parts.take_bytes()).expect("what was encoded can be decoded");
+    let bytes = parts.take_bytes();
+    let decoded = message::decode(&bytes).expect("what was encoded can be decoded");
     assert_eq!(decoded, envelope, "an envelope survives its bytes");
-    decoded
+    (decoded, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
 }

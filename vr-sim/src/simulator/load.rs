@@ -42,9 +42,9 @@ impl<S: Service> Load<S> {
             make: Arc::new(make),
             probe: Arc::clone(&draw),
             draw,
-            clients: 1..=6,
+            clients: 2..=7,
             callers: 1..=4,
-            pause_ms_max: 1..=40,
+            pause_ms_max: 1..=30,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A random run: a storm of load and faults drawn from one seed, then calm, and the oracles.
 
+mod atlas;
+mod core_only;
 pub mod faults;
 pub mod load;
 pub mod options;
@@ -7,7 +9,12 @@ pub mod storm;
 mod strikes;
 pub mod summary;
 
-pub use crate::simulator::{faults::Faults, options::RunOptions, summary::Summary};
+pub use crate::simulator::{
+    atlas::Reach,
+    faults::Faults,
+    options::{Ending, RunOptions},
+    summary::{Floors, Summary},
+};
 use crate::simulator::{load::Load, storm::Storm};
 
 /// Runs one seed to its end.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::simulator::faults::Faults;
+use crate::simulator::{atlas::Reach, faults::Faults};
 
 /// What a random run is made of; the rest is drawn from the seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +15,49 @@ pub struct RunOptions {
     pub faults: Faults,
     /// How long the storm lasts, in virtual time.
     pub storm: Duration,
+    /// How far damage to disks goes, where disks are among the faults.
+    pub damage: Reach,
+    /// How the storm ends for the replicas that the group can do without.
+    pub ending: Ending,
+}
+
+/// How the storm ends for a minority, before it ends for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// It is down.
+    #[default]
+    Down,
+    /// It is down, paused, cut off in one direction or both, or its disk stalls: every fault that
+    /// it has then is there to stay.
+    Haunted,
 }
 
 impl RunOptions {
     /// A run of three replicas with all faults.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, replicas: 3, faults: Faults::All, storm: Duration::from_secs(10) }
+        Self {
+            seed,
+            replicas: 3,
+            faults: Faults::All,
+            storm: Duration::from_secs(10),
+            damage: Reach::Within,
+            ending: Ending::Down,
+        }
+    }
+
+    /// The command that repeats the run.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let Self { seed, replicas, faults, storm, damage, ending } = self;
+        let storm = storm.as_secs();
+        let liveness = match ending {
+            Ending::Down => "",
+            Ending::Haunted => " --liveness",
+        };
+        format!(
+            "cargo sim --seed {seed} --replicas {replicas} --faults {faults} --storm {storm} \
+             --damage {damage}{liveness}"
+        )
     }
 }

@@ -18,12 +18,23 @@ use crate::{
     options::GroupOptions,
     prng::Prng,
     simulator::{
+        atlas::{Atlas, Reach},
         faults::{FaultKind, Faults},
         load::Load,
-        options::RunOptions,
+        options::{Ending, RunOptions},
         summary::Summary,
     },
 };
+
+/// How long a group is watched whose disks lied more than it can survive.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// How long a mended group has to get to work, and one without a primary to find another.
+const LULL: Duration = Duration::from_secs(2);
+
+fn length(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
 
 fn drawn(rng: &mut Prng, range: &RangeInclusive<u64>) -> u64 {
     rng.between(*range.start(), *range.end())
@@ -60,9 +71,13 @@ fn drawn_config(rng: &mut Prng) -> Config {
 pub struct Storm<S: Service> {
     pub(super) group: Cluster<S>,
     pub(super) rng: Prng,
+    pub(super) clocks: Prng,
     pub(super) faults: Faults,
     pub(super) crashes: u64,
-    load: Load<S>,
+    pub(super) atlas: Atlas,
+    pub(super) load: Load<S>,
+    reach: Reach,
+    pub(super) ending: Ending,
     length: Duration,
     stopped: Arc<AtomicBool>,
 }
@@ -81,10 +96,24 @@ impl<S: Service> Storm<S> {
         if options.faults.contains(FaultKind::Disk) {
             group.disk = DiskFaults::drawn(&mut rng);
         }
+        let lies = options.faults.contains(FaultKind::Disk);
+        let reach = if lies { options.damage } else { Reach::None };
+        if options.faults.contains(FaultKind::Network) {
+            group.network = group.network.narrowed(&mut Prng::stream(options.seed, "width", 0));
+        }
         let make = Arc::clone(&load.make);
+        let mut group = Cluster::unstarted(group, move || make());
+        if reach != Reach::None {
+            group.keep_disk_history();
+        }
+        let atlas = Prng::stream(options.seed, "atlas", 0);
         Self {
-            group: Cluster::unstarted(group, move || make()),
+            atlas: Atlas::drawn(atlas, reach, &group.ids()),
+            reach,
+            ending: options.ending,
+            group,
             rng,
+            clocks: Prng::stream(options.seed, "clocks", 0),
             faults: options.faults,
             crashes: 0,
             load,
@@ -151,54 +180,67 @@ impl<S: Service> Storm<S> {
             if at_links {
                 self.strike_link(strike);
             }
+            self.strike_platter();
+            self.strike_clock();
+        }
+        if self.group.views_started() == 0 {
+            self.take_the_primary_away();
         }
     }
 
-    /// Ends the storm for just as many replicas as are needed, and for all others for ever; those
-    /// that are left must execute what they are asked to. A group that is not founded yet needs
-    /// all its members, so it is left out.
-    fn heal_a_core(&mut self) {
-        if !self.group.ids().into_iter().all(|id| self.group.has_joined(id)) {
+    /// A storm in which no primary was lost says little about views: this one loses one.
+    fn take_the_primary_away(&mut self) {
+        let of_processes = self.faults.contains(FaultKind::Process);
+        let of_links = self.faults.contains(FaultKind::Network);
+        if self.group.ids().len() < 3 || self.reach == Reach::Beyond {
             return;
         }
-        let mut core = self.group.ids();
-        while core.len() > self.group.quorum() {
-            let lost = core.swap_remove(self.rng.position(core.len()));
-            self.group.crash(lost);
-        }
-        self.group.mend_only(&core);
-        let client = self.group.client();
-        let call = client.ask((self.load.probe)(&mut self.rng));
-        self.group.run_until_answered(call);
-        if let None | Some(Ended::Failed(_)) = self.group.ended(call) {
-            self.group.fail(
-                "O9 violated: a quorum that is up and connected executes what it is asked to",
-            );
+        if of_processes || of_links {
+            self.group.mend();
+            self.group.run_for(LULL);
+            let primary = self.group.primary();
+            if of_processes {
+                self.group.crash_silently(primary);
+                self.crashes += 1;
+            } else {
+                self.group.isolate(primary);
+            }
+            self.group.run_for(LULL);
         }
     }
 
-    /// Ends the storm; everyone must agree again, and every call must end.
+    /// Ends the storm; everyone must agree again, and every call must end, unless more disks may
+    /// have lied than the group can do without.
     ///
     /// # Panics
     /// When that does not come about, with the state of everything.
     pub fn calm(&mut self) -> Summary {
         self.stopped.store(true, Ordering::Relaxed);
-        self.heal_a_core();
-        self.group.heal_and_converge();
+        if self.reach == Reach::Beyond {
+            self.group.mend();
+            self.group.run_for(AFTERMATH);
+        } else {
+            self.heal_a_core();
+            self.group.heal_and_converge();
+        }
         let count = |wanted: fn(&EndedOf<S>) -> bool| {
             let history = self.group.history();
             let ended = history.iter().filter_map(|call| call.ended.as_ref());
-            u64::try_from(ended.filter(|(_, ended)| wanted(ended)).count()).unwrap_or(0)
+            length(ended.filter(|(_, ended)| wanted(ended)).count())
         };
         let torn = self.group.ids().into_iter().map(|id| self.group.disk(id).torn()).sum();
         Summary {
             events: self.group.steps(),
-            committed: u64::try_from(self.group.committed().len()).unwrap_or(0),
+            committed: length(self.group.committed().len()),
             acknowledged: count(|ended| matches!(ended, Ended::Replied(_))),
             unknown: count(|ended| matches!(ended, Ended::Failed(_))),
-            views: u64::try_from(self.group.views_started()).unwrap_or(0),
+            views: length(self.group.views_started()),
             crashes: self.crashes,
             torn,
+            damage: self.atlas.done,
+            refused: length(self.group.ids().len() - self.group.sound().len()),
+            recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
+            transfers: self.group.transfers(),
             elapsed: self.group.now().since(Instant::ZERO),
             fingerprint: self.group.fingerprint(),
         }

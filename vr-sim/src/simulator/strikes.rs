@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use vr_core::model::types::ReplicaId;
+use vr_core::model::{kind::Lane, types::ReplicaId};
 
 use crate::{
     actor::Actor,
@@ -65,6 +65,18 @@ impl<S: Service> Storm<S> {
         }
     }
 
+    /// Lets a clock run at another rate, or right again, or does nothing.
+    pub(super) fn strike_clock(&mut self) {
+        if !self.faults.contains(FaultKind::Clock) || self.clocks.below(12) != 0 {
+            return;
+        }
+        let ids = self.group.ids();
+        let Some(replica) = self.clocks.pick(&ids).copied() else { return };
+        let right = self.clocks.below(3) == 0;
+        let rate = if right { 1_000_000 } else { self.clocks.between(500_000, 2_000_000) };
+        self.group.set_clock_rate(replica, rate);
+    }
+
     fn restart_the_dead(&mut self) {
         for id in self.group.ids() {
             if self.group.stop_reason(id).is_some() {
@@ -83,7 +95,9 @@ impl<S: Service> Storm<S> {
             7 | 8 => self.group.heal(),
             9 if one != other => {
                 let until = self.group.now() + Duration::from_millis(self.rng.below(2000));
-                self.group.network().clog(one.into(), other.into(), until);
+                for lane in [Lane::Control, Lane::Data, Lane::Bulk] {
+                    self.group.network().clog(one.into(), other.into(), lane, until);
+                }
             }
             10 if one != other => self.group.kill_connection(one, other),
             11 => {

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use vr_sim::{
     cluster::{Cluster, R0, R1, R2},
-    disk::faults::DiskFaults,
+    disk::{damage::Damage, faults::DiskFaults},
     options::GroupOptions,
     workload::{add, put},
 };
@@ -60,5 +60,66 @@ pub(crate) fn a_replica_whose_disk_is_full_stops_and_says_so() {
     assert!(reason.contains("no space left"), "{reason}");
     let call = client.request(put("k", 1));
     group.run_until_answered(call);
+    group.heal_and_converge();
+}
+
+/// S48: a disk loses, misplaces or rots a record that was acknowledged. Started again, the replica
+/// says so and speaks no word, unless only padding rotted; the others go on with everything.
+#[test]
+fn a_replica_with_a_damaged_log_does_not_speak() {
+    for damage in Damage::ALL {
+        let mut refused = 0;
+        for seed in 0..16 {
+            let mut group = Cluster::with(GroupOptions::of(3).with_seed(seed));
+            group.keep_disk_history();
+            let client = group.client();
+            for _ in 0..20 {
+                let call = client.request(add("k", 1));
+                group.run_until_answered(call);
+            }
+            assert!(group.damage_log(R1, damage));
+            group.crash(R1);
+            group.restart(R1);
+            group.run_until(|group| group.is_damaged(R1) || group.is_running(R1));
+            refused += u32::from(group.is_damaged(R1));
+            let call = client.request(add("k", 1));
+            group.run_until_answered(call);
+            assert_eq!(group.reply_of(call), Some(Some(21)));
+            group.heal_and_converge();
+        }
+        assert!(refused > 1, "{damage:?}: {refused} of 16");
+    }
+}
+
+/// S51: one copy of the superblock rots; the other one counts.
+#[test]
+fn one_rotten_copy_of_the_superblock_is_survived() {
+    let mut group = Cluster::of(3);
+    let client = group.client();
+    let call = client.request(put("k", 1));
+    group.run_until_answered(call);
+    group.damage_superblock(R1);
+    group.crash(R1);
+    group.restart(R1);
+    group.heal_and_converge();
+    assert_eq!(group.sound(), [R0, R1, R2]);
+}
+
+/// S85: one sync makes a batch durable, however many operations are in it.
+#[test]
+fn operations_that_come_together_share_a_sync() {
+    let mut group = Cluster::of(3);
+    let client = group.client();
+    let syncs_for = |group: &mut Cluster<_>, together: usize| {
+        let before = group.disk(R1).syncs();
+        for _ in 0..60 / together {
+            let calls: Vec<_> = (0..together).map(|_| client.request(add("k", 1))).collect();
+            group.run_until(|group| calls.iter().all(|call| group.ended(*call).is_some()));
+        }
+        group.disk(R1).syncs() - before
+    };
+    let (alone, together) = (syncs_for(&mut group, 1), syncs_for(&mut group, 20));
+    assert!((58..=62).contains(&alone), "{alone} syncs for 60 operations, one after the other");
+    assert!(together <= 12, "{together} syncs for 60 operations, twenty at a time");
     group.heal_and_converge();
 }

@@ -1,0 +1,83 @@
+//! The first end of a storm: a quorum is mended, and must get on without the others.
+
+use vr_core::model::types::ReplicaId;
+
+use crate::{
+    cluster::{
+        Cluster,
+        client::{Ended, Service},
+    },
+    simulator::{options::Ending, storm::Storm},
+};
+
+impl<S: Service> Storm<S> {
+    /// Ends the storm for just as many replicas as are needed, and for all others for ever; those
+    /// that are left must execute what they are asked to, and agree. A group that is not founded
+    /// yet needs all its members, so it is left out.
+    pub(super) fn heal_a_core(&mut self) {
+        if !self.group.ids().into_iter().all(|id| self.group.has_joined(id)) {
+            return;
+        }
+        let mut core = self.group.ids();
+        let mut others = Vec::new();
+        while core.len() > self.group.quorum() {
+            let mortal = core.iter().position(|id| !self.atlas.spares(*id));
+            let place = mortal.unwrap_or_else(|| self.rng.position(core.len()));
+            others.push(core.swap_remove(place));
+        }
+        if self.ending == Ending::Down {
+            others.iter().for_each(|id| self.group.crash(*id));
+        }
+        self.group.mend_only(&core);
+        if self.ending == Ending::Haunted {
+            others.iter().for_each(|id| self.haunt(*id));
+        }
+        let client = self.group.client_without_session();
+        let call = client.ask((self.load.probe)(&mut self.rng));
+        self.group.run_until_answered(call);
+        if let None | Some(Ended::Failed(_)) = self.group.ended(call) {
+            self.group.fail(
+                "O9 violated: a quorum that is up and connected executes what it is asked to",
+            );
+        }
+        if self.ending == Ending::Haunted {
+            self.group.run_until(|group| agree(group, &core));
+        }
+    }
+
+    /// Gives a replica that the group can do without a fault that stays.
+    fn haunt(&mut self, replica: ReplicaId) {
+        if self.group.is_damaged(replica) {
+            return;
+        }
+        self.group.resume(replica);
+        if self.group.stop_reason(replica).is_some() {
+            self.group.crash(replica);
+        }
+        if !self.group.is_running(replica) && self.group.is_down(replica) {
+            self.group.start(replica);
+        }
+        match self.rng.below(6) {
+            0 => self.group.crash(replica),
+            1 => self.group.pause(replica),
+            2 => self.group.deafen(replica),
+            3 => self.group.mute(replica),
+            4 => self.group.isolate(replica),
+            _ => self.group.hold_storage(replica),
+        }
+    }
+}
+
+/// Whether these replicas are normal in one view and have executed one log.
+fn agree<S: Service>(group: &Cluster<S>, core: &[ReplicaId]) -> bool {
+    let statuses = core.iter().map(|id| group.status_if_running(*id));
+    let Some(statuses) = statuses.collect::<Option<Vec<_>>>() else { return false };
+    let views = statuses.iter().map(|status| status.view);
+    let ops = statuses.iter().flat_map(|status| [status.op_number, status.applied]);
+    all_equal(views) && all_equal(ops)
+}
+
+fn all_equal<T: PartialEq>(mut items: impl Iterator<Item = T>) -> bool {
+    let Some(first) = items.next() else { return true };
+    items.all(|item| item == first)
+}
