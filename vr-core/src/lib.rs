@@ -1,6 +1,8 @@
 //! An embeddable Viewstamped Replication engine: implement one trait, get a replicated service.
 
 pub mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod execution;
 pub mod model;
 pub mod node;

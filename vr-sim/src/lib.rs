@@ -6,6 +6,7 @@ pub mod checker;
 pub mod cluster;
 pub mod disk;
 pub mod executor;
+pub mod linearizability;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod network;

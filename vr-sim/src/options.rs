@@ -1,6 +1,7 @@
 //! Everything that decides how a simulation goes, besides what a scenario does by hand.
 
 use core::time::Duration;
+use std::path::PathBuf;
 
 use vr_core::{Config, Durability};
 
@@ -25,6 +26,9 @@ pub struct GroupOptions {
     pub client_timeout: Duration,
     /// Whether every envelope travels as bytes.
     pub codec: bool,
+    /// Where the whole trace goes when the group is dropped, also when that is by a panic: a page
+    /// if the name ends in `.html`, text otherwise; `None` keeps only the last events.
+    pub trace: Option<PathBuf>,
 }
 
 impl GroupOptions {
@@ -40,6 +44,7 @@ impl GroupOptions {
             disk: DiskFaults::none(),
             client_timeout: Duration::from_secs(10),
             codec: true,
+            trace: None,
         }
     }
 

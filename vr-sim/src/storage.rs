@@ -25,6 +25,7 @@ use crate::{
     disk::{DiskControl, SimDisk, faults::StorageBugs},
     executor::lock,
     runtime::SimRuntime,
+    trace::event::Event,
     witness::SharedWitness,
 };
 
@@ -115,6 +116,11 @@ impl SimStorage {
 }
 
 impl Parts {
+    fn note_failure(&self, error: &StorageError) {
+        let event = Event::Disk(self.replica, error.to_string());
+        lock(&self.witness).trace.record(self.runtime.now(), event);
+    }
+
     /// Waits as long as the calls to the disk took.
     async fn pay(&mut self) {
         let cost = self.disk.take_cost();
@@ -155,6 +161,9 @@ impl LogWriter for SimWriter {
         };
         let written = written.and_then(|()| store.prepare_ahead());
         parts.pay().await;
+        if let Err(error) = &written {
+            parts.note_failure(error);
+        }
         written?;
         let entries = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
         lock(&parts.witness).stored(parts.runtime.now(), parts.replica, entries);

@@ -25,7 +25,10 @@ use crate::{
         once::Once,
         starts::Starts,
     },
-    trace::{Event, Packet, Trace},
+    trace::{
+        Trace,
+        event::{Event, Fate, Packet},
+    },
 };
 
 /// The trace and the oracles of one run.
@@ -112,11 +115,10 @@ impl Witness {
         self.trace.record(at, Event::Note(text.into()));
     }
 
-    /// `envelope` was given to the network.
-    pub fn sent(&mut self, at: Instant, from: Actor, to: Actor, envelope: &Envelope) {
-        let packet = Packet::of(from, to, envelope);
-        self.trace.record(at, Event::Sent(packet));
-        if let Actor::Replica(replica) = from {
+    /// `envelope` was given to the network as `packet`.
+    pub fn sent(&mut self, at: Instant, packet: Packet, envelope: &Envelope) {
+        self.trace.record_sent(at, packet, envelope);
+        if let Actor::Replica(replica) = packet.from {
             self.transfers += u64::from(packet.kind == Kind::Entries);
             let verdict = self.check_sent(replica, envelope);
             self.judge(at, verdict);
@@ -150,7 +152,7 @@ impl Witness {
     pub fn wiped(&mut self, at: Instant, replica: ReplicaId) {
         self.disks.wiped(replica);
         self.numbers.wiped(replica);
-        self.note(at, format!("r{replica} wiped"));
+        self.trace.record(at, Event::Process(replica.into(), Fate::Wiped));
     }
 
     /// `replica` began to write `batch`.
@@ -203,7 +205,7 @@ impl Witness {
     /// Remembers the first violation.
     pub fn judge(&mut self, at: Instant, verdict: Verdict) {
         if let (Err(violation), None) = (verdict, &self.violation) {
-            self.note(at, violation.to_string());
+            self.trace.record(at, Event::Violated(violation.clone()));
             self.violation = Some((at, violation));
         }
     }

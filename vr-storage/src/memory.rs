@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use vr_core::{
     LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError, WriteBatch,
     model::{
-        durable::{Identity, Superblock},
+        durable::{Identity, Superblock, genesis_checksum},
         entry::Entry,
     },
 };
@@ -32,6 +33,34 @@ struct Content {
     entries: BTreeMap<OpNumber, Entry>,
     /// Held by the writer and the reader that are open.
     open: std::sync::Weak<Open>,
+}
+
+impl Content {
+    /// Refuses a batch that does not follow what is there.
+    fn check_chain(&self, batch: &WriteBatch) -> Result<(), StorageError> {
+        let checkpoint = self.superblock.as_ref().map(|now| now.checkpoint).unwrap_or_default();
+        let last = self.entries.last_key_value().map(|(op_number, _)| *op_number);
+        let end = last.unwrap_or_default().max(checkpoint.op_number);
+        let base = batch.cut.unwrap_or(end);
+        let checksum = match self.entries.get(&base) {
+            Some(entry) => Some(entry.header.checksum),
+            None => (base == checkpoint.op_number).then_some(checkpoint.checksum),
+        };
+        let genesis = self.superblock.as_ref().map(|now| genesis_checksum(now.group));
+        let checksum = checksum.or_else(|| genesis.filter(|_| base == OpNumber::ZERO));
+        let mut follows = base <= end && checksum.is_some();
+        let mut head = (base, checksum.unwrap_or_default());
+        for Entry { header, .. } in &batch.entries {
+            follows &= (header.op_number, header.parent) == (head.0.next(), head.1);
+            head = (header.op_number, header.checksum);
+        }
+        if follows {
+            return Ok(());
+        }
+        let reason = format!("the batch does not follow op {base} of a log that ends at op {end}");
+        let source = io::Error::new(io::ErrorKind::InvalidInput, reason);
+        Err(StorageError::Io { action: "write", path: path(), source })
+    }
 }
 
 /// Its existence says that the storage is in use.
@@ -87,6 +116,7 @@ struct Handle {
 impl LogWriter for Handle {
     async fn write(&mut self, batch: WriteBatch) -> Result<(), StorageError> {
         let mut content = lock(&self.shared);
+        content.check_chain(&batch)?;
         if let Some(cut) = batch.cut {
             content.entries.split_off(&cut.next());
         }

@@ -6,6 +6,10 @@ use std::{
 };
 
 use todc_utils::{Action, History, Specification, WGLChecker};
+use vr_sim::linearizability::{
+    history::{Call, History as Recording, Return},
+    kv::{KvOp, KvOutcome, What},
+};
 
 /// What is done to one register; unknown results stay open until the end of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,19 @@ pub(crate) enum Did {
     Incr(Option<i64>),
     /// `GETDEL`; what it returned, if that is known.
     GetDel(Option<Option<i64>>),
+}
+
+impl Did {
+    /// The same in the words of the checker's model; the outcome if it is known.
+    fn in_words_of_the_model(&self) -> (What, Option<KvOutcome>) {
+        match self {
+            Self::Get(returned) => (What::Get, Some(KvOutcome::Value(*returned))),
+            Self::Set(value) => (What::Set(*value), Some(KvOutcome::Done)),
+            Self::Cas(old, new, wrote) => (What::Cas(*old, *new), wrote.map(KvOutcome::Wrote)),
+            Self::Incr(sum) => (What::Add(1), sum.map(|sum| KvOutcome::Value(Some(sum)))),
+            Self::GetDel(returned) => (What::Take, returned.map(KvOutcome::Value)),
+        }
+    }
 }
 
 /// One register: a number, or nothing.
@@ -67,6 +84,8 @@ pub(crate) struct Recorder {
 struct Recorded {
     /// Per call: on which register, and what it did; `None` if it surely did nothing.
     calls: Vec<(String, Option<Did>)>,
+    /// Per call: who made it.
+    clients: Vec<usize>,
     /// Beginnings (true) and ends (false) of calls.
     moments: Vec<(usize, bool)>,
 }
@@ -77,10 +96,11 @@ impl Recorder {
     }
 
     /// A call on `register` begins; `did` is what it does if nothing is ever heard of it.
-    pub(crate) fn begin(&self, register: &str, did: Did) -> Begun {
+    pub(crate) fn begin(&self, client: usize, register: &str, did: Did) -> Begun {
         let mut state = self.lock();
         let call = state.calls.len();
         state.calls.push((register.to_owned(), Some(did)));
+        state.clients.push(client);
         state.moments.push((call, true));
         Begun(call)
     }
@@ -95,6 +115,25 @@ impl Recorder {
     /// How many calls there were.
     pub(crate) fn calls(&self) -> usize {
         self.lock().calls.len()
+    }
+
+    /// The whole history, as the simulator's checker takes it.
+    pub(crate) fn to_history(&self) -> Recording<KvOp, KvOutcome> {
+        let state = self.lock();
+        let (mut called, mut returned) = (BTreeMap::new(), BTreeMap::new());
+        for (at, (call, begins)) in (0..).zip(&state.moments) {
+            if *begins { &mut called } else { &mut returned }.insert(*call, at);
+        }
+        let mut history = Recording::new();
+        for (call, (register, did)) in state.calls.iter().enumerate() {
+            let Some(did) = did else { continue };
+            let (what, outcome) = did.in_words_of_the_model();
+            let returned = returned.get(&call).map(|at| Return { at: *at, outcome });
+            let client = u64::try_from(state.clients[call]).unwrap();
+            let operation = KvOp::new(register, what);
+            history.push(Call { client, operation, called: called[&call], returned }).unwrap();
+        }
+        history
     }
 
     /// The registers whose history no order of the calls explains.
@@ -137,28 +176,33 @@ impl Recorded {
 
 #[cfg(test)]
 mod tests {
+    use vr_sim::linearizability::{check, kv::KvModel};
+
     use super::*;
 
     #[test]
     fn a_read_of_what_was_overwritten_is_found() {
         let recorder = Recorder::default();
         for (did, result) in [(Did::Set(1), Did::Set(1)), (Did::Set(2), Did::Set(2))] {
-            let begun = recorder.begin("r", did);
+            let begun = recorder.begin(0, "r", did);
             recorder.end(&begun, Some(result));
         }
-        let read = recorder.begin("r", Did::Get(None));
+        let read = recorder.begin(0, "r", Did::Get(None));
         recorder.end(&read, Some(Did::Get(Some(1))));
         assert_eq!(recorder.not_linearizable(), ["r"]);
+        assert!(!check(&KvModel, &recorder.to_history()).is_linearizable());
     }
 
     #[test]
     fn an_unknown_increment_explains_one_step_and_not_two() {
         let seen = |value: i64| {
             let recorder = Recorder::default();
-            recorder.begin("r", Did::Incr(None));
-            let read = recorder.begin("r", Did::Get(None));
+            recorder.begin(0, "r", Did::Incr(None));
+            let read = recorder.begin(0, "r", Did::Get(None));
             recorder.end(&read, Some(Did::Get(Some(value))));
-            recorder.not_linearizable().is_empty()
+            let others = recorder.not_linearizable().is_empty();
+            assert_eq!(check(&KvModel, &recorder.to_history()).is_linearizable(), others);
+            others
         };
         assert!(seen(1));
         assert!(!seen(2));
@@ -167,9 +211,9 @@ mod tests {
     #[test]
     fn a_refused_write_must_not_be_seen() {
         let recorder = Recorder::default();
-        let refused = recorder.begin("r", Did::Set(5));
+        let refused = recorder.begin(0, "r", Did::Set(5));
         recorder.end(&refused, None);
-        let read = recorder.begin("r", Did::Get(None));
+        let read = recorder.begin(0, "r", Did::Get(None));
         recorder.end(&read, Some(Did::Get(Some(5))));
         assert_eq!(recorder.not_linearizable(), ["r"]);
     }

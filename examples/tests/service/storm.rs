@@ -1,6 +1,12 @@
 //! Real processes under load, killed again and again: one order must explain what clients saw.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::{
@@ -11,6 +17,11 @@ use tokio::{
 use vr_examples::kv::{
     client::{Info, RedisClient},
     demo::fleet::Fleet,
+};
+use vr_sim::linearizability::{
+    check,
+    file::{self, KV},
+    kv::{KvModel, KvOp},
 };
 
 use crate::history::{Did, Recorder};
@@ -79,7 +90,7 @@ impl Client {
             6 => self.compare_and_set(&register, value).await,
             _ => (vec!["GET".to_owned(), register.clone()], Did::Get(None)),
         };
-        let begun = self.recorder.begin(&register, did.clone());
+        let begun = self.recorder.begin(self.name, &register, did.clone());
         let Some(connection) = &mut self.connection else {
             return self.recorder.end(&begun, None);
         };
@@ -168,6 +179,18 @@ async fn kill_all(fleet: &mut Fleet) {
     fleet.wait_until_normal(PATIENCE).await.unwrap();
 }
 
+/// Two checkers must agree that one order explains what was recorded; one of them reads it from a
+/// file.
+fn assert_linearizable(recorder: &Recorder, path: &Path) {
+    let history = recorder.to_history();
+    file::write(&mut File::create(path).unwrap(), KV, &history).unwrap();
+    let read = file::read(BufReader::new(File::open(path).unwrap()), KV, KvOp::can_return);
+    let read = read.unwrap();
+    assert_eq!(read, history);
+    check(&KvModel, &read).assert_ok();
+    assert_eq!(recorder.not_linearizable(), Vec::<String>::new());
+}
+
 /// 30 kills in random order, never more than one process down, and 3 kills of all at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_kills_leaves_a_linearizable_history() {
@@ -205,5 +228,5 @@ async fn a_storm_of_kills_leaves_a_linearizable_history() {
         joined.unwrap();
     }
     assert!(recorder.calls() > KILLS * 60, "{} calls", recorder.calls());
-    assert_eq!(recorder.not_linearizable(), Vec::<String>::new());
+    assert_linearizable(&recorder, &dir.path().join("history.jsonl"));
 }

@@ -2,14 +2,18 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
 use core::{ops::Range, time::Duration};
-use std::{panic, process::ExitCode};
+use std::{
+    panic,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use vr_sim::simulator::{Ending, Faults, Floors, Reach, RunOptions, Summary, run};
+use vr_sim::simulator::{Ending, Faults, Floors, Reach, RunOptions, Summary, run_traced};
 
 const USAGE: &str = "\
 usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durability full]
                  [--faults none|network|disk|all] [--damage none|within|beyond]
-                 [--storm SECONDS] [--liveness] [--mutant NAME] [--keep-going]
+                 [--storm SECONDS] [--liveness] [--mutant NAME] [--keep-going] [--trace FILE]
 
   --seed N        runs this seed and prints what it exercised (default: 0)
   --sweep A..B    runs all seeds from A up to and not including B
@@ -24,6 +28,8 @@ usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durab
                   cargo run --release -p vr-sim --features mutants --bin sim -- --mutant NAME
   --liveness      after the storm, a minority keeps a fault for ever while a quorum must get on
   --keep-going    goes on after a seed that fails
+  --trace FILE    writes everything that happened to FILE, also when the seed fails: a page for a
+                  browser if the name ends in .html, text otherwise; of a sweep the last seed's
 Exit status 1 when a seed fails; its panic says what was found and ends with the last events.
 Exit status 3 when nothing failed but the runs exercised too little for that to say something.";
 
@@ -36,6 +42,7 @@ struct Arguments {
     keep_going: bool,
     mutant: Option<mutant::Mutant>,
     patience: Option<Duration>,
+    trace: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -46,6 +53,7 @@ impl Arguments {
             keep_going: false,
             patience: None,
             mutant: None,
+            trace: None,
         };
         while let Some(word) = words.next() {
             if word == "--keep-going" {
@@ -72,6 +80,7 @@ impl Arguments {
                 let (from, to) = value.split_once("..").ok_or("write A..B")?;
                 self.seeds = number(from)?..number(to)?;
             }
+            "--trace" => self.trace = Some(PathBuf::from(value)),
             "--minutes" => {
                 self.patience = Some(Duration::from_secs(number(value)?.saturating_mul(60)));
                 if self.seeds == (0..1) {
@@ -150,9 +159,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, options: &RunOptions) {
+    fn count(&mut self, options: &RunOptions, trace: Option<&Path>) {
         self.runs += 1;
-        let Ok(summary) = panic::catch_unwind(|| run(options)) else {
+        let Ok(summary) = panic::catch_unwind(|| run_traced(options, trace)) else {
             eprintln!("seed {} failed; repeat it with\n  {}", options.seed, options.command());
             self.failed.push(options.seed);
             return;
@@ -194,7 +203,7 @@ fn sweep(arguments: &Arguments) -> ExitCode {
     let started = std::time::Instant::now();
     for seed in arguments.seeds.clone() {
         let options = RunOptions { seed, ..arguments.options.clone() };
-        tally.count(&options);
+        tally.count(&options, arguments.trace.as_deref());
         let seconds = started.elapsed().as_secs_f64();
         if seconds - told >= PROGRESS_SECONDS {
             told = seconds;

@@ -15,7 +15,7 @@ use core::fmt;
 use vr_core::model::message::{Committed, DoViewChange, Message, PrepareOk, StartView};
 
 /// A property that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Violation {
     /// The oracle's name in docs/TESTING.md ("O1", ..).
     pub oracle: &'static str,

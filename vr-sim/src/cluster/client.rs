@@ -18,7 +18,7 @@ use crate::{
     executor::lock,
     observer::{Observed, Tagged, hash_of},
     runtime::SimRuntime,
-    trace::Event,
+    trace::event::Event,
     witness::SharedWitness,
 };
 

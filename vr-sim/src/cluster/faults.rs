@@ -13,6 +13,7 @@ use crate::{
         faults::NetworkFaults,
         selection::{Messages, RuleId},
     },
+    trace::event::{Event, Fate},
 };
 
 impl<S: Service> Cluster<S> {
@@ -25,21 +26,25 @@ impl<S: Service> Cluster<S> {
     /// Ends the process of `replica`; what it had not synced is lost as the seed says, and its
     /// peers are told that their connections broke.
     pub fn crash(&mut self, replica: ReplicaId) {
-        self.note(format!("r{replica} crashes"));
+        self.record(Event::Process(replica.into(), Fate::Crashed));
         self.network.crash(replica.into());
         self.end_process(replica);
     }
 
     /// As [`crash`](Self::crash), but nobody is told, as when a machine loses power.
     pub fn crash_silently(&mut self, replica: ReplicaId) {
-        self.note(format!("r{replica} crashes silently"));
+        self.record(Event::Process(replica.into(), Fate::CrashedSilently));
         self.network.crash_silently(replica.into());
         self.end_process(replica);
     }
 
     fn end_process(&mut self, replica: ReplicaId) {
+        let torn_before = self.member(replica).disk.torn();
         for member in self.members.iter_mut().filter(|member| member.id == replica) {
             member.crash(&mut self.executor);
+        }
+        if self.member(replica).disk.torn() > torn_before {
+            self.record(Event::Disk(replica, "a write is torn".to_owned()));
         }
         self.executor.resume(replica.into());
     }
@@ -72,13 +77,13 @@ impl<S: Service> Cluster<S> {
     /// Stops the process of `replica` where it is, until [`resume`](Self::resume); its
     /// connections stay open.
     pub fn pause(&mut self, replica: ReplicaId) {
-        self.note(format!("r{replica} pauses"));
+        self.record(Event::Process(replica.into(), Fate::Paused));
         self.executor.pause(replica.into());
     }
 
     /// Lets a paused process go on.
     pub fn resume(&mut self, replica: ReplicaId) {
-        self.note(format!("r{replica} goes on"));
+        self.record(Event::Process(replica.into(), Fate::Resumed));
         self.executor.resume(replica.into());
     }
 
@@ -170,7 +175,7 @@ impl<S: Service> Cluster<S> {
 
     /// Stalls the writes of `replica` that have not begun.
     pub fn hold_storage(&mut self, replica: ReplicaId) {
-        self.note(format!("storage of r{replica} stalls"));
+        self.record(Event::Process(replica.into(), Fate::StorageStalled));
         if let Some(member) = self.member_mut(replica) {
             member.gate.close();
         }
@@ -178,7 +183,7 @@ impl<S: Service> Cluster<S> {
 
     /// Lets the stalled writes of `replica` begin.
     pub fn release_storage(&mut self, replica: ReplicaId) {
-        self.note(format!("storage of r{replica} goes on"));
+        self.record(Event::Process(replica.into(), Fate::StorageResumed));
         if let Some(member) = self.member_mut(replica) {
             member.gate.open();
         }

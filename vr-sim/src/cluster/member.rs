@@ -22,6 +22,7 @@ use crate::{
     prng::Prng,
     runtime::SimRuntime,
     storage::{Gate, SimStorage},
+    trace::event::{Event, Fate},
     witness::SharedWitness,
 };
 
@@ -123,8 +124,8 @@ impl<S: Service> Member<S> {
                     Ok(handle) => handle,
                     Err(error) => {
                         let stop = Stop::of(&Err(error));
-                        let note = format!("r{id} did not start: {}", stop.why);
-                        lock(&witness).note(runtime.now(), note);
+                        let event = Event::Process(id.into(), Fate::Refused(stop.why.clone()));
+                        lock(&witness).trace.record(runtime.now(), event);
                         let excused = disk.was_damaged();
                         lock(&witness).judge(runtime.now(), judge_start(id, &stop, excused));
                         *lock(&life) = Life::Stopped(stop);
@@ -144,7 +145,8 @@ impl<S: Service> Member<S> {
                 );
                 let stopped = handle.stopped().await;
                 let stop = Stop::of(&stopped);
-                lock(&witness).note(runtime.now(), format!("r{id} stopped: {}", stop.why));
+                let event = Event::Process(id.into(), Fate::Stopped(stop.why.clone()));
+                lock(&witness).trace.record(runtime.now(), event);
                 lock(&witness).judge(runtime.now(), judge(id, stopped, &stop.why));
                 *lock(&life) = Life::Stopped(stop);
             }),

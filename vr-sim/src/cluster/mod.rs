@@ -32,6 +32,10 @@ use crate::{
     options::GroupOptions,
     prng::Prng,
     runtime::SimRuntime,
+    trace::{
+        event::{Event, Fate},
+        output::TraceFile,
+    },
     witness::{SharedWitness, Witness},
     workload::Kv,
 };
@@ -63,6 +67,8 @@ pub const R4: ReplicaId = ReplicaId(4);
 /// assert_eq!(group.committed(), [call]);
 /// ```
 pub struct Cluster<S: Service> {
+    // Written before everything else goes.
+    trace_file: Option<TraceFile>,
     // Tasks die before what they use.
     executor: Executor,
     network: Network,
@@ -119,7 +125,9 @@ impl<S: Service> Cluster<S> {
         network.set_codec(options.codec);
         let ids = addresses.as_slice().iter().map(|member| member.id);
         let members = ids.map(|id| Member::new(&executor, id, &options)).collect();
-        Self {
+        let trace = options.trace.clone();
+        let mut group = Self {
+            trace_file: None,
             executor,
             network,
             members,
@@ -131,7 +139,11 @@ impl<S: Service> Cluster<S> {
             clients: 0,
             starts: 0,
             steps: 0,
+        };
+        if let Some(path) = trace {
+            group.trace_to(path);
         }
+        group
     }
 
     /// Starts every replica that is down.
@@ -150,7 +162,7 @@ impl<S: Service> Cluster<S> {
     pub fn start(&mut self, replica: ReplicaId) {
         let member = self.member(replica);
         assert!(member.is_down() || member.stop_reason().is_some(), "r{replica} runs already");
-        self.note(format!("r{replica} starts"));
+        self.record(Event::Process(replica.into(), Fate::Started));
         self.starts += 1;
         let (service, member) = ((self.make)(), self.member(replica));
         member.start(&self.options, &self.addresses, service, &self.network, &self.witness);
@@ -195,7 +207,7 @@ impl<S: Service> Cluster<S> {
     /// Ends a client's process: its calls never return.
     pub fn crash_client(&mut self, client: SimClient<S>) {
         let actor = client.actor();
-        self.note(format!("{actor} crashes"));
+        self.record(Event::Process(actor, Fate::Crashed));
         self.executor.kill(actor);
         drop(client);
         self.network.crash(actor);
@@ -442,7 +454,11 @@ impl<S: Service> Cluster<S> {
     }
 
     fn note(&self, text: String) {
-        lock(&self.witness).note(self.executor.now(), text);
+        self.record(Event::Note(text));
+    }
+
+    fn record(&self, event: Event) {
+        lock(&self.witness).trace.record(self.executor.now(), event);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     },
     executor::lock,
     network::selection::Messages,
+    trace::event::Standing,
 };
 
 /// Virtual time that a `run_until` waits at most.
@@ -47,8 +48,21 @@ impl<S: Service> Cluster<S> {
         if self.steps.is_multiple_of(STEPS_BETWEEN_LOOKS) {
             self.look();
         }
+        self.picture();
         self.check();
         true
+    }
+
+    /// Lets the replicas' numbers into the trace, if it is kept; the oracles do not hear of them,
+    /// so that a run finds the same with and without.
+    fn picture(&self) {
+        if !lock(&self.witness).trace.keeps_all() {
+            return;
+        }
+        let now = self.now();
+        for status in self.statuses() {
+            lock(&self.witness).trace.says(now, Standing::from(&status));
+        }
     }
 
     /// Asks the replicas for their numbers, for the oracle of what never decreases.

@@ -2,7 +2,7 @@
 
 use vr_core::model::{kind::Kind, types::View};
 
-use crate::{actor::Actor, trace::Packet};
+use crate::{actor::Actor, trace::event::Packet};
 
 /// Names a rule that was made by hand, so that it can be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,8 +78,15 @@ mod tests {
     fn every_part_narrows_the_selection() {
         let (r0, r1) = (ReplicaId(0).into(), ReplicaId(1).into());
         let op_number = OpNumber(1);
-        let packet =
-            Packet { from: r0, to: r1, kind: Kind::Prepare, view: View(3), op_number, content: 0 };
+        let packet = Packet {
+            serial: 0,
+            from: r0,
+            to: r1,
+            kind: Kind::Prepare,
+            view: View(3),
+            op_number,
+            content: 0,
+        };
         assert!(Messages::all().contain(&packet));
         let some = Messages::of([Kind::Prepare, Kind::Commit]).from(r0).to(r1).in_view(View(3));
         assert!(some.contain(&packet));

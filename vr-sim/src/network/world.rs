@@ -27,7 +27,7 @@ use crate::{
         selection::{Messages, RuleId},
     },
     prng::Prng,
-    trace::{Event, Loss, Packet},
+    trace::event::{Event, Loss, Packet},
     witness::SharedWitness,
 };
 
@@ -49,6 +49,7 @@ pub(crate) struct World {
     links: BTreeMap<(Actor, Actor), Link>,
     on_their_way: BTreeMap<(Instant, u64), Arrival>,
     next: u64,
+    sent: u64,
 }
 
 /// One end: a process that listens.
@@ -114,6 +115,7 @@ impl World {
             links: BTreeMap::new(),
             on_their_way: BTreeMap::new(),
             next: 0,
+            sent: 0,
         }
     }
 
@@ -249,12 +251,12 @@ impl World {
     }
 
     pub(crate) fn cut(&mut self, from: Actor, to: Actor) {
-        self.record(Event::Note(format!("cut {from} > {to}")));
+        self.record(Event::Cut(from, to));
         self.link(from, to).cut = true;
     }
 
     pub(crate) fn heal_link(&mut self, from: Actor, to: Actor) {
-        self.record(Event::Note(format!("healed {from} > {to}")));
+        self.record(Event::Mended(from, to));
         self.link(from, to).cut = false;
     }
 
@@ -271,13 +273,14 @@ impl World {
     }
 
     pub(crate) fn clog(&mut self, from: Actor, to: Actor, lane: Lane, until: Instant) {
-        self.record(Event::Note(format!("clogged {from} > {to} {lane:?} until {until}")));
+        self.record(Event::Clogged(from, to, lane, until));
         if let Some(clogged) = self.link(from, to).clogged_until.get_mut(lane_position(lane)) {
             *clogged = until;
         }
     }
 
     pub(crate) fn partition(&mut self, side: &[Actor]) {
+        self.record(Event::Partitioned(side.to_vec()));
         let inside: BTreeSet<Actor> = side.iter().copied().collect();
         let outside: Vec<Actor> =
             self.known_actors().into_iter().filter(|actor| !inside.contains(actor)).collect();
@@ -296,7 +299,7 @@ impl World {
     }
 
     pub(crate) fn heal(&mut self) {
-        self.record(Event::Note("healed".into()));
+        self.record(Event::Healed);
         for link in self.links.values_mut() {
             link.cut = false;
             link.clogged_until = [Instant::ZERO; 3];
@@ -305,6 +308,12 @@ impl World {
     }
 
     // Parcels.
+
+    /// Gives `envelope` its number.
+    fn packet(&mut self, from: Actor, to: Actor, envelope: &Envelope) -> Packet {
+        self.sent += 1;
+        Packet::of(self.sent, from, to, envelope)
+    }
 
     pub(crate) fn send(
         &mut self,
@@ -322,8 +331,8 @@ impl World {
             return Err(Backpressure::QueueFull);
         }
         let now = self.shared.now();
-        lock(&self.witness).sent(now, from, receiver, &envelope);
-        let packet = Packet::of(from, receiver, &envelope);
+        let packet = self.packet(from, receiver, &envelope);
+        lock(&self.witness).sent(now, packet, &envelope);
         let (envelope, bytes) =
             if self.codec { through_the_codec(envelope) } else { (envelope, 0) };
         let parcel = Parcel {
@@ -526,7 +535,7 @@ impl World {
         let Some(mut envelope) = self.last_sent(from).cloned() else { return false };
         change(&mut envelope);
         let parcel = Parcel {
-            packet: Packet::of(from, to, &envelope),
+            packet: self.packet(from, to, &envelope),
             lane: envelope.message.lane(),
             from: self.connections.peer_of(to, from),
             connection: self.connections.number(from, to).unwrap_or(0),

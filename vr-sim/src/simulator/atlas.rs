@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use vr_core::model::types::ReplicaId;
 
-use crate::{cluster::client::Service, disk::damage::Damage, prng::Prng, simulator::storm::Storm};
+use crate::prng::Prng;
 
 /// How far damage to disks goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +46,11 @@ impl fmt::Display for Reach {
 /// damaged is lost for the rest of the run; a copy of a superblock may rot anywhere.
 #[derive(Debug)]
 pub(super) struct Atlas {
-    rng: Prng,
+    pub(super) rng: Prng,
     /// Whose logs may be damaged.
-    mortal: Vec<ReplicaId>,
+    pub(super) mortal: Vec<ReplicaId>,
     /// Whether superblocks rot.
-    superblocks: bool,
+    pub(super) superblocks: bool,
     /// Damage that was done.
     pub(super) done: u64,
 }
@@ -78,26 +78,6 @@ impl Atlas {
     /// Whether no log of this replica is damaged in this run.
     pub(super) fn spares(&self, replica: ReplicaId) -> bool {
         !self.mortal.contains(&replica)
-    }
-}
-
-impl<S: Service> Storm<S> {
-    /// Damages a disk that the atlas gives free, or none.
-    pub(super) fn strike_platter(&mut self) {
-        let Atlas { rng, mortal, superblocks, .. } = &mut self.atlas;
-        let strike = rng.below(12);
-        if strike == 0
-            && let Some(replica) = rng.pick(mortal).copied()
-            && let Some(damage) = rng.pick(&Damage::ALL).copied()
-        {
-            self.atlas.done += u64::from(self.group.damage_log(replica, damage));
-        } else if strike == 1
-            && *superblocks
-            && let Some(replica) = rng.pick(&self.group.ids()).copied()
-        {
-            self.group.damage_superblock(replica);
-            self.atlas.done += 1;
-        }
     }
 }
 

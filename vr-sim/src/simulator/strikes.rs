@@ -7,7 +7,8 @@ use vr_core::model::{kind::Lane, types::ReplicaId};
 use crate::{
     actor::Actor,
     cluster::client::Service,
-    simulator::{faults::FaultKind, storm::Storm},
+    disk::damage::Damage,
+    simulator::{atlas::Atlas, faults::FaultKind, storm::Storm},
 };
 
 impl<S: Service> Storm<S> {
@@ -75,6 +76,24 @@ impl<S: Service> Storm<S> {
         let right = self.clocks.below(3) == 0;
         let rate = if right { 1_000_000 } else { self.clocks.between(500_000, 2_000_000) };
         self.group.set_clock_rate(replica, rate);
+    }
+
+    /// Damages a disk that the atlas gives free, or none.
+    pub(super) fn strike_platter(&mut self) {
+        let Atlas { rng, mortal, superblocks, .. } = &mut self.atlas;
+        let strike = rng.below(12);
+        if strike == 0
+            && let Some(replica) = rng.pick(mortal).copied()
+            && let Some(damage) = rng.pick(&Damage::ALL).copied()
+        {
+            self.atlas.done += u64::from(self.group.damage_log(replica, damage));
+        } else if strike == 1
+            && *superblocks
+            && let Some(replica) = rng.pick(&self.group.ids()).copied()
+        {
+            self.group.damage_superblock(replica);
+            self.atlas.done += 1;
+        }
     }
 
     fn restart_the_dead(&mut self) {

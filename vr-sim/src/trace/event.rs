@@ -1,30 +1,16 @@
-//! What happened, in order: a hash over everything and the last events in words.
+//! What can happen in a run, each thing as a value.
 
-use core::{
-    fmt,
-    hash::{Hash, Hasher},
-};
-use std::collections::VecDeque;
-
-use vr_core::model::{
-    kind::Kind,
-    message::{Envelope, Message},
-    time::Instant,
-    types::{OpNumber, ReplicaId, View},
+use vr_core::{
+    model::{
+        kind::{Kind, Lane},
+        message::{Envelope, Message, StatusKind},
+        time::Instant,
+        types::{OpNumber, ReplicaId, View},
+    },
+    replica::io::ReplicaStatus,
 };
 
-use crate::actor::Actor;
-
-/// How many events are kept to be printed when something fails.
-const EVENTS_KEPT: usize = 200;
-
-/// The events of a run: all of them in the fingerprint, the last ones in full.
-#[derive(Debug, Default)]
-pub struct Trace {
-    fingerprint: Fingerprint,
-    count: u64,
-    last: VecDeque<(Instant, Event)>,
-}
+use crate::{actor::Actor, checker::Violation};
 
 /// Something worth a line of the trace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,13 +52,81 @@ pub enum Event {
     },
     /// A client's call came to its end: the call's number, and how it ended.
     Answered(u64, &'static str),
+    /// Something happened to a process, or to its storage.
+    Process(Actor, Fate),
+    /// What the first sends to the second is lost from now on.
+    Cut(Actor, Actor),
+    /// What the first sends to the second arrives again.
+    Mended(Actor, Actor),
+    /// What the first sends to the second on this lane waits until then.
+    Clogged(Actor, Actor, Lane, Instant),
+    /// These are cut off from all others; the cuts follow.
+    Partitioned(Vec<Actor>),
+    /// No link is cut or clogged any more.
+    Healed,
+    /// A call to the disk of a replica failed, or something was done to it.
+    Disk(ReplicaId, String),
+    /// A replica's numbers, as it says itself; only in a recording, and only when they change.
+    Says(Standing),
+    /// An oracle objects.
+    Violated(Violation),
+    /// The run ends because something did not come about.
+    Failed(String),
     /// Something that was done to the world, or found in it.
     Note(String),
+}
+
+/// What can happen to a process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// It starts on the disk that is there.
+    Started,
+    /// It ends, and its peers are told.
+    Crashed,
+    /// It ends, and nobody is told.
+    CrashedSilently,
+    /// Its disk is emptied.
+    Wiped,
+    /// It does nothing until it goes on.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// Its writes wait.
+    StorageStalled,
+    /// Its writes go on.
+    StorageResumed,
+    /// It stopped by itself.
+    Stopped(String),
+    /// It could not start.
+    Refused(String),
+}
+
+/// What a replica says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// The sub-protocol that it is in.
+    pub status: StatusKind,
+    /// Its view.
+    pub view: View,
+    /// The latest view whose complete log it has.
+    pub log_view: View,
+    /// The last op of its log.
+    pub op_number: OpNumber,
+    /// The last op that it knows to be committed.
+    pub commit_number: OpNumber,
+    /// The last op that it executed.
+    pub applied: OpNumber,
+    /// Whether it leads its view and admits requests.
+    pub serving: bool,
 }
 
 /// An envelope in a few numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Packet {
+    /// The network's number for it; its copies have the same.
+    pub serial: u64,
     /// Who sent it.
     pub from: Actor,
     /// Whom it is for.
@@ -105,10 +159,10 @@ pub enum Loss {
 impl Packet {
     /// The numbers of `envelope` on its way.
     #[must_use]
-    pub fn of(from: Actor, to: Actor, envelope: &Envelope) -> Self {
+    pub fn of(serial: u64, from: Actor, to: Actor, envelope: &Envelope) -> Self {
         let (view, op_number, content) = essence(&envelope.message);
         let view = view.unwrap_or(envelope.view);
-        Self { from, to, kind: envelope.message.kind(), view, op_number, content }
+        Self { serial, from, to, kind: envelope.message.kind(), view, op_number, content }
     }
 }
 
@@ -157,120 +211,17 @@ fn low(number: u128) -> u64 {
     u64::try_from(number & u128::from(u64::MAX)).unwrap_or(0)
 }
 
-impl Trace {
-    /// Adds an event that happened at `at`.
-    pub fn record(&mut self, at: Instant, event: Event) {
-        at.hash(&mut self.fingerprint);
-        event.hash(&mut self.fingerprint);
-        self.count += 1;
-        if self.last.len() == EVENTS_KEPT {
-            self.last.pop_front();
+impl From<&ReplicaStatus> for Standing {
+    fn from(status: &ReplicaStatus) -> Self {
+        Self {
+            replica: status.replica,
+            status: status.status,
+            view: status.view,
+            log_view: status.log_view,
+            op_number: status.op_number,
+            commit_number: status.commit_number,
+            applied: status.applied,
+            serving: status.serving,
         }
-        self.last.push_back((at, event));
-    }
-
-    /// A hash over all events so far; equal for equal runs.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint.finish()
-    }
-
-    /// How many events there were.
-    #[must_use]
-    pub const fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// The last `lines` events in words, oldest first.
-    #[must_use]
-    pub fn tail(&self, lines: usize) -> String {
-        let mut text = String::new();
-        let skipped = self.last.len().saturating_sub(lines);
-        for (at, event) in self.last.iter().skip(skipped) {
-            text.push_str(&format!("{:>14} {event}\n", at.to_string()));
-        }
-        text
-    }
-}
-
-impl fmt::Display for Packet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, kind, view, op_number, content: _ } = self;
-        write!(f, "{from} > {to}  {kind:?} v{view} op {op_number}")
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sent(packet) => write!(f, "sent      {packet}"),
-            Self::Delivered(packet) => write!(f, "delivered {packet}"),
-            Self::Lost(packet, why) => write!(f, "lost      {packet} ({why:?})"),
-            Self::Held(packet) => write!(f, "held      {packet}"),
-            Self::Connected(one, other) => write!(f, "connected {one} - {other}"),
-            Self::Disconnected(one, other) => write!(f, "broken    {one} - {other}"),
-            Self::Stored { replica, entries, op_number, view, log_view } => write!(
-                f,
-                "stored    r{replica} {entries} entries, op {op_number} view {view} log view {log_view}"
-            ),
-            Self::Applied { replica, op_number, tag } => {
-                write!(f, "applied   r{replica} op {op_number} (call {tag})")
-            }
-            Self::Answered(call, how) => write!(f, "answered  call {call}: {how}"),
-            Self::Note(text) => write!(f, "---       {text}"),
-        }
-    }
-}
-
-/// A hash that is the same in every build: multiply, rotate, fold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fingerprint(u64);
-
-impl Hasher for Fingerprint {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 29)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            for (place, byte) in word.iter_mut().zip(chunk) {
-                *place = *byte;
-            }
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fingerprint_depends_on_the_order_of_events() {
-        let trace = |notes: [&str; 2]| {
-            let mut trace = Trace::default();
-            for note in notes {
-                trace.record(Instant::ZERO, Event::Note(note.into()));
-            }
-            trace.fingerprint()
-        };
-        assert_eq!(trace(["a", "b"]), trace(["a", "b"]));
-        assert_ne!(trace(["a", "b"]), trace(["b", "a"]));
-    }
-
-    #[test]
-    fn the_tail_is_bounded() {
-        let mut trace = Trace::default();
-        for number in 0..1000 {
-            trace.record(Instant(number), Event::Note(number.to_string()));
-        }
-        assert_eq!(trace.count(), 1000);
-        assert_eq!(trace.tail(usize::MAX).lines().count(), EVENTS_KEPT);
-        assert!(trace.tail(1).trim_end().ends_with("999"));
     }
 }

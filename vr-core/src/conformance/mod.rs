@@ -1,0 +1,20 @@
+//! Suites that any `StateMachine` and `Storage` must pass; feature `conformance`.
+//!
+//! Each suite is a list of named cases, run against an implementation that the caller brings, and
+//! returns a [`Report`](report::Report). A case whose preconditions the caller cannot bring about,
+//! such as a loss of power, is reported as not covered; it never passes silently. The suites need
+//! no async runtime of their own and touch nothing but what they are given.
+//!
+//! - [`state_machine::check`]: is the service deterministic, and is its snapshot complete?
+//! - [`storage::run`]: is what was acknowledged there after a crash, and is damage noticed?
+//!
+//! They belong into the tests of the implementation:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! vr-core = { version = "0.1", features = ["conformance"] }
+//! ```
+
+pub mod report;
+pub mod state_machine;
+pub mod storage;
