@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod disk;
 pub mod executor;
 pub mod linearizability;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod network;
 pub mod observer;
 pub mod options;

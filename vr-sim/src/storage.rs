@@ -22,7 +22,7 @@ use vr_core::{
 use vr_storage::{Store, StoreOptions, StoreReader};
 
 use crate::{
-    disk::{DiskControl, SimDisk},
+    disk::{DiskControl, SimDisk, faults::StorageBugs},
     executor::lock,
     runtime::SimRuntime,
     trace::event::Event,
@@ -48,6 +48,7 @@ struct Parts {
     runtime: SimRuntime,
     gate: Gate,
     witness: SharedWitness,
+    bugs: StorageBugs,
 }
 
 /// Lets a replica's writes through, or stalls them until it is opened again; clones are the same.
@@ -101,7 +102,16 @@ impl SimStorage {
         gate: Gate,
         witness: SharedWitness,
     ) -> Self {
-        Self { parts: Parts { replica, disk, runtime, gate, witness } }
+        let bugs = StorageBugs::none();
+        Self { parts: Parts { replica, disk, runtime, gate, witness, bugs } }
+    }
+
+    /// The same with bugs.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub(crate) const fn with_bugs(mut self, bugs: StorageBugs) -> Self {
+        self.parts.bugs = bugs;
+        self
     }
 }
 
@@ -123,7 +133,7 @@ impl Storage for SimStorage {
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError> {
         let mut parts = self.parts;
         let options = StoreOptions::default().with_segment_bytes(SEGMENT_BYTES);
-        let opened = Store::open(parts.disk.disk(), identity, options);
+        let opened = Store::open(parts.disk.disk().with_bugs(parts.bugs), identity, options);
         parts.pay().await;
         let (recovered, store) = opened?;
         let now = parts.runtime.now();
@@ -144,8 +154,12 @@ impl LogWriter for SimWriter {
     async fn write(&mut self, batch: WriteBatch) -> Result<(), StorageError> {
         let Self { store, parts } = self;
         parts.gate.pass().await;
-        lock(&parts.witness).writing(parts.replica, &batch);
-        let written = store.write(&batch).and_then(|()| store.prepare_ahead());
+        lock(&parts.witness).writing(parts.runtime.now(), parts.replica, &batch);
+        let written = match parts.bugs.superblock_first {
+            false => store.write(&batch),
+            true => in_the_wrong_order(store, batch.clone()),
+        };
+        let written = written.and_then(|()| store.prepare_ahead());
         parts.pay().await;
         if let Err(error) = &written {
             parts.note_failure(error);
@@ -161,6 +175,13 @@ impl LogWriter for SimWriter {
         self.parts.pay().await;
         marked
     }
+}
+
+/// Writes the superblock of `batch` before its log part.
+fn in_the_wrong_order(store: &mut Store<SimDisk>, batch: WriteBatch) -> Result<(), StorageError> {
+    let superblock = WriteBatch { superblock: batch.superblock.clone(), ..WriteBatch::default() };
+    store.write(&superblock)?;
+    store.write(&WriteBatch { superblock: None, ..batch })
 }
 
 struct SimReader {

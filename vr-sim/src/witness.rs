@@ -156,9 +156,10 @@ impl Witness {
     }
 
     /// `replica` began to write `batch`.
-    pub fn writing(&mut self, replica: ReplicaId, batch: &WriteBatch) {
+    pub fn writing(&mut self, at: Instant, replica: ReplicaId, batch: &WriteBatch) {
         self.commits.writing(batch);
-        self.disks.writing(replica, batch);
+        let verdict = self.disks.writing(replica, batch);
+        self.judge(at, verdict);
     }
 
     /// The write that `replica` began, of so many entries, is durable.

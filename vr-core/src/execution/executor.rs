@@ -15,6 +15,7 @@ use crate::{
     model::{
         entry::{Entry, EntryHeader, EntryKind},
         message::{Answer, Outcome, Reply},
+        mutants::{Mutant, Mutants},
         types::{Checksum, ClientId, Nonce, OpNumber, Peer, RequestNumber},
     },
     ports::state_machine::{Context, QueryContext, RawStateMachine, SnapshotError, SnapshotWriter},
@@ -38,6 +39,8 @@ pub struct Executor {
     time: Duration,
     /// What happened since it was last taken.
     finished: Finished,
+    /// Faults planted on purpose.
+    mutants: Mutants,
 }
 
 /// Work, as far as it is left.
@@ -68,7 +71,13 @@ impl Executor {
             applied: OpNumber::ZERO,
             time: Duration::ZERO,
             finished: Finished::default(),
+            mutants: Mutants::default(),
         }
+    }
+
+    /// The same with faults planted on purpose.
+    pub(crate) fn with_mutants(self, mutants: Mutants) -> Self {
+        Self { mutants, ..self }
     }
 
     /// Adds `work` behind everything that is left to do.
@@ -187,20 +196,20 @@ impl Executor {
     /// Executes a request if it is its turn; what the client is to be told.
     fn execute(&mut self, header: &EntryHeader, operation: Bytes, reply: bool) -> Option<Reply> {
         let turn = self.client_table.turn(header.client, header.session, header.request_number);
+        let context = Context {
+            viewstamp: header.viewstamp(),
+            client: header.client,
+            time: Duration::from_nanos(header.time),
+        };
         match turn {
             Turn::Next(slot) => {
-                let context = Context {
-                    viewstamp: header.viewstamp(),
-                    client: header.client,
-                    time: Duration::from_nanos(header.time),
-                };
-                let outcome = match self.state_machine.apply(&context, operation) {
-                    Ok(reply) => Outcome::Executed(reply),
-                    Err(_) => Outcome::Malformed,
-                };
+                let outcome = outcome(&mut *self.state_machine, &context, operation);
                 let told = reply.then(|| reply_to(header, outcome.clone()));
                 slot.store(header.op_number, outcome);
                 told
+            }
+            Turn::Done(_) if self.mutants.contain(Mutant::ExecuteTwice) => {
+                Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation)))
             }
             Turn::Done(stored) => stored,
             Turn::Evicted => Some(reply_to(header, Outcome::Evicted)),
@@ -232,6 +241,18 @@ impl fmt::Debug for Executor {
             .field("clients", &self.client_table.len())
             .field("queued", &self.queue.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Executes one operation.
+fn outcome(
+    state_machine: &mut dyn RawStateMachine,
+    context: &Context,
+    operation: Bytes,
+) -> Outcome {
+    match state_machine.apply(context, operation) {
+        Ok(reply) => Outcome::Executed(reply),
+        Err(_) => Outcome::Malformed,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::model::mutants::{Mutant, Mutants};
+
 /// Limits and timeouts of one replica. All replicas of a group should run the same.
 ///
 /// | field | default | at the limit |
@@ -75,6 +77,9 @@ pub struct Config {
     pub transfer_bytes_max: u32,
     /// How far the wall clock may run ahead of log time plus elapsed time before it is ignored.
     pub clock_jump_max: Duration,
+    /// Faults planted on purpose, to show that tests notice them.
+    #[cfg(feature = "mutants")]
+    pub mutants: Mutants,
 }
 
 impl Default for Config {
@@ -102,11 +107,26 @@ impl Default for Config {
             transfer_headers_max: 1024,
             transfer_bytes_max: 1 << 20,
             clock_jump_max: Duration::from_secs(60),
+            #[cfg(feature = "mutants")]
+            mutants: Mutants::default(),
         }
     }
 }
 
 impl Config {
+    /// The faults planted on purpose; none without the feature `mutants`.
+    pub(crate) const fn mutants(&self) -> Mutants {
+        #[cfg(feature = "mutants")]
+        return self.mutants;
+        #[cfg(not(feature = "mutants"))]
+        Mutants::NONE
+    }
+
+    /// Whether this rule is broken on purpose.
+    pub(crate) const fn mutant(&self, mutant: Mutant) -> bool {
+        self.mutants().contain(mutant)
+    }
+
     /// Checks that the values fit together.
     ///
     /// # Errors

@@ -8,5 +8,10 @@ pub mod entry;
 pub mod kind;
 pub mod membership;
 pub mod message;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+#[expect(unreachable_pub, reason = "public with the feature only")]
+pub(crate) mod mutants;
 pub mod time;
 pub mod types;

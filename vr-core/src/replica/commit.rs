@@ -7,6 +7,7 @@ use crate::{
     model::{
         entry::Entry,
         message::{Committed, ForwardReply, Message, Outcome, Rejection, Reply},
+        mutants::Mutant,
         types::{Checksum, OpNumber, Peer, RequestId},
     },
     replica::{
@@ -52,8 +53,9 @@ impl Replica {
 
     /// The only writer of the commit number: never back, never beyond the log.
     pub(in crate::replica) fn advance_commit(&mut self, known: OpNumber) {
-        let through = min(known, self.log.op_number());
-        if through > self.commit_number {
+        let beyond = self.mutant(Mutant::CommitBeyondLog);
+        let through = if beyond { known } else { min(known, self.log.op_number()) };
+        if through > self.commit_number || self.mutant(Mutant::CommitRegresses) {
             self.commit_number = through;
             self.failed_views = 0;
         }
@@ -61,10 +63,12 @@ impl Replica {
 
     /// VRR §4.1 step 5: what a quorum holds is committed.
     pub(in crate::replica) fn try_commit(&mut self) {
-        let own = self.log.durable_op();
+        let unsynced = self.mutant(Mutant::PrimaryCountsUnsynced);
+        let own = if unsynced { self.log.op_number() } else { self.log.durable_op() };
         let before = self.commit_number;
         let Status::Normal(Role::Primary(primary)) = &self.status else { return };
-        let held = primary.held_by(self.index, own, self.membership.quorum());
+        let short = u32::from(self.mutant(Mutant::CommitShortOfQuorum));
+        let held = primary.held_by(self.index, own, self.membership.quorum() - short);
         self.advance_commit(held);
         let mut op_number = before;
         while op_number < self.commit_number {
@@ -79,8 +83,9 @@ impl Replica {
     /// Hands committed entries to the executor, and queries whose turn has come.
     pub(in crate::replica) fn order_execution(&mut self) {
         let ahead = self.progress.applied.plus(u64::from(self.config.execute_ops_max));
-        let limit = min(self.commit_number, ahead);
         let reply = matches!(self.status, Status::Normal(Role::Primary(_)));
+        let early = reply && self.mutant(Mutant::ReplyBeforeCommit);
+        let limit = min(if early { self.log.op_number() } else { self.commit_number }, ahead);
         while self.progress.ordered < limit {
             let from = self.progress.ordered.next();
             let through = min(limit, self.progress.ordered.plus(WORK_OPS_MAX));
@@ -166,7 +171,7 @@ impl Replica {
         }
     }
 
-    fn reply(&mut self, reply: &Reply) {
+    pub(in crate::replica) fn reply(&mut self, reply: &Reply) {
         let (client, number) = (reply.client, reply.request_number);
         for to in self.routes.get(client) {
             if reply.outcome == Outcome::Evicted {

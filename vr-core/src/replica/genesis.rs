@@ -15,6 +15,7 @@ use crate::{
     model::{
         certificate::{Certificate, CertificateHash},
         message::{Found, FoundOk, Hello, HelloOk, Message},
+        mutants::Mutant,
         time::Now,
         types::{OpNumber, ReplicaSet, View},
     },
@@ -94,14 +95,17 @@ impl Replica {
         m: HelloOk,
     ) -> Result<(), Ignored> {
         let own_disk = self.promise.durable().disk;
-        let founder = self.membership.primary_of(View::ZERO) == self.me;
+        let founder = self.may_found();
+        let stale_counts = self.mutant(Mutant::GenesisWithoutNonce);
+        let catches_up = self.mutant(Mutant::BlankCatchesUp);
         let Status::Blank(genesis) = &mut self.status else { return Err(Ignored::Unasked) };
-        if m.nonce != Some(genesis.nonce) || genesis.adopting {
+        let stale = m.nonce != Some(genesis.nonce) && !stale_counts;
+        if stale || genesis.adopting {
             return Err(Ignored::Unasked);
         }
         genesis.heard.insert(from.index);
         match m.certificate {
-            Some(certificate) if certificate.names(self.me, own_disk) => {
+            Some(certificate) if catches_up || certificate.names(self.me, own_disk) => {
                 genesis.adopting = true;
                 self.promise.certify(certificate);
             }
@@ -142,9 +146,10 @@ impl Replica {
         from: Origin,
         m: &FoundOk,
     ) -> Result<(), Ignored> {
+        let stale_counts = self.mutant(Mutant::GenesisWithoutNonce);
         let Status::Blank(genesis) = &mut self.status else { return Err(Ignored::Unasked) };
         let Some(agreed) = &mut genesis.agreed else { return Err(Ignored::Unasked) };
-        if m.nonce != genesis.nonce || genesis.adopting {
+        if (m.nonce != genesis.nonce && !stale_counts) || genesis.adopting {
             return Err(Ignored::Unasked);
         }
         agreed.insert(from.index);
@@ -152,11 +157,21 @@ impl Replica {
         Ok(())
     }
 
+    /// Only the primary of view 0 founds the group.
+    fn may_found(&self) -> bool {
+        self.membership.primary_of(View::ZERO) == self.me || self.mutant(Mutant::AnyFounder)
+    }
+
     /// Moves the founder on: to the second round when all are blank, to the certificate when all
     /// agree. A group of one agrees with itself.
     fn found_if_agreed(&mut self, now: Now) {
-        let founder = self.membership.primary_of(View::ZERO) == self.me;
-        let others = self.membership.len() - 1;
+        let founder = self.may_found();
+        let members = match self.mutant(Mutant::GenesisByQuorum) {
+            false => self.membership.len(),
+            true => self.membership.quorum(),
+        };
+        let others = members - 1;
+        let at_once = self.mutant(Mutant::AnyFounder);
         let fresh = self.prng.nonce();
         let own = (self.me, self.promise.durable().disk);
         let group_name = self.promise.durable().group_name.clone();
@@ -170,7 +185,7 @@ impl Replica {
             genesis.asked = 0;
             self.timers.arm(Timer::Hello, now.monotonic);
         }
-        if genesis.agreed.is_some_and(|agreed| agreed.len() == others) {
+        if genesis.agreed.is_some_and(|agreed| at_once || agreed.len() == others) {
             let mut disks: Vec<_> = genesis.disks.iter().map(|(id, disk)| (*id, *disk)).collect();
             disks.push(own);
             disks.sort();
@@ -208,7 +223,7 @@ impl Replica {
             }
             return Err(Ignored::Blank);
         }
-        if certificate != self.certificate {
+        if certificate != self.certificate && !self.mutant(Mutant::NoCertificateHash) {
             self.tell_certificate(from, None);
             return Err(Ignored::OtherCertificate);
         }

@@ -3,6 +3,7 @@
 use crate::{
     model::{
         message::{Commit, Message, Ping, Standing, StatusKind, Suspicion},
+        mutants::Mutant,
         time::Now,
         types::{HeartbeatNumber, ReplicaId},
     },
@@ -68,6 +69,9 @@ impl Replica {
         m: &Commit,
     ) -> Result<(), Ignored> {
         self.peers.stands(from.index, now.monotonic, m.standing);
+        if self.mutant(Mutant::CommitOverUncertainLog) && from.view > self.promise.log_view() {
+            self.advance_commit(m.commit.op_number);
+        }
         self.follow(now, from)?;
         self.heard_from_primary(now, m.heartbeat)?;
         self.peers.heartbeat(now.monotonic, self.config.heartbeat_interval);
@@ -88,6 +92,9 @@ impl Replica {
 
     /// `CheckQuorum`: a primary that a quorum does not answer stops serving and votes to leave.
     pub(in crate::replica) fn on_check_quorum_timer(&mut self, now: Now) {
+        if self.mutant(Mutant::NoCheckQuorum) {
+            return;
+        }
         let others = self.membership.quorum() - 1;
         let timeout = self.config.suspicion_timeout;
         let pause = self.config.heartbeat_interval;
@@ -194,6 +201,9 @@ impl Replica {
         from: Origin,
         standing: Standing,
     ) {
+        if self.mutant(Mutant::NoViewSync) {
+            return;
+        }
         if from.view > self.view {
             match standing.status {
                 StatusKind::ViewChange => self.enter_view(now, from.view, false),

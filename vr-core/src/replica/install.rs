@@ -4,6 +4,7 @@
 use crate::{
     model::{
         message::{GetEntries, GetHeaders, Headers, Message, Wanted},
+        mutants::Mutant,
         time::Now,
         types::{Checksum, OpNumber, PersistId, ReplicaId, RequestId},
     },
@@ -48,7 +49,8 @@ impl Replica {
                 self.contradiction(source, op_number, ours, Checksum::ZERO);
             }
             Ok(Need::Nothing { after }) => {
-                if self.promise.view() >= self.view {
+                let promised = self.promise.view() >= self.view;
+                if promised || self.mutant(Mutant::LogBeforePromise) {
                     self.begin_install(now, after);
                 }
             }
@@ -137,7 +139,10 @@ impl Replica {
     /// NP4 (b) and (c): the new suffix and the superblock that makes it count, in one batch. The
     /// promise, (a), is durable already.
     fn begin_install(&mut self, now: Now, after: OpNumber) {
-        self.hand_over(now);
+        let promised = !self.mutant(Mutant::LogBeforePromise);
+        if promised || self.log.handed() < self.log.op_number() {
+            self.hand_over(now);
+        }
         let Status::ViewChange(change) = &mut self.status else { return };
         let Some(plan) = change.plan.take() else { return };
         let id = self.writes.next(now.monotonic);
@@ -146,7 +151,10 @@ impl Replica {
         let batch = WriteBatch {
             cut: (after < self.log.op_number()).then_some(after),
             entries: entries.clone(),
-            superblock: Some(self.promise.install(self.view, id)),
+            superblock: Some(match promised {
+                true => self.promise.install(self.view, id),
+                false => self.promise.install_unpromised(self.view, id),
+            }),
             release: None,
         };
         self.out.push_back(Output::Persist { id, batch });

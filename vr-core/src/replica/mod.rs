@@ -34,6 +34,7 @@ use crate::{
         durable::Identity,
         membership::Membership,
         message::{Envelope, Message, Sender},
+        mutants::Mutant,
         time::{Instant, Now},
         types::{
             Epoch, GroupId, Incarnation, OpNumber, Peer, ReplicaId, ReplicaIndex, RequestId, View,
@@ -364,6 +365,11 @@ impl Replica {
             crash_vector: self.promise.crash_vector().clone(),
             message,
         }
+    }
+
+    /// Whether this rule is broken on purpose; always no without the feature `mutants`.
+    const fn mutant(&self, mutant: Mutant) -> bool {
+        self.config.mutant(mutant)
     }
 
     fn epoch(&self) -> Epoch {

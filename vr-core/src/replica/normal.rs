@@ -6,6 +6,7 @@ use crate::{
     model::{
         entry::{Entry, EntryHeader},
         message::{Message, Prepare, PrepareOk},
+        mutants::Mutant,
         time::Now,
         types::{Checksum, HeartbeatNumber, OpNumber},
     },
@@ -57,7 +58,9 @@ impl Replica {
             self.timers.disarm(timer);
         }
         self.suspicions.clear();
-        self.admitted.forget_unexecuted();
+        if !self.mutant(Mutant::DedupAtReceipt) {
+            self.admitted.forget_unexecuted();
+        }
         self.status = Status::Normal(role);
         self.forwards.view_changed();
         self.advance_commit(commit_number);
@@ -78,6 +81,8 @@ impl Replica {
             let by = jump.unwrap_or_default();
             self.out.push_back(Output::Event(Event::ClockJumped { by }));
         }
+        let wall = crate::model::time::nanoseconds(now.wall);
+        let time = if self.mutant(Mutant::EntryTimeOfWallClock) { wall } else { time };
         let header = EntryHeader {
             parent: self.log.head(),
             view: self.view,
@@ -352,7 +357,10 @@ impl Replica {
         if self.promise.view() != self.view || self.promise.log_view() != self.view {
             return;
         }
-        let op_number = self.log.durable_op();
+        let op_number = match self.mutant(Mutant::AckBeforeSync) {
+            false => self.log.durable_op(),
+            true => self.log.op_number(),
+        };
         let (heartbeat, answers) = {
             let Status::Normal(Role::Backup(backup)) = &mut self.status else { return };
             let answers = backup.heartbeat > backup.answered;

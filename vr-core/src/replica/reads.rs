@@ -4,6 +4,7 @@ use crate::{
     execution::work::Work,
     model::{
         message::{Committed, Limit, Message, Query, ReadIndex, ReadIndexOk, Rejection},
+        mutants::Mutant,
         time::Now,
         types::Peer,
     },
@@ -53,10 +54,11 @@ impl Replica {
     pub(in crate::replica) fn begin_reads(&mut self, now: Now) {
         let retry = now.monotonic + self.config.retry_interval;
         let index = self.commit_number;
+        let early = self.mutant(Mutant::ReadBeforeStart);
         match &mut self.status {
             Status::Normal(Role::Primary(primary)) => {
                 let waiting = self.reads.has_waiting() || primary.rounds.has_waiting();
-                let may = primary.serving && index >= primary.start_op;
+                let may = primary.serving && (early || index >= primary.start_op);
                 if waiting && may && !primary.rounds.is_in_flight() {
                     let local = self.reads.take_waiting();
                     primary.rounds.begin(primary.heartbeat.next(), index, local);
@@ -94,7 +96,8 @@ impl Replica {
 
     /// A quorum answered the round's heartbeat: nobody else was primary when the reads arrived.
     pub(in crate::replica) fn complete_round(&mut self, now: Now) {
-        let others = self.membership.quorum() - 1;
+        let asked = !self.mutant(Mutant::ReadWithoutQuorum);
+        let others = if asked { self.membership.quorum() - 1 } else { 0 };
         let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
         if !primary.rounds.is_in_flight() {
             return;

@@ -3,6 +3,7 @@
 use crate::{
     model::{
         certificate::CertificateHash,
+        mutants::Mutant,
         time::Now,
         types::{OpNumber, RequestId},
     },
@@ -91,6 +92,11 @@ impl Replica {
     fn rejoin(&mut self, now: Now) {
         if self.certificate().is_none() {
             self.begin_genesis(now);
+        } else if self.is_primary()
+            && self.promise.log_view() == self.view
+            && self.mutant(Mutant::RestartedPrimaryResumes)
+        {
+            self.become_primary(now, OpNumber::ZERO);
         } else if self.is_primary() {
             self.enter_view(now, self.view.next(), false);
         } else if self.promise.log_view() == self.view {

@@ -7,9 +7,10 @@ use crate::{
     model::{
         entry::{EntryHeader, EntryKind},
         message::{
-            Envelope, Forward, ForwardReply, Limit, Message, Query, Read, Register, Rejected,
-            Rejection, Request,
+            Envelope, Forward, ForwardReply, Limit, Message, Outcome, Query, Read, Register,
+            Rejected, Rejection, Reply, Request,
         },
+        mutants::Mutant,
         time::Now,
         types::{Checksum, ClientId, Peer, RequestNumber},
     },
@@ -179,6 +180,15 @@ impl Replica {
         self.routes.set(client, from);
         if number.plus(window) <= known.done {
             return Err(Ignored::Duplicate);
+        }
+        if number <= known.last && self.mutant(Mutant::ExecuteTwice) {
+            self.append_request(now, m);
+            return Ok(());
+        }
+        if number <= known.last && number > known.done && self.mutant(Mutant::AnswerUnexecuted) {
+            let outcome = Outcome::Executed(Bytes::from_static(&[0]));
+            let op_number = self.log.op_number();
+            self.reply(&Reply { client, request_number: number, op_number, outcome });
         }
         if number <= known.last {
             self.resend_if_executed(client, number, number <= known.done);

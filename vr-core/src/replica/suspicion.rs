@@ -3,6 +3,7 @@
 use crate::{
     model::{
         message::{Message, StartViewChange, Suspicion},
+        mutants::Mutant,
         time::Now,
         types::ReplicaId,
     },
@@ -149,7 +150,7 @@ impl Replica {
     fn leave_if_quorum(&mut self, now: Now) {
         let window = self.config.suspicion_timeout.saturating_mul(2);
         let votes = self.suspicions.tally(self.index, now.monotonic, window);
-        if votes.len() >= self.membership.quorum() {
+        if votes.len() >= self.membership.quorum() || self.mutant(Mutant::BindingSuspicion) {
             let target = self.next_target(now);
             self.enter_view(now, target, false);
         }

@@ -17,10 +17,11 @@ use crate::{
         certificate::CrashVector,
         durable::Trust,
         message::{DoViewChange, GetView, Message, StartView, Suspicion},
+        mutants::Mutant,
         time::Now,
         types::{Checksum, Nonce, OpNumber, ReplicaId, View},
     },
-    ports::storage::Anchor,
+    ports::storage::{Anchor, WriteBatch},
     replica::{
         Origin, Replica,
         ignored::Ignored,
@@ -47,6 +48,7 @@ impl Replica {
         self.out.push_back(Output::Event(Event::ViewChangeBegan { from: self.view, to: view }));
         self.view = view;
         self.promise.promise(view);
+        self.break_promise(now, started);
         self.status = Status::ViewChange(ViewChange {
             started,
             say_due: true,
@@ -69,6 +71,36 @@ impl Replica {
         }
         self.arm_view_change(now);
         self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+    }
+
+    /// What mutants do when a view is entered: they take the promise for durable without writing
+    /// it, move the log view ahead of the log, or cut the log.
+    fn break_promise(&mut self, now: Now, started: bool) {
+        if self.mutant(Mutant::PromiseAfterViewChange) {
+            let id = self.writes.next(now.monotonic);
+            self.promise.hand_over(id);
+            self.promise.persisted(id);
+        }
+        if started && self.mutant(Mutant::LogViewBeforeLog) {
+            self.promise.misplace_log_view(self.view);
+        }
+        let cuts = self.mutant(Mutant::TruncateOnHearsay) && self.install.is_none();
+        if started && cuts && self.commit_number < self.log.op_number() {
+            self.hand_over(now);
+            let id = self.writes.next(now.monotonic);
+            let batch = WriteBatch { cut: Some(self.commit_number), ..WriteBatch::default() };
+            self.out.push_back(Output::Persist { id, batch });
+            self.log.replace_suffix(self.commit_number, Vec::new());
+        }
+    }
+
+    /// A vote as the next primary weighs it.
+    fn weigh(&self, vote: DoViewChange) -> DoViewChange {
+        let log_view = match self.mutant(Mutant::LongestLogWins) {
+            false => vote.log_view,
+            true => View::ZERO,
+        };
+        DoViewChange { log_view, ..vote }
     }
 
     /// The lowest view above this one whose primary is believed to hear a quorum and to have a
@@ -132,7 +164,7 @@ impl Replica {
             let vote = Vote {
                 incarnation: self.promise.incarnation(),
                 crash_vector: self.promise.crash_vector().clone(),
-                promise: promise.clone(),
+                promise: self.weigh(promise.clone()),
             };
             if let Status::ViewChange(change) = &mut self.status {
                 change.votes.insert(self.me, vote);
@@ -159,9 +191,14 @@ impl Replica {
     /// VRR §4.2 step 2: the promise, with headers in the place of the log.
     fn do_view_change(&self) -> DoViewChange {
         let durable = self.promise.durable();
+        let last = self.log.header(self.log.op_number());
+        let log_view = match self.mutant(Mutant::LogViewOfLastEntry) {
+            false => durable.log_view,
+            true => last.map_or(View::ZERO, |header| header.view),
+        };
         DoViewChange {
             view: self.view,
-            log_view: durable.log_view,
+            log_view,
             op_number: self.log.op_number(),
             head: self.log.head(),
             commit_number: self.commit_number,
@@ -196,6 +233,7 @@ impl Replica {
             return Err(Ignored::OldView);
         }
         let leads = self.is_primary();
+        let m = self.weigh(m);
         match &mut self.status {
             Status::Normal(Role::Primary(_)) => {
                 self.send_start_view(from.id, None);
@@ -261,11 +299,18 @@ impl Replica {
     pub(in crate::replica) fn start_view(&mut self, now: Now, commit_number: OpNumber) {
         self.become_primary(now, commit_number);
         for (id, _) in self.others() {
-            self.send_start_view(id, None);
+            self.announce_view(id, None);
         }
     }
 
+    /// Tells one who may have missed it that the view has started.
     pub(in crate::replica) fn send_start_view(&mut self, to: ReplicaId, nonce: Option<Nonce>) {
+        if !self.mutant(Mutant::NoStartRepair) {
+            self.announce_view(to, nonce);
+        }
+    }
+
+    fn announce_view(&mut self, to: ReplicaId, nonce: Option<Nonce>) {
         let message = StartView {
             view: self.view,
             op_number: self.log.op_number(),
@@ -288,7 +333,7 @@ impl Replica {
         if from.id != self.membership.primary_of(m.view) {
             return Err(Ignored::NotFromPrimary);
         }
-        if m.view < self.view {
+        if m.view < self.view && !self.mutant(Mutant::LowerStartAccepted) {
             self.tell_newer_view(now, from);
             return Err(Ignored::OldView);
         }

@@ -108,10 +108,21 @@ impl Promise {
     /// If the promise of `view` is not durable yet, or `view` is below the log view.
     pub fn install(&mut self, view: View, id: PersistId) -> Superblock {
         assert!(self.durable.view >= view, "the promise is durable before the log is touched");
+        self.install_unpromised(view, id)
+    }
+
+    /// As [`install`](Self::install), whatever is durable: only mutants do this.
+    pub(crate) fn install_unpromised(&mut self, view: View, id: PersistId) -> Superblock {
         assert!(view >= self.wanted.log_view, "the log view never decreases");
         self.wanted.log_view = view;
         self.wanted.trust = Trust::Intact;
         self.hand_over(id)
+    }
+
+    /// Moves the log view without a log: only mutants do this.
+    pub(crate) const fn misplace_log_view(&mut self, view: View) {
+        self.wanted.log_view = view;
+        self.dirty = true;
     }
 
     /// The superblock to write; `id` names the write.

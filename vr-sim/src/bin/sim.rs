@@ -13,7 +13,7 @@ use vr_sim::simulator::{Ending, Faults, Floors, Reach, RunOptions, Summary, run_
 const USAGE: &str = "\
 usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durability full]
                  [--faults none|network|disk|all] [--damage none|within|beyond]
-                 [--storm SECONDS] [--liveness] [--keep-going] [--trace FILE]
+                 [--storm SECONDS] [--liveness] [--mutant NAME] [--keep-going] [--trace FILE]
 
   --seed N        runs this seed and prints what it exercised (default: 0)
   --sweep A..B    runs all seeds from A up to and not including B
@@ -24,6 +24,8 @@ usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durab
   --damage REACH  how far disks lie, where disks are among the faults: not at all, so that the
                   group survives it (default), or beyond; then only safety is required
   --storm SECONDS how long load and faults last, in virtual time (default: 10)
+  --mutant NAME   breaks this rule in all replicas (docs/TESTING.md lists the names); only with
+                  cargo run --release -p vr-sim --features mutants --bin sim -- --mutant NAME
   --liveness      after the storm, a minority keeps a fault for ever while a quorum must get on
   --keep-going    goes on after a seed that fails
   --trace FILE    writes everything that happened to FILE, also when the seed fails: a page for a
@@ -38,6 +40,7 @@ struct Arguments {
     seeds: Range<u64>,
     options: RunOptions,
     keep_going: bool,
+    mutant: Option<mutant::Mutant>,
     patience: Option<Duration>,
     trace: Option<PathBuf>,
 }
@@ -49,6 +52,7 @@ impl Arguments {
             options: RunOptions::new(0),
             keep_going: false,
             patience: None,
+            mutant: None,
             trace: None,
         };
         while let Some(word) = words.next() {
@@ -88,10 +92,36 @@ impl Arguments {
             "--durability" => return Err("'full' is the one mode that there is".to_owned()),
             "--replicas" => self.options.replicas = number(value)?,
             "--faults" => self.options.faults = value.parse::<Faults>()?,
+            "--mutant" => self.mutant = Some(value.parse()?),
             "--storm" => self.options.storm = Duration::from_secs(number(value)?),
             _ => return Err("there is no such option".to_owned()),
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "mutants")]
+mod mutant {
+    pub(crate) use vr_core::model::mutants::Mutant;
+    pub(crate) use vr_sim::mutants::plant;
+}
+
+/// Without the feature there is no mutant, and its name is an error that says so.
+#[cfg(not(feature = "mutants"))]
+mod mutant {
+    #[derive(Clone, Copy)]
+    pub(crate) enum Mutant {}
+
+    impl core::str::FromStr for Mutant {
+        type Err = &'static str;
+
+        fn from_str(_: &str) -> Result<Self, Self::Err> {
+            Err("this was built without the feature `mutants`")
+        }
+    }
+
+    pub(crate) fn plant<T>(mutant: Mutant, _: impl FnOnce() -> T) -> T {
+        match mutant {}
     }
 }
 
@@ -112,7 +142,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    sweep(&arguments)
+    match arguments.mutant {
+        Some(mutant) => mutant::plant(mutant, || sweep(&arguments)),
+        None => sweep(&arguments),
+    }
 }
 
 /// What a sweep has come to.

@@ -91,14 +91,27 @@ impl Durability {
     }
 
     /// `replica` began to write `batch`; until it is done, a crash may leave it or not.
-    pub fn writing(&mut self, replica: ReplicaId, batch: &WriteBatch) {
+    ///
+    /// # Errors
+    /// When it replaces the log by that of a view to which the promise is not durable.
+    pub fn writing(&mut self, replica: ReplicaId, batch: &WriteBatch) -> Verdict {
         let pending = Pending {
             cut: batch.cut,
             entries: batch.entries.iter().map(|entry| entry.header).collect(),
             views: batch.superblock.as_ref().map(|block| (block.view, block.log_view)),
             joins: batch.superblock.as_ref().is_some_and(|block| block.certificate.is_some()),
         };
-        self.shadows.entry(replica).or_default().pending = Some(pending);
+        let shadow = self.shadows.entry(replica).or_default();
+        let log_view = pending.views.map_or(View::ZERO, |(_, log_view)| log_view);
+        let touches_log = pending.cut.is_some() || !pending.entries.is_empty();
+        shadow.pending = Some(pending);
+        if touches_log && log_view > shadow.view {
+            return broken(format!(
+                "r{replica} writes the log of view {log_view}; its promise is {}",
+                shadow.view
+            ));
+        }
+        Ok(())
     }
 
     /// The write that `replica` began is done.
@@ -235,6 +248,13 @@ mod tests {
         Recovered { superblock: superblock(view), headers, torn_bytes: 0 }
     }
 
+    /// As `found`, with a durable promise to view 3.
+    fn promised(log_view: u64, ops: u64) -> Recovered {
+        let mut found = found(log_view, ops);
+        found.superblock.view = View(3);
+        found
+    }
+
     fn write(ops: &[u64], view: Option<u64>) -> WriteBatch {
         let entries = ops.iter().map(|op| entry(*op)).collect();
         WriteBatch { entries, superblock: view.map(superblock), ..WriteBatch::default() }
@@ -273,7 +293,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_waits_for_the_end_of_its_write() {
         let mut disks = opened();
-        disks.writing(R0, &write(&[2], None));
+        assert_eq!(disks.writing(R0, &write(&[2], None)), Ok(()));
         assert!(disks.sent(R0, &says(0, ack(2))).is_err());
         disks.stored(R0);
         assert_eq!(disks.sent(R0, &says(0, ack(2))), Ok(()));
@@ -282,7 +302,7 @@ mod tests {
     #[test]
     fn a_view_is_named_only_when_it_is_durable() {
         let mut disks = opened();
-        disks.writing(R0, &write(&[], Some(3)));
+        assert_eq!(disks.writing(R0, &write(&[], Some(3))), Ok(()));
         assert!(disks.sent(R0, &says(3, ack(1))).is_err());
         disks.stored(R0);
         assert_eq!(disks.sent(R0, &says(3, ack(1))), Ok(()));
@@ -291,17 +311,25 @@ mod tests {
     #[test]
     fn a_write_in_flight_is_there_as_a_whole_or_not_at_all() {
         for (view, ops, fine) in [(0, 1, true), (3, 3, true), (0, 3, true), (0, 2, false)] {
-            let mut disks = opened();
-            disks.writing(R0, &write(&[2, 3], Some(3)));
-            assert_eq!(disks.opened(R0, &found(view, ops)).is_ok(), fine, "{view} {ops}");
+            let mut disks = Durability::default();
+            assert_eq!(disks.opened(R0, &promised(0, 1)), Ok(()));
+            assert_eq!(disks.writing(R0, &write(&[2, 3], Some(3))), Ok(()));
+            assert_eq!(disks.opened(R0, &promised(view, ops)).is_ok(), fine, "{view} {ops}");
         }
     }
 
     #[test]
     fn a_superblock_that_overtook_its_log_part_is_noticed() {
-        let mut disks = opened();
-        disks.writing(R0, &write(&[2], Some(3)));
-        assert!(disks.opened(R0, &found(3, 1)).is_err());
+        let mut disks = Durability::default();
+        assert_eq!(disks.opened(R0, &promised(0, 1)), Ok(()));
+        assert_eq!(disks.writing(R0, &write(&[2], Some(3))), Ok(()));
+        assert!(disks.opened(R0, &promised(3, 1)).is_err());
+    }
+
+    #[test]
+    fn a_log_that_is_replaced_before_the_promise_is_durable_is_noticed() {
+        assert!(opened().writing(R0, &write(&[2], Some(3))).is_err());
+        assert_eq!(opened().writing(R0, &write(&[], Some(3))), Ok(()));
     }
 
     #[test]

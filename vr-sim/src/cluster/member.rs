@@ -101,6 +101,8 @@ impl<S: Service> Member<S> {
             self.gate.clone(),
             Arc::clone(witness),
         );
+        #[cfg(feature = "mutants")]
+        let storage = storage.with_bugs(crate::mutants::storage_bugs(options.config.mutants));
         let observed = Observed::new(service, self.id, exact.clone(), Arc::clone(witness));
         let builder = Node::builder(observed)
             .group(GROUP)
@@ -114,7 +116,7 @@ impl<S: Service> Member<S> {
             .executor(ExecutorMode::Inline);
         let (id, life, witness) = (self.id, Arc::clone(&self.life), Arc::clone(witness));
         *lock(&life) = Life::Starting;
-        let runtime = exact.clone();
+        let (runtime, disk) = (exact.clone(), self.disk.clone());
         exact.spawn(
             "replica",
             Box::pin(async move {
@@ -124,6 +126,8 @@ impl<S: Service> Member<S> {
                         let stop = Stop::of(&Err(error));
                         let event = Event::Process(id.into(), Fate::Refused(stop.why.clone()));
                         lock(&witness).trace.record(runtime.now(), event);
+                        let excused = disk.was_damaged();
+                        lock(&witness).judge(runtime.now(), judge_start(id, &stop, excused));
                         *lock(&life) = Life::Stopped(stop);
                         return;
                     }
@@ -186,11 +190,22 @@ impl<S: Service> Member<S> {
     }
 }
 
+/// A crash damages nothing that was synced, so a replica that finds damage on a disk that was not
+/// damaged on purpose had said too much.
+fn judge_start(id: ReplicaId, stop: &Stop, excused: bool) -> Verdict {
+    if stop.damaged && !excused {
+        let found = format!("r{id} did not start: {}", stop.why);
+        return Err(Violation::new("O7", "what was durable is back after a crash", found));
+    }
+    Ok(())
+}
+
 /// A replica may stop because its disk failed; anything else is a contradiction or a broken
-/// assertion.
+/// assertion, and so is a question for an entry that was never written.
 fn judge(id: ReplicaId, stopped: Result<(), NodeError>, why: &str) -> Verdict {
     match stopped {
-        Ok(()) | Err(NodeError::Storage(_)) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(NodeError::Storage(error)) if !matches!(*error, StorageError::Missing { .. }) => Ok(()),
         Err(_) => {
             let found = format!("r{id} stopped: {why}");
             Err(Violation::new("assert", "a replica stops only when its storage fails", found))

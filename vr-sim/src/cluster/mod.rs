@@ -124,6 +124,8 @@ impl<S: Service> Cluster<S> {
     /// If the options name no group.
     #[must_use]
     pub fn unstarted_each(options: GroupOptions, make: impl Fn(ReplicaId) -> S + 'static) -> Self {
+        #[cfg(feature = "mutants")]
+        let options = crate::mutants::planted_in(options);
         let addresses = Members::local(options.replicas).expect("a group has a possible size");
         let witness = Witness::new(&addresses.to_membership(), options.durability);
         let witness = Arc::new(Mutex::new(witness));

@@ -100,6 +100,8 @@ impl<S: Service> Cluster<S> {
         while self.step(until) {}
         self.executor.advance_to(until);
         self.executor.run_ready();
+        self.look();
+        self.check();
     }
 
     /// Lets `count` heartbeat intervals pass.
@@ -116,7 +118,7 @@ impl<S: Service> Cluster<S> {
         self.executor.run_ready();
         while !reached(self) {
             if !self.step(until) {
-                self.fail("what the scenario waits for does not come about");
+                self.fail("O9 violated: what the scenario waits for does not come about");
             }
         }
     }

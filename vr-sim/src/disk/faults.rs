@@ -25,6 +25,24 @@ pub struct DiskFaults {
     pub capacity: u64,
 }
 
+/// How a storage breaks its promises; it does so only when it carries a mutant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StorageBugs {
+    /// Says that files whose names begin so are synced, and does not sync them.
+    pub(crate) unsynced: Option<&'static str>,
+    /// Takes a failed sync for a good one.
+    pub(crate) goes_on_after_error: bool,
+    /// Writes the superblock of a batch before its log part.
+    pub(crate) superblock_first: bool,
+}
+
+impl StorageBugs {
+    /// A storage that keeps its promises.
+    pub(crate) const fn none() -> Self {
+        Self { unsynced: None, goes_on_after_error: false, superblock_first: false }
+    }
+}
+
 impl DiskFaults {
     /// A disk without mishaps, whose syncs take 200 microseconds.
     #[must_use]

@@ -16,7 +16,11 @@ use vr_core::model::types::ReplicaId;
 use vr_storage::disk::Disk;
 
 use crate::{
-    disk::{damage::Damage, faults::DiskFaults, platter::Platter},
+    disk::{
+        damage::Damage,
+        faults::{DiskFaults, StorageBugs},
+        platter::Platter,
+    },
     executor::{Executor, lock},
     prng::Prng,
 };
@@ -30,6 +34,14 @@ use crate::{
 pub struct SimDisk {
     platter: Arc<Mutex<Platter>>,
     process: Arc<()>,
+    bugs: StorageBugs,
+}
+
+impl SimDisk {
+    /// The same, used by a storage that does not sync what it should.
+    pub(crate) fn with_bugs(self, bugs: StorageBugs) -> Self {
+        Self { bugs, ..self }
+    }
 }
 
 /// The hand that steers a disk; clones steer the same one.
@@ -49,7 +61,11 @@ impl DiskControl {
     /// The disk, for one process.
     #[must_use]
     pub fn disk(&self) -> SimDisk {
-        SimDisk { platter: Arc::clone(&self.platter), process: Arc::new(()) }
+        SimDisk {
+            platter: Arc::clone(&self.platter),
+            process: Arc::new(()),
+            bugs: StorageBugs::none(),
+        }
     }
 
     /// Changes costs and mishaps.
@@ -116,6 +132,12 @@ impl DiskControl {
         lock(&self.platter).damage(damage, name)
     }
 
+    /// Whether anything durable was ever damaged on purpose.
+    #[must_use]
+    pub fn was_damaged(&self) -> bool {
+        lock(&self.platter).was_damaged
+    }
+
     /// Bytes at `offset` of `name` as a process would see them.
     ///
     /// # Errors
@@ -169,7 +191,11 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {
-        lock(&self.platter).sync(name)
+        if self.bugs.unsynced.is_some_and(|prefix| name.starts_with(prefix)) {
+            return Ok(());
+        }
+        let synced = lock(&self.platter).sync(name);
+        if self.bugs.goes_on_after_error { Ok(()) } else { synced }
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -31,6 +31,8 @@ pub(crate) struct Platter {
     pub(crate) ahead: Duration,
     pub(crate) fail_next_sync: bool,
     pub(crate) fail_next_write: bool,
+    /// Something durable was damaged on purpose.
+    pub(crate) was_damaged: bool,
     pub(crate) syncs: u64,
     pub(crate) torn: u64,
     /// What can be damaged; `None` on a disk that is not to be.
@@ -96,6 +98,7 @@ impl Platter {
             ahead: Duration::ZERO,
             fail_next_sync: false,
             fail_next_write: false,
+            was_damaged: false,
             syncs: 0,
             torn: 0,
             history: None,
@@ -377,17 +380,21 @@ impl Platter {
         self.settle();
         let file = self.durable_names.get(name);
         let content = file.and_then(|file| self.files.get_mut(file));
-        content.is_some_and(|content| content.flip(offset, bit))
+        let done = content.is_some_and(|content| content.flip(offset, bit));
+        self.was_damaged |= done;
+        done
     }
 
     /// Damages something in `name`; false when there is nothing that can be.
     pub(crate) fn damage(&mut self, damage: Damage, name: &str) -> bool {
         self.settle();
         let Some(file) = self.durable_names.get(name) else { return false };
-        match (&self.history, self.files.get_mut(file)) {
+        let done = match (&self.history, self.files.get_mut(file)) {
             (Some(history), Some(content)) => history.damage(damage, *file, content, &mut self.rng),
             (None, _) | (_, None) => false,
-        }
+        };
+        self.was_damaged |= done;
+        done
     }
 }
 

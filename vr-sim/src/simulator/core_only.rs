@@ -36,7 +36,9 @@ impl<S: Service> Storm<S> {
         let call = client.ask((self.load.probe)(&mut self.rng));
         self.group.run_until_answered(call);
         if let None | Some(Ended::Failed(_)) = self.group.ended(call) {
-            self.group.fail("a quorum that is up and connected executes what it is asked to");
+            self.group.fail(
+                "O9 violated: a quorum that is up and connected executes what it is asked to",
+            );
         }
         if self.ending == Ending::Haunted {
             self.group.run_until(|group| agree(group, &core));

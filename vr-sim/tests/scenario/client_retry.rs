@@ -9,7 +9,7 @@ use vr_sim::{
 
 /// S58: the operation executed, the reply is lost, the primary dies, the client asks again.
 #[test]
-fn a_lost_reply_is_given_again_and_nothing_executes_twice() {
+pub(crate) fn a_lost_reply_is_given_again_and_nothing_executes_twice() {
     let mut group = Cluster::of(3);
     let client = group.client();
     let replies = group.lose(Messages::of([Kind::Reply]));
@@ -25,7 +25,7 @@ fn a_lost_reply_is_given_again_and_nothing_executes_twice() {
 
 /// S59: only the dead primary had the request. Asking again is not taken for a duplicate.
 #[test]
-fn a_request_that_died_with_its_primary_is_taken_again() {
+pub(crate) fn a_request_that_died_with_its_primary_is_taken_again() {
     let mut group = Cluster::of(3);
     let client = group.client();
     let prepares = group.lose(Messages::of([Kind::Prepare]));
@@ -41,7 +41,7 @@ fn a_request_that_died_with_its_primary_is_taken_again() {
 
 /// S60: the same request reaches the group many times, directly and through backups.
 #[test]
-fn a_request_that_arrives_many_times_executes_once() {
+pub(crate) fn a_request_that_arrives_many_times_executes_once() {
     let mut group = Cluster::of(3);
     let client = group.client();
     group.network().keep_history();
@@ -62,7 +62,7 @@ fn a_request_that_arrives_many_times_executes_once() {
 
 /// S61: a client dies twice with requests in flight. No later client gets their replies.
 #[test]
-fn a_restarted_client_does_not_get_old_replies() {
+pub(crate) fn a_restarted_client_does_not_get_old_replies() {
     let mut group = Cluster::of(3);
     for round in 1..=2 {
         let client = group.client();
@@ -81,7 +81,7 @@ fn a_restarted_client_does_not_get_old_replies() {
 
 /// S64: requests of one window arrive in the wrong order. They execute in the client's order.
 #[test]
-fn a_window_of_requests_executes_in_order() {
+pub(crate) fn a_window_of_requests_executes_in_order() {
     let mut group = Cluster::of(3);
     let client = group.client();
     let held = group.hold(Messages::of([Kind::Request]));

@@ -13,7 +13,7 @@ use vr_sim::{
 /// The primary dies after a majority has the op but before anyone hears of the commit.
 /// The next view must keep it (VRR 4.2, correctness condition).
 #[test]
-fn an_op_prepared_by_a_majority_survives_its_primary() {
+pub(crate) fn an_op_prepared_by_a_majority_survives_its_primary() {
     let mut group = Cluster::of(3);
     let put = group.client().request(put("k", 1));
     group.deliver_only([Kind::Request, Kind::Prepare]);
@@ -29,7 +29,7 @@ fn an_op_prepared_by_a_majority_survives_its_primary() {
 /// S15: the primary sends a prepare to one backup, dies before its own sync, and is back at once.
 /// It must not give the same place of its view to another operation.
 #[test]
-fn a_restarted_primary_leaves_its_view() {
+pub(crate) fn a_restarted_primary_leaves_its_view() {
     let mut group = Cluster::of(3);
     let client = group.client();
     group.hold_storage(R0);
@@ -52,7 +52,7 @@ fn a_restarted_primary_leaves_its_view() {
 /// S16: power is cut at random moments while syncs take as long as they like.
 /// Whatever was acknowledged is back.
 #[test]
-fn power_cuts_at_any_moment_lose_nothing_acknowledged() {
+pub(crate) fn power_cuts_at_any_moment_lose_nothing_acknowledged() {
     for seed in 0..8 {
         let mut rng = Prng::stream(seed, "power", 0);
         let disk = DiskFaults::drawn(&mut rng);
@@ -73,7 +73,7 @@ fn power_cuts_at_any_moment_lose_nothing_acknowledged() {
 /// S18: a replica's log ends with entries that no majority has; it adopts a shorter one, appends,
 /// and crashes. What it had before must never come up again.
 #[test]
-fn a_replaced_tail_never_comes_back() {
+pub(crate) fn a_replaced_tail_never_comes_back() {
     let mut group = Cluster::of(3);
     let (alone, other) = (group.client(), group.client());
     group.partition([R0.into(), alone.actor()]);
@@ -96,7 +96,7 @@ fn a_replaced_tail_never_comes_back() {
 
 /// S19: the next primary lacks committed entries, and the one it fetches them from dies.
 #[test]
-fn missing_bodies_are_fetched_from_whoever_is_left() {
+pub(crate) fn missing_bodies_are_fetched_from_whoever_is_left() {
     let mut group = Cluster::of(5);
     let client = group.client();
     group.cut_both(R0, R1);
@@ -119,7 +119,7 @@ fn missing_bodies_are_fetched_from_whoever_is_left() {
 
 /// S24: all replicas lose power under load, each with a torn tail of its own.
 #[test]
-fn a_group_that_lost_power_has_everything_it_acknowledged() {
+pub(crate) fn a_group_that_lost_power_has_everything_it_acknowledged() {
     for seed in 0..10 {
         let mut group = Cluster::with(GroupOptions::of(3).with_seed(seed));
         let client = group.client();

@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// S92: members start minutes apart, in any order, with restarts in between. The group forms when
 /// the last one arrives; until then the others say whom they wait for.
 #[test]
-fn members_that_start_minutes_apart_form_one_group() {
+pub(crate) fn members_that_start_minutes_apart_form_one_group() {
     for [first, second, last] in [[R0, R1, R2], [R2, R1, R0], [R1, R2, R0], [R2, R0, R1]] {
         let mut group = Cluster::unstarted_of(3);
         group.start(first);
@@ -37,7 +37,7 @@ fn members_that_start_minutes_apart_form_one_group() {
 
 /// S92: a member that was counted when the group was founded crashed before it heard so.
 #[test]
-fn a_founder_that_never_heard_of_the_founding_joins() {
+pub(crate) fn a_founder_that_never_heard_of_the_founding_joins() {
     let mut group = Cluster::unstarted_of(3);
     let news = group.lose(Messages::of([Kind::HelloOk, Kind::Commit, Kind::Prepare]).to(R2));
     group.start_all();

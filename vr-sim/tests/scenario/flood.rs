@@ -11,7 +11,7 @@ use vr_sim::{
 /// S43: a third of all messages is doubled, any message may overtake any other, and whole old
 /// views are played again.
 #[test]
-fn a_flood_of_old_messages_changes_nothing() {
+pub(crate) fn a_flood_of_old_messages_changes_nothing() {
     let network = NetworkFaults {
         duplicate: 300_000,
         reorder: 1_000_000,

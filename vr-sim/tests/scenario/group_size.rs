@@ -8,7 +8,7 @@ use vr_sim::{
 
 /// S83: a group of one commits alone, and is in the next view after a restart.
 #[test]
-fn a_group_of_one_goes_on_in_the_next_view() {
+pub(crate) fn a_group_of_one_goes_on_in_the_next_view() {
     let mut group = Cluster::of(1);
     let client = group.client();
     let first = client.request(put("k", 1));
@@ -23,7 +23,7 @@ fn a_group_of_one_goes_on_in_the_next_view() {
 
 /// S83: a group of two needs both.
 #[test]
-fn a_group_of_two_needs_both() {
+pub(crate) fn a_group_of_two_needs_both() {
     let mut group = Cluster::of(2);
     let client = group.client();
     group.crash(R1);
@@ -37,7 +37,7 @@ fn a_group_of_two_needs_both() {
 
 /// S83: a group of four needs three.
 #[test]
-fn a_group_of_four_needs_three() {
+pub(crate) fn a_group_of_four_needs_three() {
     let mut group = Cluster::of(4);
     let client = group.client();
     group.crash(R0);
@@ -54,7 +54,7 @@ fn a_group_of_four_needs_three() {
 
 /// S83: groups of five and seven survive what they should.
 #[test]
-fn larger_groups_survive_the_crash_of_any_minority() {
+pub(crate) fn larger_groups_survive_the_crash_of_any_minority() {
     for (size, crashes) in [(5, 2), (7, 3)] {
         let mut group = Cluster::of(size);
         let client = group.client();

@@ -11,7 +11,7 @@ use vr_sim::{
 
 /// S27: the primary is cut off with a client; the majority elects another. Both take requests.
 #[test]
-fn only_one_side_of_a_split_commits() {
+pub(crate) fn only_one_side_of_a_split_commits() {
     let mut group = Cluster::of(3);
     let (minority, majority) = (group.client(), group.client());
     group.partition([R0.into(), minority.actor()]);
@@ -30,21 +30,21 @@ fn only_one_side_of_a_split_commits() {
 
 /// S28: a backup that hears nothing votes and votes; nobody follows.
 #[test]
-fn a_backup_that_only_sends_does_not_disturb() {
+pub(crate) fn a_backup_that_only_sends_does_not_disturb() {
     let mut group = Cluster::of(3);
     let client = group.client();
     group.deafen(R2);
     group.run_for_heartbeats(100);
     let call = client.request(put("k", 1));
     group.run_until_answered(call);
-    assert_eq!(group.view(), View(0));
+    assert_eq!(group.view(), View(0), "nobody follows a single vote");
     group.heal_and_converge();
     assert_eq!(group.view(), View(0));
 }
 
 /// S29: a backup that nobody hears keeps up.
 #[test]
-fn a_backup_that_only_receives_keeps_up() {
+pub(crate) fn a_backup_that_only_receives_keeps_up() {
     let mut group = Cluster::of(3);
     let client = group.client();
     group.mute(R2);
@@ -57,7 +57,7 @@ fn a_backup_that_only_receives_keeps_up() {
 
 /// S30: a primary that hears nobody leaves, with load and without.
 #[test]
-fn a_primary_that_only_sends_steps_down() {
+pub(crate) fn a_primary_that_only_sends_steps_down() {
     for loaded in [false, true] {
         let mut group = Cluster::of(3);
         let client = group.client();
@@ -74,7 +74,7 @@ fn a_primary_that_only_sends_steps_down() {
 
 /// S31: a primary that nobody hears is replaced, and learns of it.
 #[test]
-fn a_primary_that_only_receives_learns_of_its_successor() {
+pub(crate) fn a_primary_that_only_receives_learns_of_its_successor() {
     let mut group = Cluster::of(3);
     group.mute(R0);
     group.run_until(|group| group.view() > View(0));
@@ -85,7 +85,7 @@ fn a_primary_that_only_receives_learns_of_its_successor() {
 /// S32: the primary hears only the hub, and so does everyone else. The hub must take over although
 /// it hears the primary well.
 #[test]
-fn the_hub_of_a_star_becomes_primary() {
+pub(crate) fn the_hub_of_a_star_becomes_primary() {
     let mut group = Cluster::of(5);
     let client = group.client();
     star_around_r1(&mut group);
@@ -109,7 +109,7 @@ fn star_around_r1(group: &mut Cluster<vr_sim::workload::Kv>) {
 /// S33: the primary is dead, and the only replica that reaches a quorum has the oldest log. It
 /// becomes primary after it has fetched the log.
 #[test]
-fn the_only_connected_replica_fetches_what_it_lacks() {
+pub(crate) fn the_only_connected_replica_fetches_what_it_lacks() {
     let mut group = Cluster::of(5);
     let client = group.client();
     group.isolate(R1);
@@ -126,7 +126,7 @@ fn the_only_connected_replica_fetches_what_it_lacks() {
 
 /// S36: a replica that is alone for long does not run ahead, and disturbs nobody when it is back.
 #[test]
-fn a_lonely_replica_does_not_run_ahead() {
+pub(crate) fn a_lonely_replica_does_not_run_ahead() {
     let mut group = Cluster::of(3);
     group.isolate(R2);
     group.run_for_heartbeats(1000);
@@ -137,7 +137,7 @@ fn a_lonely_replica_does_not_run_ahead() {
 
 /// S37: half of all messages are lost for a while; afterwards the group works within a bound.
 #[test]
-fn a_group_recovers_from_a_storm() {
+pub(crate) fn a_group_recovers_from_a_storm() {
     let mut group = Cluster::of(3);
     let client = group.client();
     group.set_network_faults(NetworkFaults { loss: 500_000, ..NetworkFaults::none() });

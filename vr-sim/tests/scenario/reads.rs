@@ -9,7 +9,7 @@ use vr_sim::{
 
 /// S66: a primary that was replaced without knowing does not answer.
 #[test]
-fn a_deposed_primary_does_not_answer_queries() {
+pub(crate) fn a_deposed_primary_does_not_answer_queries() {
     let mut group = Cluster::of(3);
     let (there, here) = (group.client(), group.client());
     group.partition([R0.into(), there.actor()]);
@@ -24,7 +24,7 @@ fn a_deposed_primary_does_not_answer_queries() {
 
 /// S67: a new primary answers no query before it knows that what it started with is committed.
 #[test]
-fn a_new_primary_answers_after_its_start_is_committed() {
+pub(crate) fn a_new_primary_answers_after_its_start_is_committed() {
     let mut group = Cluster::of(3);
     let client = group.client();
     client.request(put("k", 1));
@@ -43,7 +43,7 @@ fn a_new_primary_answers_after_its_start_is_committed() {
 
 /// S68: a query through a backup sees what was acknowledged before it, also in the next view.
 #[test]
-fn a_query_through_a_backup_is_linearizable() {
+pub(crate) fn a_query_through_a_backup_is_linearizable() {
     let mut group = Cluster::of(3);
     let (writer, reader) = (group.client(), group.client());
     for (round, cut_off) in [(1, R0), (2, R1)] {

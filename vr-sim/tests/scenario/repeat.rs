@@ -6,7 +6,7 @@ use vr_sim::simulator::{RunOptions, run};
 
 /// S86: the same seed twice gives the same events, another seed gives others.
 #[test]
-fn a_seed_decides_everything() {
+pub(crate) fn a_seed_decides_everything() {
     let options = |seed| RunOptions { storm: Duration::from_secs(2), ..RunOptions::new(seed) };
     let first = run(&options(1));
     assert_eq!(first, run(&options(1)));

@@ -12,7 +12,7 @@ use vr_sim::{
 /// S47: a crash in the middle of an append leaves a part of it; the replica cuts it off and is as
 /// good as before.
 #[test]
-fn a_torn_tail_is_cut_off() {
+pub(crate) fn a_torn_tail_is_cut_off() {
     let mut torn = 0;
     for seed in 0..40 {
         let mut group = Cluster::with(GroupOptions::of(3).with_seed(seed));
@@ -31,7 +31,7 @@ fn a_torn_tail_is_cut_off() {
 
 /// S52: a sync fails. The node stops; after a restart nothing acknowledged is missing.
 #[test]
-fn a_replica_whose_sync_failed_stops() {
+pub(crate) fn a_replica_whose_sync_failed_stops() {
     for failing in [R0, R1] {
         let mut group = Cluster::of(3);
         let client = group.client();
@@ -46,7 +46,7 @@ fn a_replica_whose_sync_failed_stops() {
 
 /// S53: a disk is full. The node stops and says so; the others go on.
 #[test]
-fn a_replica_whose_disk_is_full_stops_and_says_so() {
+pub(crate) fn a_replica_whose_disk_is_full_stops_and_says_so() {
     let mut group = Cluster::of(3);
     let client = group.client();
     let used = group.disk(R1).files().iter().map(|(_, length)| length).sum();

@@ -10,7 +10,7 @@ use vr_sim::{
 /// S09: a replica with uncommitted entries hears of a later view before it has that view's log. It
 /// must not cut anything until it has the whole of it.
 #[test]
-fn nothing_is_truncated_on_hearsay() {
+pub(crate) fn nothing_is_truncated_on_hearsay() {
     let mut group = Cluster::of(3);
     let (early, late) = (group.client(), group.client());
     group.isolate(R1);
@@ -38,7 +38,7 @@ fn nothing_is_truncated_on_hearsay() {
 
 /// S11: the log of the latest view wins, not the entry of the latest view.
 #[test]
-fn the_log_view_decides_and_not_the_view_of_the_last_entry() {
+pub(crate) fn the_log_view_decides_and_not_the_view_of_the_last_entry() {
     let mut group = Cluster::of(3);
     let (one, other) = (group.client(), group.client());
     group.partition([R0.into(), one.actor()]);
