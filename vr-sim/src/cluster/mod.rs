@@ -281,6 +281,11 @@ impl<S: Service> Cluster<S> {
         self.members.iter().map(|member| member.id).collect()
     }
 
+    /// The clients so far, those that crashed as well.
+    pub fn clients(&self) -> impl Iterator<Item = Actor> + use<S> {
+        (0..self.clients).map(Actor::Client)
+    }
+
     /// How many replicas make a quorum.
     #[must_use]
     pub fn quorum(&self) -> usize {

@@ -122,7 +122,11 @@ impl<S: Service> Storm<S> {
             11 => {
                 let mut side = self.group.ids();
                 side.retain(|_| self.rng.below(2) == 0);
-                self.group.partition(side.into_iter().map(Actor::from));
+                // Clients are on either side, so that a deposed primary is asked for something.
+                let mut clients: Vec<Actor> = self.group.clients().collect();
+                clients.retain(|_| self.sides.below(2) == 0);
+                let replicas = side.into_iter().map(Actor::from);
+                self.group.partition(replicas.chain(clients));
             }
             _ => {}
         }
