@@ -64,5 +64,6 @@ fn a_run_that_panics_leaves_its_trace() {
     });
     assert!(failed.is_err());
     let text = fs::read_to_string(&path).unwrap();
-    assert!(text.contains("failed: what the scenario waits for"), "{text}");
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.contains("failed: O9 violated: what the scenario waits for"), "{last}");
 }
