@@ -26,7 +26,7 @@ pub use crate::{
         Node, NodeBuilder,
         events::Events,
         executor_front::StateDigest,
-        explain::{Cause, Explanation, Finding},
+        finding::{Cause, Explanation, Finding},
         handle::{DigestError, NodeHandle},
         status::{ExecutorMode, ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
         stop::NodeError,

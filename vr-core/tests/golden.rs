@@ -13,20 +13,21 @@ use vr_core::{
     execution::client_table::{ClientTable, Turn},
     model::{
         certificate::{Certificate, CertificateHash, CrashVector},
-        durable::{CheckpointId, Trust},
+        durable::{CheckpointId, Durability, Trust},
         encoding::{
             entry::{decode_header, encode_header},
             frame::FrameParts,
             message::{decode, encode},
         },
         entry::{Entry, EntryHeader, EntryKind},
+        founding::{Found, FoundOk, Hello, HelloOk},
         kind::Kind,
         message::{
-            Answer, Commit, Committed, DoViewChange, Entries, Envelope, Forward, ForwardReply,
-            Found, FoundOk, GetEntries, GetHeaders, GetView, Headers, Hello, HelloOk, Limit,
-            Message, Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk,
-            Register, Rejected, Rejection, Reply, Request, Sender, Standing, StartView,
-            StartViewChange, StatusKind, Suspicion, Wanted,
+            Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
+            ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Headers, Limit, Message,
+            Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
+            RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
+            StartView, StartViewChange, StatusKind, Suspicion, Wanted,
         },
         types::{
             Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce,
@@ -164,7 +165,13 @@ fn samples() -> Vec<(String, Envelope)> {
         let sender = if asks { Sender::Client(CLIENT) } else { replica() };
         add(special, envelope(sender, message));
     }
-    let groups = [normal_messages(), view_messages(), transfer_messages(), genesis_messages()];
+    let groups = [
+        normal_messages(),
+        view_messages(),
+        transfer_messages(),
+        genesis_messages(),
+        recovery_messages(),
+    ];
     for (special, message) in groups.into_iter().flatten() {
         add(special, envelope(replica(), message));
     }
@@ -331,6 +338,18 @@ fn ping() -> Ping {
     Ping { standing: standing(StatusKind::Normal), sent_at: 123_456_789 }
 }
 
+fn start_view(nonce: Option<Nonce>) -> StartView {
+    StartView {
+        view: View(5),
+        op_number: OpNumber(20),
+        head: CHECKSUM,
+        commit_number: OpNumber(16),
+        checkpoint: checkpoint(),
+        suffix: headers(),
+        nonce,
+    }
+}
+
 fn view_messages() -> Vec<(&'static str, Message)> {
     let mut messages = Vec::new();
     for (special, reason, status) in [
@@ -339,6 +358,8 @@ fn view_messages() -> Vec<(&'static str, Message)> {
         ("_check_quorum", Suspicion::CheckQuorum, StatusKind::ViewChange),
         ("_stuck", Suspicion::ViewChangeStuck, StatusKind::Recovering),
         ("_behind", Suspicion::Behind, StatusKind::Normal),
+        ("_primary_restarted", Suspicion::PrimaryRestarted, StatusKind::Normal),
+        ("_recovering", Suspicion::Recovering, StatusKind::Recovering),
     ] {
         let standing = standing(status);
         let vote = StartViewChange { view: View(4), reason, standing };
@@ -359,16 +380,7 @@ fn view_messages() -> Vec<(&'static str, Message)> {
         messages.push((special, Message::DoViewChange(promise)));
     }
     for (special, nonce) in [("", None), ("_asked", Some(NONCE))] {
-        let start = StartView {
-            view: View(5),
-            op_number: OpNumber(20),
-            head: CHECKSUM,
-            commit_number: OpNumber(16),
-            checkpoint: checkpoint(),
-            suffix: headers(),
-            nonce,
-        };
-        messages.push((special, Message::StartView(start)));
+        messages.push((special, Message::StartView(start_view(nonce))));
     }
     messages.push(("", Message::GetView(GetView { view: View(5), nonce: NONCE })));
     messages.push(("", Message::Ping(ping())));
@@ -402,12 +414,35 @@ fn transfer_messages() -> Vec<(&'static str, Message)> {
 fn genesis_messages() -> Vec<(&'static str, Message)> {
     let disks = vec![(ReplicaId(0), DiskId(0xd0)), (ReplicaId(2), DiskId(0xd2))];
     let certificate = Certificate { group_name: "default".into(), disks: disks.clone() };
-    let hello_ok = |nonce, certificate| HelloOk { nonce, disk: DiskId(0xd2), certificate };
+    let hello_ok = |nonce, certificate, durability| HelloOk {
+        nonce,
+        disk: DiskId(0xd2),
+        certificate,
+        durability,
+    };
     vec![
-        ("", Message::Hello(Hello { nonce: NONCE })),
-        ("", Message::HelloOk(hello_ok(Some(NONCE), Some(certificate)))),
-        ("_blank", Message::HelloOk(hello_ok(None, None))),
+        ("", Message::Hello(Hello { nonce: NONCE, durability: Durability::Full })),
+        ("", Message::HelloOk(hello_ok(Some(NONCE), Some(certificate), Durability::Full))),
+        ("_blank", Message::HelloOk(hello_ok(None, None, Durability::ViewOnly))),
         ("", Message::Found(Found { nonce: NONCE, disks })),
         ("", Message::FoundOk(FoundOk { nonce: NONCE })),
+    ]
+}
+
+fn recovery_messages() -> Vec<(&'static str, Message)> {
+    let recovery = |primary_restarted| Recovery {
+        nonce: NONCE,
+        view: View(5),
+        log_view: View(4),
+        primary_restarted,
+    };
+    let response = |start| RecoveryResponse { nonce: NONCE, start };
+    vec![
+        ("", Message::Recovery(recovery(false))),
+        ("_primary_restarted", Message::Recovery(recovery(true))),
+        ("", Message::RecoveryResponse(response(None))),
+        ("_of_primary", Message::RecoveryResponse(response(Some(start_view(None))))),
+        ("", Message::GetCrashVector(GetCrashVector { nonce: NONCE })),
+        ("", Message::CrashVectorIs(CrashVectorIs { nonce: NONCE })),
     ]
 }

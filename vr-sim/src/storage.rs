@@ -10,16 +10,16 @@ use async_trait::async_trait;
 use futures::future::poll_fn;
 use vr_core::{
     model::{
-        durable::Identity,
+        durable::{Durability, Identity, Superblock},
         entry::Entry,
         types::{OpNumber, ReplicaId},
     },
     ports::{
         runtime::Runtime,
-        storage::{LogReader, LogWriter, Opened, Storage, StorageError, WriteBatch},
+        storage::{LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch},
     },
 };
-use vr_storage::{Store, StoreOptions, StoreReader};
+use vr_storage::{NoLog, Store, StoreOptions, StoreReader, ViewStore};
 
 use crate::{
     disk::{DiskControl, SimDisk, faults::StorageBugs},
@@ -132,6 +132,11 @@ impl Parts {
 impl Storage for SimStorage {
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError> {
         let mut parts = self.parts;
+        match identity.durability {
+            Durability::Full => {}
+            Durability::ViewOnly => return open_views(parts, identity).await,
+            Durability::Diskless => return Ok(open_nothing(&parts, identity)),
+        }
         let options = StoreOptions::default().with_segment_bytes(SEGMENT_BYTES);
         let opened = Store::open(parts.disk.disk().with_bugs(parts.bugs), identity, options);
         parts.pay().await;
@@ -139,13 +144,59 @@ impl Storage for SimStorage {
         let now = parts.runtime.now();
         lock(&parts.witness).opened(now, parts.replica, &recovered);
         let reader = SimReader { reader: store.reader(), parts: parts.clone() };
-        let writer = SimWriter { store, parts };
+        let writer = SimWriter { store: SimStore::Whole(store), parts };
         Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader) })
     }
 }
 
+/// Storage of a replica whose log is in memory.
+async fn open_views(mut parts: Parts, identity: &Identity) -> Result<Opened, StorageError> {
+    let opened = ViewStore::open(parts.disk.disk().with_bugs(parts.bugs), identity);
+    parts.pay().await;
+    let (recovered, store) = opened?;
+    lock(&parts.witness).opened(parts.runtime.now(), parts.replica, &recovered);
+    let writer = SimWriter { store: SimStore::Views(store), parts };
+    Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) })
+}
+
+/// Storage of a replica that remembers nothing.
+fn open_nothing(parts: &Parts, identity: &Identity) -> Opened {
+    lock(&parts.witness).forgot(parts.replica);
+    let recovered =
+        Recovered { superblock: Superblock::blank(identity), headers: Vec::new(), torn_bytes: 0 };
+    let writer = SimWriter { store: SimStore::Nothing, parts: parts.clone() };
+    Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) }
+}
+
+/// What a replica's mode keeps on disk.
+enum SimStore {
+    /// Log and superblock.
+    Whole(Store<SimDisk>),
+    /// The superblock.
+    Views(ViewStore<SimDisk>),
+    /// Nothing.
+    Nothing,
+}
+
+impl SimStore {
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        match self {
+            Self::Whole(store) => store.write(batch),
+            Self::Views(store) => store.write(batch),
+            Self::Nothing => Err(StorageError::Poisoned),
+        }
+    }
+
+    fn prepare_ahead(&mut self) -> Result<(), StorageError> {
+        match self {
+            Self::Whole(store) => store.prepare_ahead().map(drop),
+            Self::Views(_) | Self::Nothing => Ok(()),
+        }
+    }
+}
+
 struct SimWriter {
-    store: Store<SimDisk>,
+    store: SimStore,
     parts: Parts,
 }
 
@@ -171,14 +222,15 @@ impl LogWriter for SimWriter {
     }
 
     async fn mark_idle(&mut self) -> Result<(), StorageError> {
-        let marked = self.store.mark_idle();
+        let SimStore::Whole(store) = &mut self.store else { return Ok(()) };
+        let marked = store.mark_idle();
         self.parts.pay().await;
         marked
     }
 }
 
 /// Writes the superblock of `batch` before its log part.
-fn in_the_wrong_order(store: &mut Store<SimDisk>, batch: WriteBatch) -> Result<(), StorageError> {
+fn in_the_wrong_order(store: &mut SimStore, batch: WriteBatch) -> Result<(), StorageError> {
     let superblock = WriteBatch { superblock: batch.superblock.clone(), ..WriteBatch::default() };
     store.write(&superblock)?;
     store.write(&WriteBatch { superblock: None, ..batch })

@@ -1,13 +1,17 @@
 //! Sees everything that happens in a simulation: writes the trace and asks the oracles.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use vr_core::{
     model::{
         durable,
+        entry::EntryHeader,
         kind::Kind,
         membership::Membership,
-        message::Envelope,
+        message::{Envelope, Message, RecoveryResponse, StartView},
         time::Instant,
         types::{OpNumber, ReplicaId},
     },
@@ -44,6 +48,8 @@ pub struct Witness {
     starts: Starts,
     disks: Durability,
     numbers: Monotonic,
+    /// Who has taken part in a group, where no disk says so.
+    acted: BTreeSet<ReplicaId>,
     transfers: u64,
 }
 
@@ -64,6 +70,7 @@ impl Witness {
             starts: Starts::new(membership.clone()),
             disks: Durability::default(),
             numbers: Monotonic::default(),
+            acted: BTreeSet::new(),
             transfers: 0,
         }
     }
@@ -126,8 +133,13 @@ impl Witness {
     }
 
     fn check_sent(&mut self, replica: ReplicaId, envelope: &Envelope) -> Verdict {
-        if self.durability == durable::Durability::Full {
-            self.disks.sent(replica, envelope)?;
+        match self.durability {
+            durable::Durability::Full => self.disks.sent(replica, envelope, true)?,
+            durable::Durability::ViewOnly => self.disks.sent(replica, envelope, false)?,
+            durable::Durability::Diskless => {}
+        }
+        if self.durability != durable::Durability::Full {
+            self.check_memory(replica, envelope)?;
         }
         match Claim::from(&envelope.message) {
             Claim::Holds(m) => {
@@ -138,6 +150,48 @@ impl Witness {
             Claim::Started(m) => self.starts.sent(replica, m),
             Claim::Promises(_) | Claim::Nothing => Ok(()),
         }
+    }
+
+    /// Logs that are on no disk are known by what replicas say of them.
+    fn check_memory(&mut self, replica: ReplicaId, envelope: &Envelope) -> Verdict {
+        let view = envelope.view;
+        if acts(envelope.message.kind()) {
+            self.acted.insert(replica);
+        }
+        self.commits.learn(headers_of(&envelope.message));
+        let (starts, commits) = (&mut self.starts, &mut self.commits);
+        match Claim::from(&envelope.message) {
+            Claim::Holds(m) => {
+                let head = (m.op_number, m.checksum);
+                starts.acknowledged(replica, view, head, |log, entry| commits.contains(log, entry))
+            }
+            Claim::Started(m) => {
+                let head = (m.op_number, m.head);
+                if starts.announced(m.view, head) {
+                    commits.announced(m.view, head)?;
+                }
+                commits.acknowledged(replica, m.view, head, starts)
+            }
+            Claim::Leads(_) | Claim::Nothing => match headers_of(&envelope.message).last() {
+                Some(last) => commits.showed(replica, view, last, starts),
+                None => Ok(()),
+            },
+            Claim::Promises(_) => Ok(()),
+        }
+    }
+
+    /// Whether `replica` has taken part in a group in this life.
+    #[must_use]
+    pub fn has_acted(&self, replica: ReplicaId) -> bool {
+        self.acted.contains(&replica)
+    }
+
+    /// A process without a disk started: it has no past.
+    pub fn forgot(&mut self, replica: ReplicaId) {
+        self.disks.wiped(replica);
+        self.numbers.wiped(replica);
+        self.applied.restarted(replica);
+        self.acted.remove(&replica);
     }
 
     /// `replica` opened its disk and found `recovered`; a new life begins.
@@ -174,6 +228,9 @@ impl Witness {
     fn check_stored(&mut self, replica: ReplicaId) -> Verdict {
         let Some(shadow) = self.disks.of(replica) else { return Ok(()) };
         self.numbers.stored(replica, shadow.view, shadow.log_view)?;
+        if self.durability != durable::Durability::Full {
+            return Ok(());
+        }
         if self.starts.stored(replica, shadow)? {
             self.commits.started(shadow.log_view, shadow)?;
         }
@@ -208,5 +265,32 @@ impl Witness {
             self.trace.record(at, Event::Violated(violation.clone()));
             self.violation = Some((at, violation));
         }
+    }
+}
+
+/// Whether a message of this kind comes from a member in a started view only.
+const fn acts(kind: Kind) -> bool {
+    matches!(kind, Kind::Prepare | Kind::PrepareOk | Kind::Commit)
+}
+
+/// The headers that a message carries, with or without their payloads, ascending.
+fn headers_of(message: &Message) -> Vec<&EntryHeader> {
+    if let Message::Prepare(m) = message {
+        m.entries.iter().map(|entry| &entry.header).collect()
+    } else if let Message::Entries(m) = message {
+        m.entries.iter().map(|entry| &entry.header).collect()
+    } else if let Message::DoViewChange(m) = message {
+        m.suffix.iter().collect()
+    } else if let Message::StartView(StartView { suffix, .. })
+    | Message::RecoveryResponse(RecoveryResponse {
+        start: Some(StartView { suffix, .. }),
+        ..
+    }) = message
+    {
+        suffix.iter().collect()
+    } else if let Message::Headers(m) = message {
+        m.headers.iter().collect()
+    } else {
+        Vec::new()
     }
 }

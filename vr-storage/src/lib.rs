@@ -13,6 +13,7 @@ pub use crate::{
         reader::StoreReader,
         record::DISK_VERSION,
         store::{Store, StoreOptions},
+        view_store::{NoLog, ViewStore},
     },
     inspect::{Report, inspect},
     memory::MemoryStorage,

@@ -2,12 +2,28 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::mutants::{Mutant, Mutants};
+
+/// May a replica whose process has no memory found a group, when all the others have none either?
+///
+/// Only [`Durability::Diskless`](crate::model::durable::Durability::Diskless) asks: there the loss
+/// of all replicas at once looks like a group that never was. With a disk, blank disks are proof.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Genesis {
+    /// Only join: if nobody has the group any more, wait and say so.
+    #[default]
+    Join,
+    /// Found it, empty. To be given for the very first start.
+    Found,
+}
 
 /// Limits and timeouts of one replica. All replicas of a group should run the same.
 ///
 /// | field | default | at the limit |
 /// |---|---|---|
+/// | `genesis` | `Join` | without disks no group is founded, only joined |
 /// | `heartbeat_interval` | 50 ms | - |
 /// | `suspicion_timeout` | 150 ms | a backup that heard nothing from its primary votes to leave the view |
 /// | `suspicion_jitter_percent` | 10 | - |
@@ -33,6 +49,8 @@ use crate::model::mutants::{Mutant, Mutants};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
+    /// Whether a group without disks may be founded.
+    pub genesis: Genesis,
     /// How often an idle primary says that it is alive (h).
     pub heartbeat_interval: Duration,
     /// How long a primary may be silent, and how long a quorum may be silent to a primary (T).
@@ -85,6 +103,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            genesis: Genesis::Join,
             heartbeat_interval: Duration::from_millis(50),
             suspicion_timeout: Duration::from_millis(150),
             suspicion_jitter_percent: 10,

@@ -1,5 +1,7 @@
 //! What a replica must not forget: the superblock, and the identity it is opened with.
 
+use core::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -18,6 +20,37 @@ pub enum Durability {
     ViewOnly,
     /// Nothing; survives the crash of any minority at once.
     Diskless,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::ViewOnly => "view-only",
+            Self::Diskless => "diskless",
+        })
+    }
+}
+
+impl FromStr for Durability {
+    type Err = UnknownDurability;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "full" => Ok(Self::Full),
+            "view-only" => Ok(Self::ViewOnly),
+            "diskless" => Ok(Self::Diskless),
+            _ => Err(UnknownDurability { name: text.to_owned() }),
+        }
+    }
+}
+
+/// There is no durability mode of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{name}' is none of full, view-only, diskless")]
+pub struct UnknownDurability {
+    /// The name.
+    pub name: String,
 }
 
 /// May this replica's log be counted as evidence in a view change?
@@ -128,4 +161,17 @@ pub struct Identity {
     pub durability: Durability,
     /// Becomes the disk id if the directory has to be formatted; random, never used twice.
     pub fresh_disk: DiskId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_read_as_it_is_written() {
+        for mode in [Durability::Full, Durability::ViewOnly, Durability::Diskless] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        assert!("none".parse::<Durability>().is_err());
+    }
 }

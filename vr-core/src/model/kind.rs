@@ -47,6 +47,10 @@ impl Message {
             Self::HelloOk(_) => Kind::HelloOk,
             Self::Found(_) => Kind::Found,
             Self::FoundOk(_) => Kind::FoundOk,
+            Self::Recovery(_) => Kind::Recovery,
+            Self::RecoveryResponse(_) => Kind::RecoveryResponse,
+            Self::GetCrashVector(_) => Kind::GetCrashVector,
+            Self::CrashVectorIs(_) => Kind::CrashVectorIs,
         }
     }
 
@@ -77,7 +81,11 @@ impl Message {
             | Self::Hello(_)
             | Self::HelloOk(_)
             | Self::Found(_)
-            | Self::FoundOk(_) => Lane::Control,
+            | Self::FoundOk(_)
+            | Self::Recovery(_)
+            | Self::RecoveryResponse(_)
+            | Self::GetCrashVector(_)
+            | Self::CrashVectorIs(_) => Lane::Control,
             Self::Headers(_) | Self::GetEntries(_) | Self::Entries(_) => Lane::Bulk,
         }
     }
@@ -141,6 +149,14 @@ pub enum Kind {
     Found = 82,
     /// [`Message::FoundOk`].
     FoundOk = 83,
+    /// [`Message::Recovery`].
+    Recovery = 96,
+    /// [`Message::RecoveryResponse`].
+    RecoveryResponse = 97,
+    /// [`Message::GetCrashVector`].
+    GetCrashVector = 98,
+    /// [`Message::CrashVectorIs`].
+    CrashVectorIs = 99,
 }
 
 impl Kind {
@@ -150,8 +166,14 @@ impl Kind {
         matches!(self, Self::Hello | Self::HelloOk | Self::Found | Self::FoundOk)
     }
 
+    /// Whether the sender's incarnation is not looked at: who asks for its own does not know it.
+    #[must_use]
+    pub fn is_before_incarnation(self) -> bool {
+        self.is_genesis() || matches!(self, Self::GetCrashVector | Self::CrashVectorIs)
+    }
+
     /// All kinds, in order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::Register,
         Self::Request,
         Self::Reply,
@@ -179,6 +201,10 @@ impl Kind {
         Self::HelloOk,
         Self::Found,
         Self::FoundOk,
+        Self::Recovery,
+        Self::RecoveryResponse,
+        Self::GetCrashVector,
+        Self::CrashVectorIs,
     ];
 
     /// The number on the wire.
@@ -219,6 +245,10 @@ impl Kind {
             81 => Some(Self::HelloOk),
             82 => Some(Self::Found),
             83 => Some(Self::FoundOk),
+            96 => Some(Self::Recovery),
+            97 => Some(Self::RecoveryResponse),
+            98 => Some(Self::GetCrashVector),
+            99 => Some(Self::CrashVectorIs),
             _ => None,
         }
     }

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    certificate::{Certificate, CertificateHash, CrashVector},
+    certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
     entry::{Entry, EntryHeader},
+    founding::{Found, FoundOk, Hello, HelloOk},
     types::{
-        Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
+        Checksum, ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
         ReplicaId, ReplicaSet, RequestId, RequestNumber, View,
     },
 };
@@ -112,6 +113,15 @@ pub enum Message {
     Found(Found),
     /// Answer to [`Message::Found`]: I am still without certificate, and that is my disk.
     FoundOk(FoundOk),
+
+    /// Asks for what a crash took.
+    Recovery(Recovery),
+    /// Tells where the group is, and the log if the sender is its primary.
+    RecoveryResponse(RecoveryResponse),
+    /// Asks what is known of incarnations.
+    GetCrashVector(GetCrashVector),
+    /// Answers with the envelope's crash vector.
+    CrashVectorIs(CrashVectorIs),
 }
 
 /// Opens a session.
@@ -375,6 +385,10 @@ pub enum Suspicion {
     ViewChangeStuck,
     /// The next primary's log is too far behind.
     Behind,
+    /// The primary said that it restarted and lost its log.
+    PrimaryRestarted,
+    /// This replica lost its log, and nobody who could give it back answers.
+    Recovering,
 }
 
 /// A binding promise to the envelope's view, with the log that the sender can contribute.
@@ -512,36 +526,44 @@ pub struct ReadIndexOk {
     pub time: u64,
 }
 
-/// Asks everyone for disk and certificate.
+/// Asks for what a crash took: the log, and with the disk also the promises.
+///
+/// # Source
+/// VRR §4.3 step 1; PROTOCOL.md "Recovery".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// To be repeated in the answer.
+pub struct Recovery {
+    /// Makes answers belong to this recovery.
+    pub nonce: Nonce,
+    /// What the sender promised; zero if it forgot that too.
+    pub view: View,
+    /// The view whose log it lost; zero if it does not know.
+    pub log_view: View,
+    /// It led `view` when it crashed, so that nobody does now.
+    pub primary_restarted: bool,
+}
+
+/// Answers a recovery; the envelope's view is the one that the sender is normal in.
+///
+/// # Source
+/// VRR §4.3 step 2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryResponse {
+    /// The question's.
+    pub nonce: Nonce,
+    /// The log of the view, if the sender leads it.
+    pub start: Option<StartView>,
+}
+
+/// Asks what is known of incarnations, first of all the sender's own, which it forgot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetCrashVector {
+    /// Makes answers belong to this question.
     pub nonce: Nonce,
 }
 
-/// Tells disk and certificate.
+/// The envelope's crash vector is what the sender knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HelloOk {
-    /// The question's nonce; `None` when nobody asked (then nobody adopts what it says).
-    pub nonce: Option<Nonce>,
-    /// The sender's disk.
-    pub disk: DiskId,
-    /// The sender's certificate.
-    pub certificate: Option<Certificate>,
-}
-
-/// Second round of founding a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// To be repeated in the answer.
-    pub nonce: Nonce,
-    /// All members and the disks they named in the first round.
-    pub disks: Vec<(ReplicaId, DiskId)>,
-}
-
-/// Agrees to the founding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundOk {
-    /// The question's nonce.
+pub struct CrashVectorIs {
+    /// The question's.
     pub nonce: Nonce,
 }

@@ -79,6 +79,30 @@ mutants! {
     /// The start of a lower view is taken for that of the view that is being formed.
     LowerStartAccepted = "lower-start-accepted",
 
+    // Section "Recovery of a lost log".
+    /// A replica without its log votes as if it were intact.
+    LostVotesIntact = "lost-votes-intact",
+    /// The start of the view whose log was lost is taken for that of a later view.
+    OwnViewStartAccepted = "own-view-start-accepted",
+    /// An answer to an earlier recovery counts for the current one.
+    RecoveryWithoutNonce = "recovery-without-nonce",
+    /// A replica without its log takes that of a view below its promise.
+    RecoveryIntoLowerView = "recovery-into-lower-view",
+    /// A primary that restarted, and wrote its disk in parallel, counts as one that did not.
+    RestartedPrimaryUnbroken = "restarted-primary-unbroken",
+    /// Lost votes complete any quorum, whatever view they lost the log of.
+    LostVotesCount = "lost-votes-count",
+
+    // Section "Replicas that forgot everything".
+    /// Messages of earlier lives are processed.
+    NoCrashVector = "no-crash-vector",
+    /// Votes of earlier lives are dropped when they arrive, and not when it becomes known later.
+    VotesNotPruned = "votes-not-pruned",
+    /// An answer leaves before the asker's new incarnation is durable.
+    CrashVectorVolatile = "crash-vector-volatile",
+    /// The primary's answer alone is believed by a replica that forgot everything.
+    SinglePrimaryBelieved = "single-primary-believed",
+
     // Section "Timers".
     /// One replica's suspicion is enough to leave a view.
     BindingSuspicion = "binding-suspicion",

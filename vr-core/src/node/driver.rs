@@ -326,6 +326,10 @@ impl Driver {
             | Event::QuorumRegained { .. }
             | Event::ClockJumped { .. }
             | Event::DiskNotInCertificate { .. }
+            | Event::RecoveryBegan { .. }
+            | Event::RebuildBegan
+            | Event::GroupRejoined { .. }
+            | Event::ModeDiffers { .. }
             | Event::ExecutorMoved { .. } => {}
         }
         info!(?event, "event");

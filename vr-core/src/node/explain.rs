@@ -1,99 +1,22 @@
 //! Why nothing commits, or why it soon might not: a node's numbers put into words.
 
-use core::{fmt, time::Duration};
+use core::time::Duration;
 
 use crate::{
     model::{
+        durable::Durability,
         message::StatusKind,
-        types::{OpNumber, ReplicaId, ReplicaIndex},
+        types::{OpNumber, ReplicaId},
     },
-    node::status::NodeStatus,
+    node::{
+        finding::{Cause, Explanation, Finding, count, names, silent, sizes},
+        loss::{log_lost, wiped_disk},
+        status::NodeStatus,
+    },
 };
 
 /// A write that takes longer than this is a finding.
 const WRITE_STALL: Duration = Duration::from_secs(1);
-
-/// What a node has to say about itself, the gravest first; never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// The findings.
-    pub findings: Vec<Finding>,
-}
-
-/// One thing worth knowing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// Which thing, for a program.
-    pub cause: Cause,
-    /// The thing in words, with its numbers.
-    pub words: String,
-    /// The numbers, by name.
-    pub numbers: Vec<(&'static str, u64)>,
-    /// What can be done about it; empty if nothing needs to be.
-    pub remedy: String,
-}
-
-/// What a [`Finding`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// The node has stopped.
-    Stopped,
-    /// The group was founded with another disk than this replica's.
-    WipedDisk,
-    /// The replica is not part of a group yet and waits for others.
-    Blank,
-    /// Fewer than a quorum of replicas hear each other.
-    NoQuorum,
-    /// The primary is gone, and the next view has not started yet.
-    PrimaryLost,
-    /// A write to storage takes far too long.
-    StorageStalled,
-    /// The log has reached its limit.
-    LogFull,
-    /// The pipeline has reached its limit.
-    PipelineFull,
-    /// Committed ops wait for the state machine.
-    ExecutorBehind,
-    /// Some members are not heard of, but a quorum is.
-    MembersMissing,
-    /// The transport complained.
-    Complaints,
-    /// The group is too small to survive any failure.
-    ToleratesNothing,
-    /// Nothing is wrong.
-    Well,
-}
-
-impl Explanation {
-    /// Whether nothing keeps operations from committing.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.findings.iter().any(|finding| finding.cause == Cause::Well)
-    }
-
-    /// The finding about `cause`, if there is one.
-    #[must_use]
-    pub fn about(&self, cause: Cause) -> Option<&Finding> {
-        self.findings.iter().find(|finding| finding.cause == cause)
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, finding) in self.findings.iter().enumerate() {
-            if position > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(&finding.words)?;
-            if !finding.remedy.is_empty() {
-                write!(f, "\n  {}", finding.remedy)?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Puts the numbers into words.
 #[must_use]
@@ -108,6 +31,7 @@ pub fn explain(status: &NodeStatus) -> Explanation {
         wiped_disk(status),
         blank(status),
         no_quorum(status),
+        log_lost(status),
         primary_lost(status),
         storage_stalled(status),
         log_full(status),
@@ -139,22 +63,6 @@ fn stopped(status: &NodeStatus) -> Option<Finding> {
     })
 }
 
-fn wiped_disk(status: &NodeStatus) -> Option<Finding> {
-    let teller = status.replica.foreign_certificate?;
-    Some(Finding {
-        cause: Cause::WipedDisk,
-        words: format!(
-            "replica {teller} says that the group was founded with another disk than the one \
-             here, so the disk of replica {} was wiped or exchanged",
-            status.replica.replica
-        ),
-        numbers: vec![("told_by", teller.0)],
-        remedy: "start the replica with the data directory that it had; if that is lost, it \
-                 rejoins by itself only in a version that recovers wiped disks"
-            .into(),
-    })
-}
-
 fn blank(status: &NodeStatus) -> Option<Finding> {
     let replica = &status.replica;
     if replica.status != StatusKind::Blank || replica.foreign_certificate.is_some() {
@@ -162,7 +70,14 @@ fn blank(status: &NodeStatus) -> Option<Finding> {
     }
     let others = replica.members.len().saturating_sub(1);
     let awaited = &replica.awaited;
-    let words = if awaited.is_empty() {
+    let diskless = replica.durability == Durability::Diskless;
+    let words = if awaited.is_empty() && diskless && !replica.may_found {
+        format!(
+            "no member of the group \"{}\" remembers it, and without disks a group is founded only \
+             when its first member is told to",
+            status.group
+        )
+    } else if awaited.is_empty() {
         format!("the group \"{}\" is being founded; all other members answered", status.group)
     } else {
         format!(
@@ -173,7 +88,11 @@ fn blank(status: &NodeStatus) -> Option<Finding> {
             names(awaited)
         )
     };
-    let remedy = if awaited.is_empty() {
+    let remedy = if awaited.is_empty() && diskless && !replica.may_found {
+        "for a first start give the members Genesis::Found; if there was a group, its state is lost \
+         with its last process"
+            .to_owned()
+    } else if awaited.is_empty() {
         String::new()
     } else {
         format!(
@@ -394,33 +313,11 @@ fn well(status: &NodeStatus) -> Finding {
     }
 }
 
-/// Members and quorum.
-fn sizes(status: &NodeStatus) -> (u64, u64) {
-    let members = count(status.replica.members.len());
-    (members, members / 2 + 1)
-}
-
-/// The members that have not been heard of lately.
-fn silent(status: &NodeStatus) -> Vec<ReplicaId> {
-    let indexed = (0_u8..).map(ReplicaIndex).zip(&status.replica.members);
-    let silent = indexed.filter(|(index, _)| !status.replica.heard.contains(*index));
-    silent.map(|(_, id)| *id).filter(|id| *id != status.replica.replica).collect()
-}
-
 fn acknowledged(status: &NodeStatus) -> String {
     let all = status.replica.acknowledged.iter();
     let text: Vec<String> =
         all.map(|(id, op): &(ReplicaId, OpNumber)| format!("replica {id} op {op}")).collect();
     if text.is_empty() { "nothing".into() } else { text.join(", ") }
-}
-
-fn names(replicas: &[ReplicaId]) -> String {
-    let names: Vec<String> = replicas.iter().map(ToString::to_string).collect();
-    if names.is_empty() { "nobody".into() } else { names.join(", ") }
-}
-
-fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -431,7 +328,9 @@ mod tests {
     use crate::{
         model::{
             config::Config,
-            types::{ReplicaSet, View},
+            durable::Trust,
+            message::Standing,
+            types::{Incarnation, ReplicaIndex, ReplicaSet, View},
         },
         node::{
             status::{ExecutorStatus, StorageStatus, TransportStatus},
@@ -463,6 +362,12 @@ mod tests {
             acknowledged: Vec::new(),
             awaited: Vec::new(),
             foreign_certificate: None,
+            trust: Trust::Intact,
+            durability: Durability::Full,
+            incarnation: Incarnation::ZERO,
+            rebuilding: false,
+            may_found: false,
+            standings: Vec::new(),
             writes_pending: 0,
             oldest_write_age: Duration::ZERO,
             pipeline_ops: 0,
@@ -562,12 +467,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wiped_disk_is_told_apart_from_waiting() {
+    fn a_group_without_disks_is_founded_when_told_to() {
         let mut status = healthy();
         status.replica.status = StatusKind::Blank;
-        status.replica.foreign_certificate = Some(ReplicaId(1));
-        assert!(only(&status, Cause::WipedDisk).words.contains("replica 1"));
-        assert_eq!(explain(&status).about(Cause::Blank), None);
+        status.replica.durability = Durability::Diskless;
+        assert!(only(&status, Cause::Blank).remedy.contains("Genesis::Found"));
     }
 
     #[test]
@@ -628,5 +532,52 @@ mod tests {
         status.transport.complaints = vec!["replica 2 speaks version 9".into()];
         let explanation = explain(&status);
         assert!(explanation.to_string().contains("speaks version 9"), "{explanation}");
+    }
+
+    fn standing(status: StatusKind, log_view: u64) -> Standing {
+        Standing {
+            log_view: View(log_view),
+            op_number: OpNumber(9),
+            status,
+            heard: ReplicaSet::EMPTY,
+        }
+    }
+
+    #[test]
+    fn a_wiped_disk_is_told_apart_from_waiting() {
+        let mut status = healthy();
+        status.replica.status = StatusKind::Blank;
+        status.replica.foreign_certificate = Some(ReplicaId(1));
+        let finding = only(&status, Cause::WipedDisk);
+        assert!(finding.words.contains("replica 1") && finding.words.contains("not enough"));
+        assert_eq!(explain(&status).about(Cause::Blank), None);
+        status.replica.rebuilding = true;
+        assert!(only(&status, Cause::WipedDisk).words.contains("comes back"));
+        status.replica.members.pop();
+        assert!(only(&status, Cause::WipedDisk).remedy.contains("backup"));
+    }
+
+    #[test]
+    fn a_group_whose_logs_are_lost_says_who_is_missing() {
+        let mut status = healthy();
+        status.replica.status = StatusKind::Recovering;
+        status.replica.trust = Trust::Lost;
+        status.replica.heard.remove(ReplicaIndex(1));
+        status.replica.standings = vec![(ReplicaId(2), standing(StatusKind::Recovering, 1))];
+        let finding = only(&status, Cause::LogLost);
+        assert!(finding.words.contains("no replica that is up has a log"), "{}", finding.words);
+        assert!(finding.remedy.contains("start replica 1"), "{}", finding.remedy);
+        status.replica.standings = vec![(ReplicaId(2), standing(StatusKind::ViewChange, 1))];
+        let finding = only(&status, Cause::LogLost);
+        assert!(finding.words.contains("replica 2 has the log of view 1"), "{}", finding.words);
+        assert!(finding.remedy.contains("the primary is 1"), "{}", finding.remedy);
+    }
+
+    #[test]
+    fn an_ordinary_view_change_is_no_loss() {
+        let mut status = healthy();
+        status.replica.status = StatusKind::ViewChange;
+        status.replica.standings = vec![(ReplicaId(2), standing(StatusKind::ViewChange, 1))];
+        assert_eq!(explain(&status).about(Cause::LogLost), None);
     }
 }

@@ -8,12 +8,8 @@ use futures::channel::oneshot;
 use crate::{
     client::Client,
     node::{
-        events::Events,
-        executor_front::StateDigest,
-        explain::{Explanation, explain},
-        shared::Shared,
-        status::NodeStatus,
-        stop::NodeError,
+        events::Events, executor_front::StateDigest, explain::explain, finding::Explanation,
+        shared::Shared, status::NodeStatus, stop::NodeError,
     },
     ports::state_machine::{Service, SnapshotError},
 };

@@ -199,7 +199,11 @@ fn payload_bytes(message: &Message) -> u64 {
         | Message::Hello(_)
         | Message::HelloOk(_)
         | Message::Found(_)
-        | Message::FoundOk(_) => 0,
+        | Message::FoundOk(_)
+        | Message::Recovery(_)
+        | Message::RecoveryResponse(_)
+        | Message::GetCrashVector(_)
+        | Message::CrashVectorIs(_) => 0,
     }
 }
 

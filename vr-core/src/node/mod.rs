@@ -4,10 +4,12 @@ mod driver;
 pub mod events;
 pub mod executor_front;
 pub mod explain;
+pub mod finding;
 pub mod handle;
 mod inbox;
 pub mod local;
 mod lock;
+mod loss;
 mod shared;
 pub mod status;
 pub mod stop;
@@ -202,7 +204,7 @@ impl<S> NodeBuilder<S> {
         let config = self.config;
         config.validate()?;
         let membership = members.to_membership();
-        require_runnable(self.durability, replica, &membership)?;
+        require_member(replica, &membership)?;
         let identity = Identity {
             group: membership.group_id(&self.group),
             group_name: self.group.clone(),
@@ -245,17 +247,7 @@ impl<S> fmt::Debug for NodeBuilder<S> {
     }
 }
 
-fn require_runnable(
-    durability: Durability,
-    replica: ReplicaId,
-    members: &Membership,
-) -> Result<(), NodeError> {
-    match durability {
-        Durability::Full => {}
-        Durability::ViewOnly | Durability::Diskless => {
-            return Err(NodeError::Unsupported { durability });
-        }
-    }
+fn require_member(replica: ReplicaId, members: &Membership) -> Result<(), NodeError> {
     if members.index_of(replica).is_none() {
         return Err(NodeError::NotAMember { replica, members: members.clone() });
     }

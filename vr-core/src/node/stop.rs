@@ -9,7 +9,6 @@ use std::{
 use crate::{
     model::{
         config::ConfigError,
-        durable::Durability,
         membership::Membership,
         types::{OpNumber, ReplicaId},
     },
@@ -38,12 +37,6 @@ pub enum NodeError {
         replica: ReplicaId,
         /// The members.
         members: Membership,
-    },
-    /// The mode cannot be run by this version.
-    #[error("durability {durability:?} cannot be run by this version; use Full")]
-    Unsupported {
-        /// The mode.
-        durability: Durability,
     },
     /// Storage failed. A replica that cannot remember must not speak; start again when the cause
     /// is mended.

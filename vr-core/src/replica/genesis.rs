@@ -14,10 +14,13 @@
 use crate::{
     model::{
         certificate::{Certificate, CertificateHash},
-        message::{Found, FoundOk, Hello, HelloOk, Message},
+        config,
+        durable::Durability,
+        founding::{Found, FoundOk, Hello, HelloOk},
+        message::Message,
         mutants::Mutant,
         time::Now,
-        types::{OpNumber, ReplicaSet, View},
+        types::{Epoch, OpNumber, ReplicaSet, View},
     },
     replica::{
         Origin, Replica,
@@ -46,7 +49,7 @@ impl Replica {
         let fresh = self.prng.nonce();
         let disk = self.promise.wanted().disk;
         let Status::Blank(genesis) = &mut self.status else { return };
-        if genesis.adopting {
+        if genesis.adopting || genesis.reformatting.is_some() {
             return;
         }
         if genesis.agreed.is_some() && genesis.asked >= ROUND_QUESTIONS_MAX {
@@ -62,7 +65,7 @@ impl Replica {
             disks.sort();
             Message::Found(Found { nonce, disks })
         } else {
-            Message::Hello(Hello { nonce })
+            Message::Hello(Hello { nonce, durability: self.promise.durable().durability })
         };
         let doublings = genesis.asked.min(8);
         genesis.asked += 1;
@@ -74,8 +77,18 @@ impl Replica {
 
     /// G2: everyone answers, in any status.
     pub(in crate::replica) fn on_hello(&mut self, from: Origin, m: &Hello) -> Result<(), Ignored> {
+        self.require_same_mode(from, m.durability)?;
         self.tell_certificate(from, Some(m.nonce));
         Ok(())
+    }
+
+    /// The mode belongs to the group: an acknowledgement of another mode means something else.
+    fn require_same_mode(&mut self, from: Origin, theirs: Durability) -> Result<(), Ignored> {
+        if theirs == self.promise.durable().durability {
+            return Ok(());
+        }
+        self.out.push_back(Output::Event(Event::ModeDiffers { peer: from.id, theirs }));
+        Err(Ignored::OtherMode)
     }
 
     fn tell_certificate(&mut self, to: Origin, nonce: Option<crate::model::types::Nonce>) {
@@ -83,6 +96,7 @@ impl Replica {
             nonce,
             disk: self.promise.durable().disk,
             certificate: self.certificate().cloned(),
+            durability: self.promise.durable().durability,
         };
         self.send(to.id, Message::HelloOk(answer));
     }
@@ -94,6 +108,10 @@ impl Replica {
         from: Origin,
         m: HelloOk,
     ) -> Result<(), Ignored> {
+        self.require_same_mode(from, m.durability)?;
+        if self.certificate().is_some() {
+            return self.settle_doubt(from, &m);
+        }
         let own_disk = self.promise.durable().disk;
         let founder = self.may_found();
         let stale_counts = self.mutant(Mutant::GenesisWithoutNonce);
@@ -107,14 +125,17 @@ impl Replica {
         match m.certificate {
             Some(certificate) if catches_up || certificate.names(self.me, own_disk) => {
                 genesis.adopting = true;
-                self.promise.certify(certificate);
+                genesis.rebuild = None;
+                self.promise.certify(certificate, from.epoch);
             }
-            Some(_) => {
-                let news = genesis.foreign.replace(from.id).is_none();
+            Some(certificate) => {
+                let news = genesis.told.is_empty();
+                genesis.told.insert(from.id, (certificate, from.epoch));
                 if news {
                     let event = Event::DiskNotInCertificate { told_by: from.id, disk: own_disk };
                     self.out.push_back(Output::Event(event));
                 }
+                self.rebuild_if_told();
             }
             None if founder => {
                 genesis.disks.insert(from.id, m.disk);
@@ -132,7 +153,8 @@ impl Replica {
         }
         let own = (self.me, self.promise.durable().disk);
         let Status::Blank(genesis) = &self.status else { return Err(Ignored::WrongStatus) };
-        if genesis.adopting || !m.disks.contains(&own) {
+        let blank = genesis.rebuild.is_none() && genesis.reformatting.is_none();
+        if genesis.adopting || !blank || !m.disks.contains(&own) {
             return Err(Ignored::WrongStatus);
         }
         self.send(from.id, Message::FoundOk(FoundOk { nonce: m.nonce }));
@@ -157,9 +179,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Only the primary of view 0 founds the group.
-    fn may_found(&self) -> bool {
-        self.membership.primary_of(View::ZERO) == self.me || self.mutant(Mutant::AnyFounder)
+    /// Only the primary of view 0 founds the group; without disks only if it was told to.
+    pub(in crate::replica) fn may_found(&self) -> bool {
+        let allowed = match self.promise.durable().durability {
+            Durability::Full | Durability::ViewOnly => true,
+            Durability::Diskless => self.config.genesis == config::Genesis::Found,
+        };
+        let first = self.membership.primary_of(View::ZERO) == self.me;
+        allowed && (first || self.mutant(Mutant::AnyFounder))
     }
 
     /// Moves the founder on: to the second round when all are blank, to the certificate when all
@@ -191,14 +218,15 @@ impl Replica {
             disks.sort();
             genesis.adopting = true;
             genesis.founder = true;
-            self.promise.certify(Certificate { group_name, disks });
+            self.promise.certify(Certificate { group_name, disks }, Epoch::ZERO);
         }
     }
 
     /// The certificate is durable: this replica is normal in view 0, with an empty log.
     pub(in crate::replica) fn join_group_if_certified(&mut self, now: Now) {
-        let Status::Blank(genesis) = &self.status else { return };
-        let founded = genesis.founder;
+        let Status::Blank(Genesis { adopting: true, founder: founded, .. }) = self.status else {
+            return;
+        };
         let Some(certificate) = self.certificate() else { return };
         self.certificate = certificate.to_hash();
         self.timers.disarm(Timer::Hello);
@@ -218,13 +246,17 @@ impl Replica {
         certificate: CertificateHash,
     ) -> Result<(), Ignored> {
         if let Status::Blank(genesis) = &self.status {
-            if !genesis.adopting && certificate != CertificateHash::NONE {
+            if !genesis.adopting
+                && genesis.reformatting.is_none()
+                && certificate != CertificateHash::NONE
+            {
                 self.timers.arm_by(Timer::Hello, now.monotonic + self.config.retry_interval / 4);
             }
             return Err(Ignored::Blank);
         }
         if certificate != self.certificate && !self.mutant(Mutant::NoCertificateHash) {
             self.tell_certificate(from, None);
+            self.doubt_certificate(now);
             return Err(Ignored::OtherCertificate);
         }
         Ok(())

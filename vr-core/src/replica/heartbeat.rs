@@ -136,7 +136,7 @@ impl Replica {
         self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
         match &self.status {
             Status::Blank(_) | Status::Normal(Role::Primary(_)) => {}
-            Status::Normal(Role::Backup(_)) | Status::ViewChange(_) => {
+            Status::Normal(Role::Backup(_)) | Status::ViewChange(_) | Status::Recovering(_) => {
                 let ping = Ping { standing: self.standing(now), sent_at: now.monotonic.0 };
                 self.broadcast(&Message::Ping(ping));
             }
@@ -208,6 +208,11 @@ impl Replica {
             match standing.status {
                 StatusKind::ViewChange => self.enter_view(now, from.view, false),
                 StatusKind::Normal => self.enter_view(now, from.view, true),
+                // Its promise binds it, and it cannot go back: who leads or follows goes on, and
+                // the primary takes the group there when it is asked for the log.
+                StatusKind::Recovering if !matches!(self.status, Status::Normal(_)) => {
+                    self.enter_view(now, from.view, false);
+                }
                 StatusKind::Blank | StatusKind::Recovering => {}
             }
         } else if (from.view < self.view || standing.status == StatusKind::ViewChange)

@@ -23,6 +23,10 @@ pub enum Ignored {
     NewerView,
     /// This replica is between two views, or the message is only for that.
     WrongStatus,
+    /// What it asks to be remembered is not durable yet; it will be asked again.
+    NotDurable,
+    /// The sender runs in another durability mode.
+    OtherMode,
     /// Only the primary may receive it.
     NotPrimary,
     /// Only a backup may receive it.

@@ -3,6 +3,7 @@
 
 use crate::{
     model::{
+        durable::Durability,
         message::{GetEntries, GetHeaders, Headers, Message, Wanted},
         mutants::Mutant,
         time::Now,
@@ -16,7 +17,7 @@ use crate::{
     },
     state::{
         plan::{Need, Plan, Strangers},
-        status::{Install, Status},
+        status::{Genesis, Install, Status},
         timers::Timer,
     },
 };
@@ -30,8 +31,7 @@ impl Replica {
         if self.install.is_some() {
             return;
         }
-        let Status::ViewChange(change) = &mut self.status else { return };
-        let Some(plan) = &mut change.plan else { return };
+        let Some(Some(plan)) = self.status.plan_mut() else { return };
         if plan.question().is_some() {
             return;
         }
@@ -49,7 +49,8 @@ impl Replica {
                 self.contradiction(source, op_number, ours, Checksum::ZERO);
             }
             Ok(Need::Nothing { after }) => {
-                let promised = self.promise.view() >= self.view;
+                let blank = matches!(self.status, Status::Blank(_));
+                let promised = self.promise.view() >= self.view || blank;
                 if promised || self.mutant(Mutant::LogBeforePromise) {
                     self.begin_install(now, after);
                 }
@@ -94,8 +95,7 @@ impl Replica {
     /// Asks the plan's source first, and after that everybody in turn.
     fn ask_for_plan(&mut self, now: Now, request: RequestId, message: Message) {
         let others = self.others();
-        let Status::ViewChange(change) = &mut self.status else { return };
-        let Some(plan) = &mut change.plan else { return };
+        let Some(Some(plan)) = self.status.plan_mut() else { return };
         let missed = plan.asked(request);
         let turn = usize::try_from(missed).unwrap_or(0).checked_rem(others.len()).unwrap_or(0);
         let to = match others.get(turn) {
@@ -108,9 +108,7 @@ impl Replica {
 
     /// Nobody answered: the question is asked again, of somebody else.
     pub(in crate::replica) fn on_plan_timer(&mut self, now: Now) {
-        if let Status::ViewChange(change) = &mut self.status
-            && let Some(plan) = &mut change.plan
-        {
+        if let Some(Some(plan)) = self.status.plan_mut() {
             plan.give_up_question();
             self.advance_plan(now);
         }
@@ -118,8 +116,7 @@ impl Replica {
 
     /// The plan whose open question is `request`.
     pub(in crate::replica) fn plan_asking(&mut self, request: RequestId) -> Option<&mut Plan> {
-        let Status::ViewChange(change) = &mut self.status else { return None };
-        change.plan.as_mut().filter(|plan| plan.question() == Some(request))
+        self.status.plan_mut()?.as_mut().filter(|plan| plan.question() == Some(request))
     }
 
     /// Headers below those that are known.
@@ -137,29 +134,49 @@ impl Replica {
     }
 
     /// NP4 (b) and (c): the new suffix and the superblock that makes it count, in one batch. The
-    /// promise, (a), is durable already.
+    /// promise, (a), is durable already. Where storage has no log, the superblock is all there is
+    /// to write; without a disk nothing is.
     fn begin_install(&mut self, now: Now, after: OpNumber) {
         let promised = !self.mutant(Mutant::LogBeforePromise);
         if promised || self.log.handed() < self.log.op_number() {
             self.hand_over(now);
         }
-        let Status::ViewChange(change) = &mut self.status else { return };
-        let Some(plan) = change.plan.take() else { return };
-        let id = self.writes.next(now.monotonic);
+        let rebuilt = match &self.status {
+            Status::Blank(Genesis { rebuild: Some(rebuild), .. }) => Some(rebuild.to_rebuilt()),
+            Status::Blank(_)
+            | Status::Normal(_)
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => None,
+        };
+        let Some(plan) = self.status.plan_mut().and_then(Option::take) else { return };
+        let id = match self.is_diskless() {
+            true => PersistId::ZERO,
+            false => self.writes.next(now.monotonic),
+        };
         let commit_number = plan.commit_number();
         let entries = plan.into_entries(after);
+        let view = rebuilt.as_ref().map_or(self.view, |rebuilt| rebuilt.view);
+        let superblock = match rebuilt {
+            Some(rebuilt) => self.promise.rebuild(rebuilt, id),
+            None if promised => self.promise.install(view, id),
+            None => self.promise.install_unpromised(view, id),
+        };
+        let kept = self.log.is_volatile();
         let batch = WriteBatch {
-            cut: (after < self.log.op_number()).then_some(after),
-            entries: entries.clone(),
-            superblock: Some(match promised {
-                true => self.promise.install(self.view, id),
-                false => self.promise.install_unpromised(self.view, id),
-            }),
+            cut: (after < self.log.op_number() && !kept).then_some(after),
+            entries: if kept { Vec::new() } else { entries.clone() },
+            superblock: Some(superblock),
             release: None,
         };
-        self.out.push_back(Output::Persist { id, batch });
-        self.install = Some(Install { id, view: self.view, commit_number, after, entries });
+        if !self.is_diskless() {
+            self.out.push_back(Output::Persist { id, batch });
+        }
+        self.install = Some(Install { id, view, commit_number, after, entries });
         self.timers.disarm(Timer::Plan);
+    }
+
+    fn is_diskless(&self) -> bool {
+        self.promise.wanted().durability == Durability::Diskless
     }
 
     /// Writes are done: durability is a fact in every view. What waited for it goes on.
@@ -169,10 +186,22 @@ impl Replica {
         }
         self.log.persisted(through);
         self.promise.persisted(through);
+        self.go_on(now, through);
+    }
+
+    /// Without a disk, what is wanted counts at once: what waited for it goes on.
+    pub(in crate::replica) fn settle(&mut self, now: Now) {
+        while self.promise.take_settled() {
+            self.go_on(now, PersistId::ZERO);
+        }
+    }
+
+    fn go_on(&mut self, now: Now, through: PersistId) {
         if let Some(install) = self.install.take_if(|install| install.id <= through) {
             self.finish_install(now, install);
         }
         self.join_group_if_certified(now);
+        self.stop_if_reformatted();
         self.try_commit();
         self.advance_plan(now);
     }
@@ -183,6 +212,11 @@ impl Replica {
         self.log.replace_suffix(install.after, install.entries);
         self.clock.replay(self.log.time());
         self.unbroken = false;
+        match &self.status {
+            Status::Blank(_) => self.finish_rebuild(now, install.view),
+            Status::Recovering(_) => self.end_recovery(),
+            Status::Normal(_) | Status::ViewChange(_) => {}
+        }
         if install.view != self.view || !matches!(self.status, Status::ViewChange(_)) {
             return;
         }

@@ -1,7 +1,7 @@
 //! What must hold of this replica's own state after every input; checked in debug builds.
 
 use crate::{
-    model::message::StatusKind,
+    model::{durable::Trust, message::StatusKind},
     replica::Replica,
     state::status::{Role, Status},
 };
@@ -35,6 +35,13 @@ impl Replica {
                 assert!(!self.is_primary(), "the view's primary does not follow");
             }
             Status::ViewChange(_) => {}
+            Status::Recovering(_) => {
+                assert!(
+                    self.promise.durable().trust == Trust::Lost,
+                    "an intact log is not recovered"
+                );
+                assert!(self.commit_number == self.log.base().op_number, "nothing is known");
+            }
         }
     }
 }

@@ -5,14 +5,17 @@ use core::time::Duration;
 use crate::{
     execution::work::{Executed, Work},
     model::{
+        durable::{Durability, Trust},
         entry::Entry,
         kind::Lane,
-        message::{Envelope, StatusKind, Suspicion},
+        message::{Envelope, Standing, StatusKind, Suspicion},
         types::{
-            Checksum, DiskId, OpNumber, Peer, PersistId, ReplicaId, ReplicaSet, RequestId, View,
+            Checksum, DiskId, Incarnation, OpNumber, Peer, PersistId, ReplicaId, ReplicaSet,
+            RequestId, View,
         },
     },
     ports::storage::WriteBatch,
+    state::rebuild::Reformatting,
 };
 
 /// Something that happened; handled with the time at which it was noticed.
@@ -149,6 +152,30 @@ pub enum Event {
         /// This replica's disk.
         disk: DiskId,
     },
+    /// This replica lost its log, and asks the group for it.
+    RecoveryBegan {
+        /// What it promised.
+        view: View,
+        /// The view whose log it had.
+        log_view: View,
+    },
+    /// This replica has forgotten everything, and asks the group for it: its disk is not the one
+    /// that the group knows.
+    RebuildBegan,
+    /// Everything came back, and this replica is part of its group again.
+    GroupRejoined {
+        /// How often it has forgotten everything.
+        incarnation: Incarnation,
+        /// The view that it came back in.
+        view: View,
+    },
+    /// A member runs in another durability mode, and is not listened to.
+    ModeDiffers {
+        /// Who.
+        peer: ReplicaId,
+        /// Its mode.
+        theirs: Durability,
+    },
     /// The executor moved to a thread of its own: one `apply` took longer than a quarter of the
     /// heartbeat interval, or the primary fell silent and a slow `apply` may be why.
     ExecutorMoved {
@@ -174,6 +201,13 @@ pub enum Fatal {
         ours: Checksum,
         /// The peer's checksum.
         theirs: Checksum,
+    },
+    /// This replica's disk does not count any more and was formatted anew; started again, the
+    /// replica gets everything from the others.
+    #[error("this disk was formatted anew ({reason:?}); start again, the others have everything")]
+    Reformatted {
+        /// Why.
+        reason: Reformatting,
     },
     /// What storage returned is not what was written to it, or nothing.
     #[error("storage did not return what was written for op {op_number}")]
@@ -221,6 +255,18 @@ pub struct ReplicaStatus {
     pub acknowledged: Vec<(ReplicaId, OpNumber)>,
     /// While blank: the members that have not answered yet.
     pub awaited: Vec<ReplicaId>,
+    /// Whether the log counts as evidence.
+    pub trust: Trust,
+    /// The mode that the group runs in.
+    pub durability: Durability,
+    /// How often this replica has forgotten everything.
+    pub incarnation: Incarnation,
+    /// Where the others stand, as far as they told lately.
+    pub standings: Vec<(ReplicaId, Standing)>,
+    /// While blank: whether everything is being fetched back from the group.
+    pub rebuilding: bool,
+    /// While blank: whether this replica may found a group, if nobody has one.
+    pub may_found: bool,
     /// While blank: a member whose certificate does not name this replica's disk, if one said so.
     pub foreign_certificate: Option<ReplicaId>,
     /// Writes handed to storage and not yet durable.

@@ -13,9 +13,11 @@ mod genesis;
 mod heartbeat;
 mod install;
 mod invariants;
+mod lost_log;
 mod normal;
 mod outputs;
 mod reads;
+mod rebuild;
 mod recovery;
 mod report;
 mod requests;
@@ -32,8 +34,9 @@ use crate::{
         certificate::{Certificate, CertificateHash, CrashVector},
         config::Config,
         durable::Identity,
+        kind::Kind,
         membership::Membership,
-        message::{Envelope, Message, Sender},
+        message::{Envelope, Message, RecoveryResponse, Sender},
         mutants::Mutant,
         time::{Instant, Now},
         types::{
@@ -48,6 +51,7 @@ use crate::{
     state::{
         admitted::Admitted,
         clock::LogClock,
+        doubts::Doubts,
         forwards::Forwards,
         log::Log,
         peers::Peers,
@@ -55,8 +59,9 @@ use crate::{
         progress::{Progress, Writes},
         promise::Promise,
         reads::Reads,
+        rebuild::Reformatting,
         routes::Routes,
-        status::{Install, Status},
+        status::{Genesis, Install, Status},
         suspicions::Suspicions,
         timers::{Timer, Timers},
     },
@@ -101,6 +106,7 @@ pub struct Replica {
     log: Log,
     promise: Promise,
     install: Option<Install>,
+    doubts: Doubts,
 
     peers: Peers,
     suspicions: Suspicions,
@@ -134,6 +140,8 @@ const fn named_view(message: &Message) -> View {
         Message::DoViewChange(m) => m.view,
         Message::StartView(m) => m.view,
         Message::GetView(m) => m.view,
+        Message::Recovery(m) => m.view,
+        Message::RecoveryResponse(RecoveryResponse { start: Some(m), .. }) => m.view,
         Message::Register(_)
         | Message::Request(_)
         | Message::Reply(_)
@@ -156,7 +164,10 @@ const fn named_view(message: &Message) -> View {
         | Message::Hello(_)
         | Message::HelloOk(_)
         | Message::Found(_)
-        | Message::FoundOk(_) => View::ZERO,
+        | Message::FoundOk(_)
+        | Message::RecoveryResponse(RecoveryResponse { start: None, .. })
+        | Message::GetCrashVector(_)
+        | Message::CrashVectorIs(_) => View::ZERO,
     }
 }
 
@@ -168,6 +179,7 @@ struct Origin {
     /// Its durable view.
     view: View,
     incarnation: Incarnation,
+    epoch: Epoch,
 }
 
 impl Replica {
@@ -199,6 +211,7 @@ impl Replica {
                 }
             }
         }
+        self.settle(now);
         self.assert_invariants();
     }
 
@@ -228,20 +241,45 @@ impl Replica {
         if envelope.view.max(named_view(&envelope.message)) > VIEW_MAX {
             return Err(Ignored::Malformed);
         }
-        let origin =
-            Origin { id: from, index, view: envelope.view, incarnation: envelope.incarnation };
-        if !envelope.message.kind().is_genesis() {
+        let origin = Origin {
+            id: from,
+            index,
+            view: envelope.view,
+            incarnation: envelope.incarnation,
+            epoch: envelope.epoch,
+        };
+        let kind = envelope.message.kind();
+        if self.is_rebuild_answer(kind, envelope.certificate) {
+            self.peers.heard(index, now.monotonic, origin.view);
+        } else if !kind.is_genesis() {
             self.require_same_group(now, origin, envelope.certificate)?;
             if envelope.epoch != self.epoch() {
                 return Err(Ignored::OtherEpoch);
             }
-            if origin.incarnation < self.promise.wanted().crash_vector.of(from) {
-                return Err(Ignored::EarlierLife);
-            }
+            self.require_this_life(origin, kind, &envelope.crash_vector)?;
             self.promise.learn(&envelope.crash_vector);
             self.peers.heard(index, now.monotonic, origin.view);
         }
         self.on_message(now, origin, envelope.crash_vector, envelope.message)
+    }
+
+    /// The incarnation gate: nothing from an earlier life of the sender is processed, and who is
+    /// told of a later life of its own has an old disk.
+    fn require_this_life(
+        &mut self,
+        from: Origin,
+        kind: Kind,
+        crash_vector: &CrashVector,
+    ) -> Result<(), Ignored> {
+        let earlier = from.incarnation < self.promise.wanted().crash_vector.of(from.id);
+        if earlier && !kind.is_before_incarnation() && !self.mutant(Mutant::NoCrashVector) {
+            return Err(Ignored::EarlierLife);
+        }
+        if crash_vector.of(self.me) > self.promise.wanted().incarnation {
+            self.reformat(Reformatting::EarlierLife { told_by: from.id });
+            return Err(Ignored::Blank);
+        }
+        Ok(())
     }
 
     fn on_message(
@@ -279,6 +317,10 @@ impl Replica {
             Message::HelloOk(m) => self.on_hello_ok(now, from, m),
             Message::Found(m) => self.on_found(from, &m),
             Message::FoundOk(m) => self.on_found_ok(now, from, &m),
+            Message::Recovery(m) => self.on_recovery(now, from, &m),
+            Message::RecoveryResponse(m) => self.on_recovery_response(now, from, crash_vector, m),
+            Message::GetCrashVector(m) => self.on_get_crash_vector(from, &m),
+            Message::CrashVectorIs(m) => self.on_crash_vector_is(from, crash_vector, &m),
         }
     }
 
@@ -307,6 +349,7 @@ impl Replica {
             Status::Blank(_) => self.timers.arm(Timer::Hello, now.monotonic),
             Status::Normal(_) => self.heartbeat_now(),
             Status::ViewChange(change) => change.say_due = true,
+            Status::Recovering(_) => self.ask_recovery_again(),
         }
     }
 
@@ -355,14 +398,25 @@ impl Replica {
     /// answers to queries, which the executor gives without the engine.
     #[must_use]
     pub fn envelope(&self, message: Message) -> Envelope {
+        let (epoch, incarnation, crash_vector) = match &self.status {
+            Status::Blank(Genesis { rebuild: Some(it), .. }) => {
+                (it.epoch(), it.incarnation(), it.crash_vector())
+            }
+            Status::Blank(_)
+            | Status::Normal(_)
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => {
+                (self.epoch(), self.promise.incarnation(), self.promise.crash_vector())
+            }
+        };
         Envelope {
             group: self.group,
             certificate: self.certificate,
-            epoch: self.epoch(),
+            epoch,
             sender: Sender::Replica(self.me),
-            incarnation: self.promise.incarnation(),
+            incarnation,
             view: self.promise.view(),
-            crash_vector: self.promise.crash_vector().clone(),
+            crash_vector: crash_vector.clone(),
             message,
         }
     }

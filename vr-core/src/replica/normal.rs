@@ -273,6 +273,7 @@ impl Replica {
                 }
                 Err(Ignored::WrongStatus)
             }
+            Status::Recovering(_) => Err(Ignored::WrongStatus),
             Status::Blank(_) => Err(Ignored::Blank),
         }
     }

@@ -17,6 +17,7 @@ impl Replica {
             return None;
         }
         self.derive(now);
+        self.settle(now);
         self.out.pop_front()
     }
 
@@ -36,7 +37,8 @@ impl Replica {
                 self.send_prepare_ok(now);
             }
             Status::ViewChange(_) => self.say_view_change(now),
-            Status::Blank(_) => {}
+            Status::Blank(_) => self.say_rebuild(now),
+            Status::Recovering(_) => self.say_recovery(now),
         }
         self.hand_over(now);
         self.order_execution();

@@ -74,7 +74,7 @@ impl Replica {
                     self.send(primary, Message::ReadIndex(ReadIndex { request }));
                 }
             }
-            Status::Blank(_) | Status::ViewChange(_) => {}
+            Status::Blank(_) | Status::ViewChange(_) | Status::Recovering(_) => {}
         }
     }
 

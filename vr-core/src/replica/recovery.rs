@@ -3,15 +3,17 @@
 use crate::{
     model::{
         certificate::CertificateHash,
+        durable::{Durability, Identity, Superblock, Trust},
         mutants::Mutant,
         time::Now,
         types::{OpNumber, RequestId},
     },
-    ports::storage::Anchor,
-    replica::{Boot, Replica},
+    ports::storage::{Anchor, WriteBatch},
+    replica::{Boot, Replica, io::Output},
     state::{
         admitted::Admitted,
         clock::LogClock,
+        doubts::Doubts,
         forwards::Forwards,
         log::Log,
         peers::Peers,
@@ -26,10 +28,22 @@ use crate::{
     },
 };
 
+/// What a replica of this mode knows after a start: a disk that holds no log makes every start the
+/// loss of it, and without a disk a start is a new life.
+fn remembered(identity: &Identity, superblock: Superblock) -> Superblock {
+    match superblock.durability {
+        Durability::Full => superblock,
+        Durability::ViewOnly if superblock.certificate.is_none() => superblock,
+        Durability::ViewOnly => Superblock { trust: Trust::Lost, ..superblock },
+        Durability::Diskless => Superblock::blank(identity),
+    }
+}
+
 impl Replica {
-    /// A replica with an intact log, or a blank one.
+    /// A replica as its storage remembers it: blank, without its log, or with an intact one.
     ///
-    /// A backup of a view that had started goes on as a slow backup; whoever was primary leaves
+    /// A replica whose log is lost asks the group for it; with an intact log, a backup of a view
+    /// that had started goes on as a slow backup; whoever was primary leaves
     /// its view, because it may have said things that its disk does not remember; between two
     /// views the promise is repeated.
     ///
@@ -41,13 +55,19 @@ impl Replica {
     #[must_use]
     pub fn new(now: Now, boot: Boot) -> Self {
         let Boot { config, identity, recovered, seed } = boot;
+        let superblock = remembered(&identity, recovered.superblock);
         let membership = identity.members;
         let index =
             membership.index_of(identity.replica).expect("the builder checked the membership");
-        let superblock = recovered.superblock;
         let checkpoint = superblock.checkpoint;
         let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
-        let log = Log::recovered(base, &recovered.headers);
+        let evidence = superblock.certificate.is_some() && superblock.trust == Trust::Intact;
+        let log = match superblock.durability {
+            Durability::Full if evidence => Log::recovered(base, &recovered.headers),
+            Durability::Full => Log::recovered(base, &[]),
+            Durability::ViewOnly | Durability::Diskless => Log::volatile(base),
+        };
+        let leftover = !evidence && !recovered.headers.is_empty();
         let certificate = superblock.certificate.as_ref();
         let certificate = certificate.map_or(CertificateHash::NONE, |it| it.to_hash());
         let mut prng = Prng::new(seed);
@@ -62,6 +82,7 @@ impl Replica {
             commit_number: base.op_number,
             unbroken: false,
             status: Status::Blank(Genesis::default()),
+            doubts: Doubts::default(),
             clock: LogClock::new(now, log.time()),
             log,
             promise: Promise::recovered(superblock),
@@ -84,14 +105,27 @@ impl Replica {
             membership,
             config,
         };
+        if leftover {
+            replica.cut_leftover_log(now, base.op_number);
+        }
         replica.rejoin(now);
         replica
+    }
+
+    /// What storage still has of a log that is no evidence makes room for the one to come; the
+    /// superblock says already that it does not count.
+    fn cut_leftover_log(&mut self, now: Now, base: OpNumber) {
+        let id = self.writes.next(now.monotonic);
+        let batch = WriteBatch { cut: Some(base), ..WriteBatch::default() };
+        self.out.push_back(Output::Persist { id, batch });
     }
 
     /// The first step after a start.
     fn rejoin(&mut self, now: Now) {
         if self.certificate().is_none() {
             self.begin_genesis(now);
+        } else if self.promise.durable().trust == Trust::Lost {
+            self.begin_recovery(now);
         } else if self.is_primary()
             && self.promise.log_view() == self.view
             && self.mutant(Mutant::RestartedPrimaryResumes)

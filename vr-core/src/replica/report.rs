@@ -1,19 +1,28 @@
 //! The replica at one instant, in numbers.
 
 use crate::{
-    model::{time::Now, types::ReplicaIndex},
+    model::{
+        message::Standing,
+        time::Now,
+        types::{ReplicaId, ReplicaIndex},
+    },
     replica::{Replica, io::ReplicaStatus},
     state::status::{Role, Status},
 };
 
 impl Replica {
+    fn standings(&self, now: Now) -> Vec<(ReplicaId, Standing)> {
+        let told = |index| self.peers.standing(index, now.monotonic);
+        self.others().into_iter().filter_map(|(id, index)| Some((id, told(index)?))).collect()
+    }
+
     /// Where this replica stands, for operators and tests.
     #[must_use]
     pub fn status(&self, now: Now) -> ReplicaStatus {
         let members = self.membership.voters().to_vec();
         let indexed = members.iter().copied().zip((0_u8..).map(ReplicaIndex));
         let (mut serving, mut acknowledged) = (false, Vec::new());
-        let (mut awaited, mut foreign_certificate) = (Vec::new(), None);
+        let (mut awaited, mut foreign_certificate, mut rebuilding) = (Vec::new(), None, false);
         let (mut pipeline_ops, mut pipeline_bytes) = (0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
@@ -28,9 +37,10 @@ impl Replica {
                     .filter(|(id, index)| *id != self.me && !genesis.heard.contains(*index))
                     .map(|(id, _)| id)
                     .collect();
-                foreign_certificate = genesis.foreign;
+                foreign_certificate = genesis.told.keys().next().copied();
+                rebuilding = genesis.rebuild.is_some();
             }
-            Status::Normal(Role::Backup(_)) | Status::ViewChange(_) => {}
+            Status::Normal(Role::Backup(_)) | Status::ViewChange(_) | Status::Recovering(_) => {}
         }
         ReplicaStatus {
             replica: self.me,
@@ -50,6 +60,12 @@ impl Replica {
             serving,
             acknowledged,
             awaited,
+            trust: self.promise.durable().trust,
+            durability: self.promise.durable().durability,
+            incarnation: self.promise.incarnation(),
+            standings: self.standings(now),
+            rebuilding,
+            may_found: self.may_found(),
             foreign_certificate,
             writes_pending: self.writes.pending(),
             oldest_write_age: self.writes.age(now.monotonic),

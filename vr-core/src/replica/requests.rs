@@ -60,7 +60,11 @@ impl Replica {
             | Message::Hello(_)
             | Message::HelloOk(_)
             | Message::Found(_)
-            | Message::FoundOk(_) => Err(Ignored::NotForReplicas),
+            | Message::FoundOk(_)
+            | Message::Recovery(_)
+            | Message::RecoveryResponse(_)
+            | Message::GetCrashVector(_)
+            | Message::CrashVectorIs(_) => Err(Ignored::NotForReplicas),
         }
     }
 

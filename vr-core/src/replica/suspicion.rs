@@ -48,15 +48,17 @@ impl Replica {
     }
 
     pub(in crate::replica) fn on_view_change_timer(&mut self, now: Now) {
-        if !matches!(self.status, Status::ViewChange(_)) {
-            return;
-        }
+        let reason = match &self.status {
+            Status::ViewChange(_) => Suspicion::ViewChangeStuck,
+            Status::Recovering(_) => Suspicion::Recovering,
+            Status::Blank(_) | Status::Normal(_) => return,
+        };
         self.arm_view_change(now);
         if self.log_is_arriving(now) {
             self.suspicions.withdraw();
             self.timers.disarm(Timer::Suspicion);
         } else {
-            self.suspect(now, Suspicion::ViewChangeStuck);
+            self.suspect(now, reason);
         }
     }
 
@@ -67,8 +69,8 @@ impl Replica {
     fn log_is_arriving(&mut self, now: Now) -> bool {
         let primary = self.membership.index_of(self.primary());
         let heard = self.peers.heard_set(self.index, now.monotonic);
-        let Status::ViewChange(change) = &mut self.status else { return false };
-        let closer = change.plan.as_mut().is_some_and(Plan::take_progress);
+        let Some(plan) = self.status.plan_mut() else { return false };
+        let closer = plan.as_mut().is_some_and(Plan::take_progress);
         closer && primary.is_some_and(|primary| heard.contains(primary))
     }
 
@@ -83,7 +85,9 @@ impl Replica {
                 backup.heard_at = None;
                 self.suspect(now, Suspicion::PrimaryLost);
             }
-            Status::ViewChange(_) => self.suspect(now, Suspicion::PrimaryLost),
+            Status::ViewChange(_) | Status::Recovering(_) => {
+                self.suspect(now, Suspicion::PrimaryLost);
+            }
             Status::Blank(_) | Status::Normal(Role::Primary(_)) => {}
         }
     }
@@ -137,7 +141,7 @@ impl Replica {
                 backup.heard_at.is_none_or(|at| now.monotonic.since(at) > recent)
             }
             Status::ViewChange(_) => m.reason == Suspicion::Behind,
-            Status::Normal(Role::Primary(_)) | Status::Blank(_) => false,
+            Status::Normal(Role::Primary(_)) | Status::Blank(_) | Status::Recovering(_) => false,
         };
         if joins && self.suspicions.own().is_none() {
             self.suspect(now, m.reason);

@@ -16,10 +16,10 @@ use crate::{
     model::{
         certificate::CrashVector,
         durable::Trust,
-        message::{DoViewChange, GetView, Message, StartView, Suspicion},
+        message::{DoViewChange, GetView, Message, StartView, StatusKind, Suspicion},
         mutants::Mutant,
         time::Now,
-        types::{Checksum, Nonce, OpNumber, ReplicaId, View},
+        types::{Checksum, Nonce, OpNumber, ReplicaId, ReplicaIndex, View},
     },
     ports::storage::{Anchor, WriteBatch},
     replica::{
@@ -29,7 +29,7 @@ use crate::{
     },
     state::{
         plan::Plan,
-        status::{Role, Status, ViewChange},
+        status::{Recovering, Role, Status, ViewChange},
         timers::Timer,
         votes::{Choice, Vote},
     },
@@ -49,12 +49,20 @@ impl Replica {
         self.view = view;
         self.promise.promise(view);
         self.break_promise(now, started);
-        self.status = Status::ViewChange(ViewChange {
-            started,
-            say_due: true,
-            nonce: self.prng.nonce(),
-            ..ViewChange::default()
-        });
+        let nonce = self.prng.nonce();
+        self.status = match &self.status {
+            Status::Recovering(_) => Status::Recovering(Recovering {
+                nonce,
+                ask_due: true,
+                promised: !started,
+                promise_due: true,
+                ..Recovering::default()
+            }),
+            Status::Blank(_) | Status::Normal(_) | Status::ViewChange(_) => {
+                let change = ViewChange { started, say_due: true, nonce, ..ViewChange::default() };
+                Status::ViewChange(change)
+            }
+        };
         self.suspicions.clear();
         self.peers.expect_no_heartbeat();
         self.failed_views = self.failed_views.saturating_add(1);
@@ -100,7 +108,11 @@ impl Replica {
             false => vote.log_view,
             true => View::ZERO,
         };
-        DoViewChange { log_view, ..vote }
+        let trust = match self.mutant(Mutant::LostVotesCount) {
+            false => vote.trust,
+            true => Trust::Intact,
+        };
+        DoViewChange { log_view, trust, ..vote }
     }
 
     /// The lowest view above this one whose primary is believed to hear a quorum and to have a
@@ -112,10 +124,22 @@ impl Replica {
             candidates().find(|view| {
                 let id = self.membership.primary_of(*view);
                 let index = self.membership.index_of(id);
-                index.is_some_and(|index| !self.peers.is_lost(index))
+                index.is_some_and(|index| {
+                    !self.peers.is_lost(index) && !self.is_without_log(index, now)
+                })
             })
         };
         eligible.or_else(present).unwrap_or_else(|| self.view.next())
+    }
+
+    /// Whether the voter at `index` is known to lack its log, so that it cannot lead.
+    fn is_without_log(&self, index: ReplicaIndex, now: Now) -> bool {
+        if index == self.index {
+            return matches!(self.status, Status::Recovering(_));
+        }
+        self.peers.standing(index, now.monotonic).is_some_and(|standing| {
+            matches!(standing.status, StatusKind::Recovering | StatusKind::Blank)
+        })
     }
 
     fn is_eligible(&self, view: View, now: Now) -> bool {
@@ -124,6 +148,9 @@ impl Replica {
         let lag_max = u64::from(self.config.pipeline_ops_max);
         let own = (self.promise.log_view(), self.log.op_number());
         let (_, best) = self.peers.best(now.monotonic).map_or(own, |best| best.max(own));
+        if self.membership.index_of(id).is_none_or(|index| self.is_without_log(index, now)) {
+            return false;
+        }
         if id == self.me {
             let heard = self.peers.heard_set(self.index, now.monotonic);
             return heard.len() >= quorum && best.since(self.log.op_number()) <= lag_max;
@@ -182,14 +209,19 @@ impl Replica {
     }
 
     pub(in crate::replica) fn on_resend_timer(&mut self, now: Now) {
-        if let Status::ViewChange(change) = &mut self.status {
-            change.say_due = true;
-            self.arm_resend(now);
+        match &mut self.status {
+            Status::ViewChange(change) => {
+                change.say_due = true;
+                self.arm_resend(now);
+            }
+            Status::Recovering(_) => self.ask_recovery_again(),
+            Status::Blank(_) => self.ask_rebuild_again(now),
+            Status::Normal(_) => {}
         }
     }
 
     /// VRR §4.2 step 2: the promise, with headers in the place of the log.
-    fn do_view_change(&self) -> DoViewChange {
+    pub(in crate::replica) fn do_view_change(&self) -> DoViewChange {
         let durable = self.promise.durable();
         let last = self.log.header(self.log.op_number());
         let log_view = match self.mutant(Mutant::LogViewOfLastEntry) {
@@ -204,9 +236,21 @@ impl Replica {
             commit_number: self.commit_number,
             checkpoint: durable.checkpoint,
             suffix: self.log.suffix(self.commit_number, self.suffix_max()),
-            trust: durable.trust,
-            unbroken: self.unbroken && durable.trust == Trust::Intact,
+            trust: match self.mutant(Mutant::LostVotesIntact) {
+                false => durable.trust,
+                true => Trust::Intact,
+            },
+            unbroken: self.is_unbroken(),
         }
+    }
+
+    /// Whether this replica started its log view as the primary, and has been up since: then it
+    /// holds whatever it prepared there.
+    fn is_unbroken(&self) -> bool {
+        let durable = self.promise.durable();
+        let led = self.membership.primary_of(durable.log_view) == self.me;
+        let pretends = led && self.mutant(Mutant::RestartedPrimaryUnbroken);
+        (self.unbroken || pretends) && durable.trust == Trust::Intact
     }
 
     fn suffix_max(&self) -> usize {
@@ -245,7 +289,7 @@ impl Replica {
                 self.try_start(now);
                 Ok(())
             }
-            Status::ViewChange(_) => Ok(()),
+            Status::ViewChange(_) | Status::Recovering(_) => Ok(()),
             Status::Normal(Role::Backup(_)) => Err(Ignored::NotPrimary),
             Status::Blank(_) => Err(Ignored::Blank),
         }
@@ -262,12 +306,15 @@ impl Replica {
     /// The next primary starts to put the new log together as soon as a quorum has promised.
     fn try_start(&mut self, now: Now) {
         let (me, own) = (self.me, self.promise.wanted().crash_vector.clone());
+        let prunes = !self.mutant(Mutant::VotesNotPruned) && !self.mutant(Mutant::NoCrashVector);
         let own_op = self.log.op_number();
         let Status::ViewChange(change) = &mut self.status else { return };
         if change.plan.is_some() || change.votes.of(me).is_none() {
             return;
         }
-        let _asked_again_by_resend = change.votes.prune(&own);
+        if prunes {
+            let _asked_again_by_resend = change.votes.prune(&own);
+        }
         let chosen = change.votes.choose_log(&self.membership);
         let (best, commit_number) = match chosen {
             Choice::Wait => return,
@@ -311,7 +358,13 @@ impl Replica {
     }
 
     fn announce_view(&mut self, to: ReplicaId, nonce: Option<Nonce>) {
-        let message = StartView {
+        let message = self.start_view_message(nonce);
+        self.send(to, Message::StartView(message));
+    }
+
+    /// The log of the view that this replica leads.
+    pub(in crate::replica) fn start_view_message(&self, nonce: Option<Nonce>) -> StartView {
+        StartView {
             view: self.view,
             op_number: self.log.op_number(),
             head: self.log.head(),
@@ -319,8 +372,7 @@ impl Replica {
             checkpoint: self.promise.durable().checkpoint,
             suffix: self.log.suffix(self.commit_number, self.suffix_max()),
             nonce,
-        };
-        self.send(to, Message::StartView(message));
+        }
     }
 
     /// VRR §4.2 step 5: a backup puts the log of the view together; its own stays until then.
@@ -337,23 +389,8 @@ impl Replica {
             self.tell_newer_view(now, from);
             return Err(Ignored::OldView);
         }
-        let target = Anchor { op_number: m.op_number, checksum: m.head };
-        let plan = Plan::new(from.id, target, m.commit_number, &m.suffix);
-        let Some(plan) = plan else { return Err(Ignored::Malformed) };
-        if m.view > self.view {
-            self.enter_view(now, m.view, true);
-        }
-        let installing = self.install.as_ref().is_some_and(|install| install.view == m.view);
-        let Status::ViewChange(change) = &mut self.status else {
-            return Err(Ignored::Duplicate);
-        };
-        if installing || change.plan.is_some() {
-            return Err(Ignored::Duplicate);
-        }
-        change.started = true;
-        change.plan = Some(plan);
-        self.advance_plan(now);
-        Ok(())
+        self.require_later_start(m)?;
+        self.adopt_start(now, from, m)
     }
 
     /// The primary of a started view tells its log to whoever asks.
@@ -371,7 +408,7 @@ impl Replica {
                 Ok(())
             }
             Status::Normal(Role::Backup(_)) => Err(Ignored::NotPrimary),
-            Status::ViewChange(_) => Err(Ignored::WrongStatus),
+            Status::ViewChange(_) | Status::Recovering(_) => Err(Ignored::WrongStatus),
             Status::Blank(_) => Err(Ignored::Blank),
         }
     }

@@ -27,7 +27,7 @@ struct Slot {
 /// * the entry at position i has op number base + 1 + i, and the one before it as parent;
 /// * `durable <= handed <= op_number`;
 /// * every entry up to `durable` is carried by a write that is done;
-/// * entries above `handed` have their payload in memory.
+/// * entries above `handed` have their payload in memory, in a volatile log all of them.
 #[derive(Clone, Debug)]
 pub struct Log {
     base: Anchor,
@@ -39,6 +39,8 @@ pub struct Log {
     cached_bytes: u64,
     /// Payloads at or below this op were dropped once; above it they are all in memory.
     cache_floor: OpNumber,
+    /// Storage has no log: an entry counts as soon as it is here, and stays in memory.
+    volatile: bool,
 }
 
 impl Log {
@@ -60,7 +62,21 @@ impl Log {
             bytes: headers.iter().map(EntryHeader::entry_bytes).sum(),
             cached_bytes: 0,
             cache_floor: op_number,
+            volatile: false,
         }
+    }
+
+    /// An empty log after `base` that is kept in memory only, whole: its entries count as soon as
+    /// they are here.
+    #[must_use]
+    pub fn volatile(base: Anchor) -> Self {
+        Self { volatile: true, ..Self::recovered(base, &[]) }
+    }
+
+    /// Whether storage has no log.
+    #[must_use]
+    pub const fn is_volatile(&self) -> bool {
+        self.volatile
     }
 
     /// The last op; the base's if there is no entry above it.
@@ -93,7 +109,8 @@ impl Log {
         self.bytes
     }
 
-    /// The highest op up to which every entry is durable.
+    /// The highest op up to which every entry counts as held: is durable, or, in a log that is
+    /// kept in memory only, is there.
     #[must_use]
     pub const fn durable_op(&self) -> OpNumber {
         self.durable
@@ -260,6 +277,9 @@ impl Log {
 
     /// Drops payloads at or below `through`, oldest first, until `bytes_max` of them are left.
     pub fn evict(&mut self, through: OpNumber, bytes_max: u64) {
+        if self.volatile {
+            return;
+        }
         let through = through.min(self.durable);
         while self.cached_bytes > bytes_max && self.cache_floor < through {
             let next = self.cache_floor.next();
@@ -276,6 +296,10 @@ impl Log {
         self.bytes += entry.header.entry_bytes();
         self.cached_bytes += u64::from(entry.header.payload_length);
         self.slots.push_back(Slot { header: entry.header, payload: Some(entry.payload), persist });
+        if self.volatile {
+            self.handed = self.op_number();
+            self.durable = self.op_number();
+        }
     }
 
     fn slot(&self, op_number: OpNumber) -> Option<&Slot> {

@@ -2,6 +2,7 @@
 
 pub mod admitted;
 pub mod clock;
+pub mod doubts;
 pub mod forwards;
 pub mod log;
 pub mod peers;
@@ -11,6 +12,7 @@ pub mod prng;
 pub mod progress;
 pub mod promise;
 pub mod reads;
+pub mod rebuild;
 pub mod routes;
 pub mod status;
 pub mod suspicions;

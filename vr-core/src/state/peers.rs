@@ -129,7 +129,11 @@ impl Peers {
     pub fn best(&self, now: Instant) -> Option<(View, OpNumber)> {
         let fresh = self.peers.iter().filter_map(|peer| peer.standing);
         fresh
-            .filter(|(_, at)| now.since(*at) <= self.window)
+            .filter(|(standing, at)| {
+                let has_log =
+                    matches!(standing.status, StatusKind::Normal | StatusKind::ViewChange);
+                has_log && now.since(*at) <= self.window
+            })
             .map(|(standing, _)| (standing.log_view, standing.op_number))
             .max()
     }

@@ -4,9 +4,24 @@ use std::collections::VecDeque;
 
 use crate::model::{
     certificate::{Certificate, CrashVector},
-    durable::{Superblock, Trust},
-    types::{Incarnation, PersistId, View},
+    durable::{Durability, Identity, Superblock, Trust},
+    types::{DiskId, Epoch, Incarnation, PersistId, View},
 };
+
+/// What a replica that had forgotten everything was given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// The group's certificate, which does not name this replica's disk.
+    pub certificate: Certificate,
+    /// The membership period of the group.
+    pub epoch: Epoch,
+    /// The view whose log was installed.
+    pub view: View,
+    /// The new incarnation.
+    pub incarnation: Incarnation,
+    /// What the others know of incarnations.
+    pub crash_vector: CrashVector,
+}
 
 /// Tracks which superblock is durable.
 ///
@@ -18,6 +33,9 @@ pub struct Promise {
     durable: Superblock,
     in_flight: VecDeque<(PersistId, Superblock)>,
     dirty: bool,
+    /// Nothing is written ([`Durability::Diskless`]): what is wanted counts at once.
+    volatile: bool,
+    settled: bool,
 }
 
 impl Promise {
@@ -25,10 +43,12 @@ impl Promise {
     #[must_use]
     pub fn recovered(superblock: Superblock) -> Self {
         Self {
+            volatile: superblock.durability == Durability::Diskless,
             wanted: superblock.clone(),
             durable: superblock,
             in_flight: VecDeque::new(),
             dirty: false,
+            settled: false,
         }
     }
 
@@ -80,24 +100,73 @@ impl Promise {
     /// If a higher promise was made before.
     pub fn promise(&mut self, view: View) {
         assert!(view >= self.wanted.view, "a promise is never taken back");
-        self.wanted.view = view;
-        self.dirty = true;
+        if view > self.wanted.view {
+            self.wanted.view = view;
+            self.change();
+        }
     }
 
-    /// Adopts the certificate of the group.
+    /// Something is wanted that is not durable: it has to be written, or counts at once.
+    fn change(&mut self) {
+        if self.volatile {
+            self.durable = self.wanted.clone();
+            self.settled = true;
+        } else {
+            self.dirty = true;
+        }
+    }
+
+    /// Whether something became durable without a write since this was asked last.
+    pub const fn take_settled(&mut self) -> bool {
+        core::mem::replace(&mut self.settled, false)
+    }
+
+    /// Adopts the certificate of the group, which is in `epoch`.
     ///
     /// # Panics
     /// If there is one already.
-    pub fn certify(&mut self, certificate: Certificate) {
+    pub fn certify(&mut self, certificate: Certificate, epoch: Epoch) {
         assert!(self.wanted.certificate.is_none(), "a certificate never changes");
         self.wanted.certificate = Some(certificate);
-        self.dirty = true;
+        self.wanted.epoch = epoch;
+        self.change();
+    }
+
+    /// The superblock of a replica that had forgotten everything: it belongs to the group again,
+    /// with the log of `view`, which is in the same batch.
+    ///
+    /// # Panics
+    /// If there is a certificate already.
+    pub fn rebuild(&mut self, rebuilt: Rebuilt, id: PersistId) -> Superblock {
+        assert!(self.wanted.certificate.is_none(), "a certificate never changes");
+        self.wanted.certificate = Some(rebuilt.certificate);
+        self.wanted.epoch = rebuilt.epoch;
+        self.wanted.view = rebuilt.view;
+        self.wanted.log_view = rebuilt.view;
+        self.wanted.trust = Trust::Intact;
+        self.wanted.incarnation = rebuilt.incarnation;
+        self.wanted.crash_vector.join(&rebuilt.crash_vector);
+        self.hand_over(id)
+    }
+
+    /// Forgets everything on purpose: this disk is formatted anew, as `disk`.
+    pub fn reformat(&mut self, disk: DiskId) {
+        let known = &self.wanted;
+        self.wanted = Superblock::blank(&Identity {
+            group: known.group,
+            group_name: known.group_name.clone(),
+            members: known.members.clone(),
+            replica: known.replica,
+            durability: known.durability,
+            fresh_disk: disk,
+        });
+        self.change();
     }
 
     /// Learns of others' incarnations; durable before any message carries them.
     pub fn learn(&mut self, crash_vector: &CrashVector) {
         if self.wanted.crash_vector.join(crash_vector) {
-            self.dirty = true;
+            self.change();
         }
     }
 
@@ -120,15 +189,19 @@ impl Promise {
     }
 
     /// Moves the log view without a log: only mutants do this.
-    pub(crate) const fn misplace_log_view(&mut self, view: View) {
+    pub(crate) fn misplace_log_view(&mut self, view: View) {
         self.wanted.log_view = view;
-        self.dirty = true;
+        self.change();
     }
 
     /// The superblock to write; `id` names the write.
     pub fn hand_over(&mut self, id: PersistId) -> Superblock {
         self.dirty = false;
-        self.in_flight.push_back((id, self.wanted.clone()));
+        if self.volatile {
+            self.change();
+        } else {
+            self.in_flight.push_back((id, self.wanted.clone()));
+        }
         self.wanted.clone()
     }
 
@@ -144,19 +217,22 @@ impl Promise {
 mod tests {
     use super::*;
     use crate::model::{
-        durable::{Durability, Identity},
         membership::Members,
         types::{DiskId, ReplicaId},
     };
 
     fn promise() -> Promise {
+        promise_in(Durability::Full)
+    }
+
+    fn promise_in(durability: Durability) -> Promise {
         let members = Members::local(3).unwrap().to_membership();
         Promise::recovered(Superblock::blank(&Identity {
             group: members.group_id("g"),
             group_name: "g".into(),
             members,
             replica: ReplicaId(0),
-            durability: Durability::Full,
+            durability,
             fresh_disk: DiskId(1),
         }))
     }
@@ -193,5 +269,22 @@ mod tests {
         assert_eq!(promise.hand_over(PersistId(3)).log_view, View(1));
         promise.persisted(PersistId(2));
         assert_eq!((promise.view(), promise.log_view()), (View(1), View(1)));
+    }
+
+    #[test]
+    fn without_a_disk_a_promise_counts_at_once() {
+        let mut promise = promise_in(Durability::Diskless);
+        promise.promise(View(3));
+        assert!(!promise.is_dirty() && promise.take_settled() && !promise.take_settled());
+        assert_eq!(promise.view(), View(3));
+        promise.install(View(3), PersistId(1));
+        assert_eq!(promise.log_view(), View(3));
+    }
+
+    #[test]
+    fn a_promise_that_is_known_is_not_written_again() {
+        let mut promise = promise();
+        promise.promise(View::ZERO);
+        assert!(!promise.is_dirty());
     }
 }

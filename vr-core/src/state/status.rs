@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     model::{
+        certificate::Certificate,
         entry::Entry,
         message::StatusKind,
         time::Instant,
         types::{
-            DiskId, HeartbeatNumber, Nonce, OpNumber, PersistId, ReplicaId, ReplicaIndex,
+            DiskId, Epoch, HeartbeatNumber, Nonce, OpNumber, PersistId, ReplicaId, ReplicaIndex,
             ReplicaSet, RequestId, View,
         },
     },
@@ -16,6 +17,7 @@ use crate::{
         pipeline::{Acknowledged, Pipeline},
         plan::Plan,
         reads::Rounds,
+        rebuild::{Rebuild, Reformatting},
         votes::Votes,
     },
 };
@@ -29,6 +31,8 @@ pub enum Status {
     Normal(Role),
     /// Promised to a view that has not started here.
     ViewChange(ViewChange),
+    /// Without its log, which it acknowledged parts of: asking the group for a complete one.
+    Recovering(Recovering),
 }
 
 impl Status {
@@ -39,6 +43,28 @@ impl Status {
             Self::Blank(_) => StatusKind::Blank,
             Self::Normal(_) => StatusKind::Normal,
             Self::ViewChange(_) => StatusKind::ViewChange,
+            Self::Recovering(_) => StatusKind::Recovering,
+        }
+    }
+
+    /// The log that is put together, whatever it is for.
+    #[must_use]
+    pub const fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::Blank(Genesis { rebuild: Some(rebuild), .. }) => rebuild.plan.as_ref(),
+            Self::ViewChange(change) => change.plan.as_ref(),
+            Self::Recovering(recovering) => recovering.plan.as_ref(),
+            Self::Blank(_) | Self::Normal(_) => None,
+        }
+    }
+
+    /// Where the log that is put together is kept; `None` where there can be none.
+    pub const fn plan_mut(&mut self) -> Option<&mut Option<Plan>> {
+        match self {
+            Self::Blank(Genesis { rebuild: Some(rebuild), .. }) => Some(&mut rebuild.plan),
+            Self::ViewChange(change) => Some(&mut change.plan),
+            Self::Recovering(recovering) => Some(&mut recovering.plan),
+            Self::Blank(_) | Self::Normal(_) => None,
         }
     }
 }
@@ -190,6 +216,26 @@ pub struct ViewChange {
     pub forfeited: bool,
 }
 
+/// What exists only while a replica is without its log, and knows what it promised.
+#[derive(Clone, Debug, Default)]
+pub struct Recovering {
+    /// Makes answers belong to this recovery, and not to one of an earlier life.
+    pub nonce: Nonce,
+    /// Whether the question leaves at the next drain.
+    pub ask_due: bool,
+    /// How often it left.
+    pub asked: u32,
+    /// Whether the current view was promised without knowing that it started, so that the promise
+    /// is said: as that of a replica without a log (PROTOCOL.md, R3).
+    pub promised: bool,
+    /// Whether the promise leaves as soon as it is durable.
+    pub promise_due: bool,
+    /// The log that is put together; it is the current view's.
+    pub plan: Option<Plan>,
+    /// This replica led the view when it crashed.
+    pub primary_restarted: bool,
+}
+
 /// A complete log on its way to storage; it counts when its write is done, in whatever status.
 #[derive(Clone, Debug)]
 pub struct Install {
@@ -222,8 +268,12 @@ pub struct Genesis {
     pub adopting: bool,
     /// Whether this replica founds the group.
     pub founder: bool,
-    /// Who told of a certificate that does not name this disk.
-    pub foreign: Option<ReplicaId>,
+    /// Who told of which certificate that does not name this disk.
+    pub told: BTreeMap<ReplicaId, (Certificate, Epoch)>,
+    /// The group is known and this disk is not its: everything comes back from the others.
+    pub rebuild: Option<Rebuild>,
+    /// This disk is being formatted anew; the node stops when that is done.
+    pub reformatting: Option<Reformatting>,
 }
 
 #[cfg(test)]

@@ -77,6 +77,11 @@ impl Timers {
         *self.slot(timer) = Instant::FAR_FUTURE;
     }
 
+    /// Nothing expires any more.
+    pub fn disarm_all(&mut self) {
+        *self = Self::default();
+    }
+
     /// Whether `timer` will expire.
     #[must_use]
     pub fn is_armed(&self, timer: Timer) -> bool {

@@ -279,5 +279,4 @@ fn a_node_does_not_start_where_it_does_not_belong() {
         clock.run(builder.replica(ReplicaId(replica)).durability(durability).start()).unwrap_err()
     };
     assert!(matches!(start(9, Durability::Full), NodeError::NotAMember { .. }));
-    assert!(matches!(start(0, Durability::Diskless), NodeError::Unsupported { .. }));
 }

@@ -5,8 +5,10 @@ use core::time::Duration;
 use vr_core::{
     model::{
         certificate::{Certificate, CertificateHash},
+        durable::Durability,
+        founding::{Found, FoundOk, Hello, HelloOk},
         kind::Kind,
-        message::{Found, FoundOk, Hello, HelloOk, Message, StatusKind},
+        message::{Message, StatusKind},
         types::{DiskId, Nonce, OpNumber, ReplicaId},
     },
     replica::io::Event,
@@ -24,7 +26,7 @@ fn nonce(outputs: &Outputs) -> Nonce {
 }
 
 fn told(nonce: Option<Nonce>, from: u64, certificate: Option<Certificate>) -> Message {
-    Message::HelloOk(HelloOk { nonce, disk: disk(from), certificate })
+    Message::HelloOk(HelloOk { nonce, disk: disk(from), certificate, durability: Durability::Full })
 }
 
 /// A blank replica of three, and the nonce of its first question.
@@ -149,10 +151,13 @@ fn a_member_agrees_to_no_founding() {
 #[test]
 fn a_member_tells_its_certificate() {
     let mut subject = Subject::backup(3);
-    let outputs = subject.hear_uncertified(2, Message::Hello(Hello { nonce: Nonce(3) }));
+    let outputs = subject.hear_uncertified(
+        2,
+        Message::Hello(Hello { nonce: Nonce(3), durability: Durability::Full }),
+    );
     let told = picked!(outputs, Message::HelloOk(m) => m.clone());
     let (nonce, certificate) = (Some(Nonce(3)), Some(certificate(3)));
-    assert_eq!(told, [HelloOk { nonce, disk: disk(1), certificate }]);
+    assert_eq!(told, [HelloOk { nonce, disk: disk(1), certificate, durability: Durability::Full }]);
 }
 
 /// G4: a certificate that names one's own disk, in answer to one's own question, is adopted.

@@ -10,12 +10,12 @@ use vr_core::{
         config::Config,
         durable::{CheckpointId, Durability, Identity, Superblock, Trust, genesis_checksum},
         entry::{Entry, EntryHeader, EntryKind},
+        founding::{Found, FoundOk, Hello, HelloOk},
         kind::Kind,
         membership::{Members, Membership},
         message::{
-            Commit, Committed, DoViewChange, Envelope, Found, FoundOk, Hello, HelloOk, Message,
-            Prepare, PrepareOk, Register, Reply, Request, Sender, Standing, StartViewChange,
-            StatusKind, Suspicion,
+            Commit, Committed, DoViewChange, Envelope, Message, Prepare, PrepareOk, Register,
+            Reply, Request, Sender, Standing, StartViewChange, StatusKind, Suspicion,
         },
         time::{Instant, Now},
         types::{
@@ -153,9 +153,14 @@ impl Subject {
     /// Everyone who is asked for a certificate has none; returns what follows.
     pub(crate) fn answer_hellos(&mut self, asked: Outputs) -> Outputs {
         for (from, message) in asked.sent() {
-            if let Message::Hello(Hello { nonce }) = message {
+            if let Message::Hello(Hello { nonce, .. }) = message {
                 let nonce = Some(nonce);
-                let answer = HelloOk { nonce, disk: disk(from.0), certificate: None };
+                let answer = HelloOk {
+                    nonce,
+                    disk: disk(from.0),
+                    certificate: None,
+                    durability: Durability::Full,
+                };
                 self.hear_uncertified(from.0, Message::HelloOk(answer));
             }
         }

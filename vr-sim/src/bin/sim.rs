@@ -8,10 +8,11 @@ use std::{
     process::ExitCode,
 };
 
+use vr_core::{Durability, model::durable::UnknownDurability};
 use vr_sim::simulator::{Ending, Faults, Floors, Reach, RunOptions, Summary, run_traced};
 
 const USAGE: &str = "\
-usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durability full]
+usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durability D]
                  [--faults none|network|disk|all] [--damage none|within|beyond]
                  [--storm SECONDS] [--liveness] [--mutant NAME] [--keep-going] [--trace FILE]
 
@@ -19,7 +20,7 @@ usage: cargo sim [--seed N | --sweep A..B | --minutes M] [--replicas N] [--durab
   --sweep A..B    runs all seeds from A up to and not including B
   --minutes M     runs seeds from 0 on, or those of --sweep, for so many minutes by the clock
   --replicas N    size of the group (default: 3)
-  --durability D  mode of the group (default: full)
+  --durability D  mode of the group: full, view-only, diskless (default: full)
   --faults SET    what may go wrong (default: all)
   --damage REACH  how far disks lie, where disks are among the faults: not at all, so that the
                   group survives it (default), or beyond; then only safety is required
@@ -88,8 +89,9 @@ impl Arguments {
                 }
             }
             "--damage" => self.options.damage = value.parse::<Reach>()?,
-            "--durability" if value == "full" => {}
-            "--durability" => return Err("'full' is the one mode that there is".to_owned()),
+            "--durability" => {
+                self.options.durability = parse_mode(value)?;
+            }
             "--replicas" => self.options.replicas = number(value)?,
             "--faults" => self.options.faults = value.parse::<Faults>()?,
             "--mutant" => self.mutant = Some(value.parse()?),
@@ -123,6 +125,10 @@ mod mutant {
     pub(crate) fn plant<T>(mutant: Mutant, _: impl FnOnce() -> T) -> T {
         match mutant {}
     }
+}
+
+fn parse_mode(text: &str) -> Result<Durability, String> {
+    text.parse().map_err(|error: UnknownDurability| error.to_string())
 }
 
 fn number(text: &str) -> Result<u64, String> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use vr_core::{
     model::{
+        entry::EntryHeader,
         membership::Membership,
         message::Committed,
         types::{Checksum, OpNumber, ReplicaId, View},
@@ -43,6 +44,13 @@ impl Commits {
     pub fn writing(&mut self, batch: &WriteBatch) {
         for entry in &batch.entries {
             self.parents.insert(entry.header.checksum, entry.header.parent);
+        }
+    }
+
+    /// Headers that were said: what their entries follow.
+    pub fn learn<'a>(&mut self, headers: impl IntoIterator<Item = &'a EntryHeader>) {
+        for header in headers {
+            self.parents.insert(header.checksum, header.parent);
         }
     }
 
@@ -95,6 +103,48 @@ impl Commits {
             }
         }
         Ok(())
+    }
+
+    /// `replica` showed entries up to this one, in a prepare or in an answer; of what it prepared
+    /// in the view that it leads, that is an acknowledgement.
+    ///
+    /// # Errors
+    /// As for [`acknowledged`](Self::acknowledged).
+    pub fn showed(
+        &mut self,
+        replica: ReplicaId,
+        view: View,
+        last: &EntryHeader,
+        starts: &Starts,
+    ) -> Verdict {
+        if last.view != view || self.membership.primary_of(view) != replica {
+            return Ok(());
+        }
+        self.acknowledged(replica, view, (last.op_number, last.checksum), starts)
+    }
+
+    /// `view` started with the log that ends at `head`, as its primary announced it.
+    ///
+    /// # Errors
+    /// When an op that was committed in an earlier view is not in it.
+    pub fn announced(&self, view: View, head: (OpNumber, Checksum)) -> Verdict {
+        let (mut at, mut here) = head;
+        for (op_number, (checksum, earlier)) in self.committed.iter().rev() {
+            while at > *op_number {
+                here = self.parents.get(&here).copied().unwrap_or_default();
+                at = at.previous();
+            }
+            if *earlier < view && (at != *op_number || here != *checksum) {
+                return lost(*op_number, *earlier, view);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the log that ends at `head` contains the entry.
+    #[must_use]
+    pub fn contains(&self, head: (OpNumber, Checksum), entry: (OpNumber, Checksum)) -> bool {
+        entry.0 == OpNumber::ZERO || self.chain_contains(head, entry.0, entry.1)
     }
 
     /// A replica said that `claim` is committed.

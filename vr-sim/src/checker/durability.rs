@@ -105,7 +105,7 @@ impl Durability {
         let log_view = pending.views.map_or(View::ZERO, |(_, log_view)| log_view);
         let touches_log = pending.cut.is_some() || !pending.entries.is_empty();
         shadow.pending = Some(pending);
-        if touches_log && log_view > shadow.view {
+        if touches_log && log_view > shadow.view && shadow.joined {
             return broken(format!(
                 "r{replica} writes the log of view {log_view}; its promise is {}",
                 shadow.view
@@ -160,11 +160,11 @@ impl Durability {
         Ok(())
     }
 
-    /// `replica` sent `envelope`.
+    /// `replica` sent `envelope`; what it says of its log need not be durable without `log`.
     ///
     /// # Errors
     /// When the envelope claims what is not durable at `replica`.
-    pub fn sent(&self, replica: ReplicaId, envelope: &Envelope) -> Verdict {
+    pub fn sent(&self, replica: ReplicaId, envelope: &Envelope, log: bool) -> Verdict {
         let Some(shadow) = self.shadows.get(&replica) else {
             return broken(format!("r{replica} speaks before it opened its disk"));
         };
@@ -185,7 +185,8 @@ impl Durability {
         match Claim::from(&envelope.message) {
             Claim::Holds(m) if !in_view => early(&format!("acknowledges op {}", m.op_number)),
             Claim::Holds(m)
-                if m.op_number > OpNumber::ZERO
+                if log
+                    && m.op_number > OpNumber::ZERO
                     && shadow.checksum_at(m.op_number) != Some(m.checksum) =>
             {
                 early(&format!("op {} is not durable", m.op_number))
@@ -214,7 +215,7 @@ const fn broken(found: String) -> Verdict {
 #[cfg(test)]
 mod tests {
     use vr_core::model::{
-        certificate::{CertificateHash, CrashVector},
+        certificate::{Certificate, CertificateHash, CrashVector},
         durable::{self, Identity, Superblock},
         entry::Entry,
         membership::Membership,
@@ -235,7 +236,13 @@ mod tests {
             durability: durable::Durability::Full,
             fresh_disk: DiskId(1),
         };
-        Superblock { view: View(view), log_view: View(view), ..Superblock::blank(&identity) }
+        let certificate = Certificate { group_name: "g".into(), disks: vec![(R0, DiskId(1))] };
+        Superblock {
+            view: View(view),
+            log_view: View(view),
+            certificate: Some(certificate),
+            ..Superblock::blank(&identity)
+        }
     }
 
     fn entry(op: u64) -> Entry {
@@ -294,18 +301,18 @@ mod tests {
     fn an_acknowledgement_waits_for_the_end_of_its_write() {
         let mut disks = opened();
         assert_eq!(disks.writing(R0, &write(&[2], None)), Ok(()));
-        assert!(disks.sent(R0, &says(0, ack(2))).is_err());
+        assert!(disks.sent(R0, &says(0, ack(2)), true).is_err());
         disks.stored(R0);
-        assert_eq!(disks.sent(R0, &says(0, ack(2))), Ok(()));
+        assert_eq!(disks.sent(R0, &says(0, ack(2)), true), Ok(()));
     }
 
     #[test]
     fn a_view_is_named_only_when_it_is_durable() {
         let mut disks = opened();
         assert_eq!(disks.writing(R0, &write(&[], Some(3))), Ok(()));
-        assert!(disks.sent(R0, &says(3, ack(1))).is_err());
+        assert!(disks.sent(R0, &says(3, ack(1)), true).is_err());
         disks.stored(R0);
-        assert_eq!(disks.sent(R0, &says(3, ack(1))), Ok(()));
+        assert_eq!(disks.sent(R0, &says(3, ack(1)), true), Ok(()));
     }
 
     #[test]
@@ -335,5 +342,12 @@ mod tests {
     #[test]
     fn something_durable_that_is_gone_is_noticed() {
         assert!(opened().opened(R0, &found(0, 0)).is_err());
+    }
+
+    #[test]
+    fn a_log_in_memory_is_acknowledged_at_once_and_a_view_is_not() {
+        let disks = opened();
+        assert_eq!(disks.sent(R0, &says(0, ack(2)), false), Ok(()));
+        assert!(disks.sent(R0, &says(1, ack(2)), false).is_err());
     }
 }

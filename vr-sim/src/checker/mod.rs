@@ -12,7 +12,9 @@ pub mod starts;
 
 use core::fmt;
 
-use vr_core::model::message::{Committed, DoViewChange, Message, PrepareOk, StartView};
+use vr_core::model::message::{
+    Committed, DoViewChange, Message, PrepareOk, RecoveryResponse, StartView,
+};
 
 /// A property that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +64,10 @@ impl<'a> From<&'a Message> for Claim<'a> {
             Message::Prepare(m) => Self::Leads(m.commit),
             Message::Commit(m) => Self::Leads(m.commit),
             Message::DoViewChange(m) => Self::Promises(m),
-            Message::StartView(m) => Self::Started(m),
+            Message::StartView(m)
+            | Message::RecoveryResponse(RecoveryResponse { start: Some(m), .. }) => {
+                Self::Started(m)
+            }
             Message::Register(_)
             | Message::Request(_)
             | Message::Reply(_)
@@ -84,7 +89,11 @@ impl<'a> From<&'a Message> for Claim<'a> {
             | Message::Hello(_)
             | Message::HelloOk(_)
             | Message::Found(_)
-            | Message::FoundOk(_) => Self::Nothing,
+            | Message::FoundOk(_)
+            | Message::Recovery(_)
+            | Message::RecoveryResponse(RecoveryResponse { start: None, .. })
+            | Message::GetCrashVector(_)
+            | Message::CrashVectorIs(_) => Self::Nothing,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! O3: a view starts with one log, and everyone who installs it installs that one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use vr_core::model::{
     membership::Membership,
@@ -70,6 +70,37 @@ impl Starts {
             broken(format!(
                 "r{replica} announced view {view} with op {now}, after op {op_number}"
             ))?;
+        }
+        Ok(())
+    }
+
+    /// The primary of `view` announced it, with the log that ends at `head`; true when that is the
+    /// first one hears of it.
+    pub fn announced(&mut self, view: View, head: (OpNumber, Checksum)) -> bool {
+        match self.heads.entry(view) {
+            Entry::Vacant(start) => {
+                start.insert(head);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    /// `replica` acknowledged in `view` a log that ends at `head`; `contains` knows which entries
+    /// are in a log.
+    ///
+    /// # Errors
+    /// When what the view started with is not in it.
+    pub fn acknowledged(
+        &self,
+        replica: ReplicaId,
+        view: View,
+        head: (OpNumber, Checksum),
+        contains: impl Fn((OpNumber, Checksum), (OpNumber, Checksum)) -> bool,
+    ) -> Verdict {
+        let Some(start) = self.heads.get(&view).copied() else { return Ok(()) };
+        if head.0 >= start.0 && !contains(head, start) {
+            broken(format!("r{replica} acknowledged view {view} without its op {}", start.0))?;
         }
         Ok(())
     }

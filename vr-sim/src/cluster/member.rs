@@ -1,13 +1,15 @@
 //! One replica of a simulated group through all its lives: real node, simulated ground.
 
+use core::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use vr_core::{
-    Members,
-    model::types::ReplicaId,
+    Config, Members,
+    model::{config::Genesis, types::ReplicaId},
     node::{Node, handle::NodeHandle, status::ExecutorMode, stop::NodeError},
     ports::{runtime::Runtime, storage::StorageError},
+    replica::io::Fatal,
 };
 
 use crate::{
@@ -35,6 +37,7 @@ pub(crate) struct Member<S: Service> {
     pub(crate) runtime: SimRuntime,
     pub(crate) disk: DiskControl,
     pub(crate) gate: Gate,
+    lived: Cell<bool>,
     life: Arc<Mutex<Life<S>>>,
 }
 
@@ -80,6 +83,7 @@ impl<S: Service> Member<S> {
             runtime: SimRuntime::new(executor, Actor::Replica(id), stream("entropy")),
             disk,
             gate: Gate::default(),
+            lived: Cell::new(false),
             life: Arc::new(Mutex::new(Life::Down)),
         }
     }
@@ -112,7 +116,7 @@ impl<S: Service> Member<S> {
             .storage(storage)
             .transport(network.transport(Actor::Replica(self.id)))
             .runtime(self.runtime.clone())
-            .config(options.config.clone())
+            .config(self.config_of_next_life(options))
             .executor(ExecutorMode::Inline);
         let (id, life, witness) = (self.id, Arc::clone(&self.life), Arc::clone(witness));
         *lock(&life) = Life::Starting;
@@ -151,6 +155,15 @@ impl<S: Service> Member<S> {
                 *lock(&life) = Life::Stopped(stop);
             }),
         );
+    }
+
+    /// Without disks a group is founded by first lives only.
+    fn config_of_next_life(&self, options: &GroupOptions) -> Config {
+        let mut config = options.config.clone();
+        if !self.lived.replace(true) {
+            config.genesis = Genesis::Found;
+        }
+        config
     }
 
     /// Ends the process, which takes everything with it that was not synced.
@@ -205,6 +218,7 @@ fn judge_start(id: ReplicaId, stop: &Stop, excused: bool) -> Verdict {
 fn judge(id: ReplicaId, stopped: Result<(), NodeError>, why: &str) -> Verdict {
     match stopped {
         Ok(()) => Ok(()),
+        Err(NodeError::Fatal(Fatal::Reformatted { .. })) => Ok(()),
         Err(NodeError::Storage(error)) if !matches!(*error, StorageError::Missing { .. }) => Ok(()),
         Err(_) => {
             let found = format!("r{id} stopped: {why}");

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use vr_core::{
-    Members, View,
+    Durability, Members, View,
     client::Client,
     model::{
         message::StatusKind,
@@ -444,7 +444,35 @@ impl<S: Service> Cluster<S> {
     /// Whether `replica` is part of a group, as its disk says.
     #[must_use]
     pub fn has_joined(&self, replica: ReplicaId) -> bool {
-        lock(&self.witness).disks().of(replica).is_some_and(|shadow| shadow.joined)
+        let witness = lock(&self.witness);
+        match self.options.durability {
+            Durability::Full | Durability::ViewOnly => {
+                witness.disks().of(replica).is_some_and(|shadow| shadow.joined)
+            }
+            Durability::Diskless => witness.has_acted(replica),
+        }
+    }
+
+    /// Whether `replica` runs and has its log, as complete as it ever acknowledged it: in modes
+    /// that keep no log on disk, what the group can lose only so many of at once.
+    #[must_use]
+    pub fn remembers(&self, replica: ReplicaId) -> bool {
+        self.status_if_running(replica).is_some_and(|status| {
+            matches!(status.status, StatusKind::Normal | StatusKind::ViewChange)
+        })
+    }
+
+    /// Whether the group must be able to go on after the process of `replica` ended, and to bring
+    /// it back.
+    #[must_use]
+    pub fn can_spare(&self, replica: ReplicaId) -> bool {
+        if self.options.durability == Durability::Full {
+            return true;
+        }
+        let ids = self.ids();
+        let needed = ids.len() - ids.len().saturating_sub(1) / 2;
+        let left = ids.into_iter().filter(|id| *id != replica && self.remembers(*id)).count();
+        left >= needed
     }
 
     /// How many views have started so far, the founding one not counted.

@@ -1,6 +1,6 @@
 //! The first end of a storm: a quorum is mended, and must get on without the others.
 
-use vr_core::model::types::ReplicaId;
+use vr_core::{Durability, model::types::ReplicaId};
 
 use crate::{
     cluster::{
@@ -21,7 +21,10 @@ impl<S: Service> Storm<S> {
         let mut core = self.group.ids();
         let mut others = Vec::new();
         while core.len() > self.group.quorum() {
-            let mortal = core.iter().position(|id| !self.atlas.spares(*id));
+            let mortal = core.iter().position(|id| match self.durability {
+                Durability::Full => !self.atlas.spares(*id),
+                Durability::ViewOnly | Durability::Diskless => !self.group.remembers(*id),
+            });
             let place = mortal.unwrap_or_else(|| self.rng.position(core.len()));
             others.push(core.swap_remove(place));
         }

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use vr_core::Durability;
+
 use crate::simulator::{atlas::Reach, faults::Faults};
 
 /// What a random run is made of; the rest is drawn from the seed.
@@ -11,6 +13,8 @@ pub struct RunOptions {
     pub seed: u64,
     /// How many replicas the group has.
     pub replicas: u64,
+    /// The mode that the group runs in.
+    pub durability: Durability,
     /// What may go wrong.
     pub faults: Faults,
     /// How long the storm lasts, in virtual time.
@@ -39,6 +43,7 @@ impl RunOptions {
         Self {
             seed,
             replicas: 3,
+            durability: Durability::Full,
             faults: Faults::All,
             storm: Duration::from_secs(10),
             damage: Reach::Within,
@@ -49,15 +54,19 @@ impl RunOptions {
     /// The command that repeats the run.
     #[must_use]
     pub fn command(&self) -> String {
-        let Self { seed, replicas, faults, storm, damage, ending } = self;
+        let Self { seed, replicas, durability, faults, storm, damage, ending } = self;
         let storm = storm.as_secs();
         let liveness = match ending {
             Ending::Down => "",
             Ending::Haunted => " --liveness",
         };
+        let mode = match durability {
+            Durability::Full => String::new(),
+            Durability::ViewOnly | Durability::Diskless => format!(" --durability {durability}"),
+        };
         format!(
             "cargo sim --seed {seed} --replicas {replicas} --faults {faults} --storm {storm} \
-             --damage {damage}{liveness}"
+             --damage {damage}{mode}{liveness}"
         )
     }
 }

@@ -6,7 +6,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use vr_core::{Config, model::time::Instant};
+use vr_core::{
+    Config, Durability,
+    model::{time::Instant, types::ReplicaId},
+};
 
 use crate::{
     cluster::{
@@ -79,6 +82,7 @@ pub struct Storm<S: Service> {
     pub(super) load: Load<S>,
     reach: Reach,
     pub(super) ending: Ending,
+    pub(super) durability: Durability,
     length: Duration,
     stopped: Arc<AtomicBool>,
 }
@@ -91,6 +95,7 @@ impl<S: Service> Storm<S> {
         let config = drawn_config(&mut rng);
         let mut group =
             GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);
+        group.durability = options.durability;
         if options.faults.contains(FaultKind::Network) {
             group.network = NetworkFaults::drawn(&mut rng);
         }
@@ -98,7 +103,8 @@ impl<S: Service> Storm<S> {
             group.disk = DiskFaults::drawn(&mut rng);
         }
         let lies = options.faults.contains(FaultKind::Disk);
-        let reach = if lies { options.damage } else { Reach::None };
+        let reach =
+            if lies || options.damage == Reach::Beyond { options.damage } else { Reach::None };
         if options.faults.contains(FaultKind::Network) {
             group.network = group.network.narrowed(&mut Prng::stream(options.seed, "width", 0));
         }
@@ -112,6 +118,7 @@ impl<S: Service> Storm<S> {
             atlas: Atlas::drawn(atlas, reach, &group.ids()),
             reach,
             ending: options.ending,
+            durability: options.durability,
             group,
             rng,
             clocks: Prng::stream(options.seed, "clocks", 0),
@@ -201,7 +208,7 @@ impl<S: Service> Storm<S> {
             self.group.mend();
             self.group.run_for(LULL);
             let primary = self.group.primary();
-            if of_processes {
+            if of_processes && self.may_end(primary) {
                 self.group.crash_silently(primary);
                 self.crashes += 1;
             } else {
@@ -209,6 +216,17 @@ impl<S: Service> Storm<S> {
             }
             self.group.run_for(LULL);
         }
+    }
+
+    /// Whether the process of `replica` may end here: what is promised holds only while not too
+    /// many replicas are without their memory at once.
+    pub(super) fn may_end(&self, replica: ReplicaId) -> bool {
+        self.reach == Reach::Beyond || self.group.can_spare(replica)
+    }
+
+    /// Whether all processes may end at once.
+    pub(super) fn forgives(&self) -> bool {
+        self.reach == Reach::Beyond || self.durability == Durability::Full
     }
 
     /// Ends the storm; everyone must agree again, and every call must end, unless more disks may

@@ -2,7 +2,10 @@
 
 use core::time::Duration;
 
-use vr_core::model::{kind::Lane, types::ReplicaId};
+use vr_core::{
+    Durability,
+    model::{kind::Lane, types::ReplicaId},
+};
 
 use crate::{
     actor::Actor,
@@ -23,12 +26,15 @@ impl<S: Service> Storm<S> {
         let [processes, disks, clocks] = [FaultKind::Process, FaultKind::Disk, FaultKind::Clock]
             .map(|k| self.faults.contains(k));
         match strike {
-            0 if processes => {
+            0 if processes && self.may_end(replica) => {
                 self.group.crash(replica);
                 self.crashes += 1;
             }
             1 | 2 if processes => {
                 let struck = if strike == 1 { replica } else { self.group.primary() };
+                if !self.may_end(struck) {
+                    return;
+                }
                 self.group.crash_silently(struck);
                 self.crashes += 1;
                 if self.rng.below(2) == 0 {
@@ -48,12 +54,14 @@ impl<S: Service> Storm<S> {
                     self.group.release_storage(id);
                 }
             }
-            8 if processes && self.rng.below(4) == 0 => {
+            8 if processes && self.forgives() && self.rng.below(4) == 0 => {
                 self.group.crash_all();
                 self.crashes += u64::try_from(self.group.ids().len()).unwrap_or(0);
                 self.group.start_all();
             }
-            9 if disks && self.rng.below(2) == 0 => self.group.disk(replica).fail_next_sync(),
+            9 if disks && self.forgives() && self.rng.below(2) == 0 => {
+                self.group.disk(replica).fail_next_sync();
+            }
             9 if clocks => {
                 let by = Duration::from_millis(self.rng.below(100_000));
                 self.group.jump_clock_ahead(replica, by);
@@ -80,15 +88,22 @@ impl<S: Service> Storm<S> {
 
     /// Damages a disk that the atlas gives free, or none.
     pub(super) fn strike_platter(&mut self) {
+        let (logs, disks) = match self.durability {
+            Durability::Full => (true, true),
+            Durability::ViewOnly => (false, true),
+            Durability::Diskless => (false, false),
+        };
         let Atlas { rng, mortal, superblocks, .. } = &mut self.atlas;
         let strike = rng.below(12);
         if strike == 0
+            && logs
             && let Some(replica) = rng.pick(mortal).copied()
             && let Some(damage) = rng.pick(&Damage::ALL).copied()
         {
             self.atlas.done += u64::from(self.group.damage_log(replica, damage));
         } else if strike == 1
             && *superblocks
+            && disks
             && let Some(replica) = rng.pick(&self.group.ids()).copied()
         {
             self.group.damage_superblock(replica);

@@ -31,6 +31,10 @@ pub fn detail_of(envelope: &Envelope) -> String {
         | Message::HelloOk(_)
         | Message::Found(_)
         | Message::FoundOk(_) => of_transfer(&envelope.message),
+        Message::Recovery(_)
+        | Message::RecoveryResponse(_)
+        | Message::GetCrashVector(_)
+        | Message::CrashVectorIs(_) => of_recovery(&envelope.message),
         Message::Register(_)
         | Message::Request(_)
         | Message::Reply(_)
@@ -192,6 +196,24 @@ fn of_transfer(message: &Message) -> String {
         }
         Message::Found(m) => format!("nonce {}, {} disks", short(m.nonce.0), m.disks.len()),
         Message::FoundOk(m) => format!("nonce {}", short(m.nonce.0)),
+        _ => String::new(),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller sorts the kinds, all of them")]
+fn of_recovery(message: &Message) -> String {
+    match message {
+        Message::Recovery(m) => {
+            let led = if m.primary_restarted { ", led it" } else { "" };
+            let (nonce, view, log_view) = (short(m.nonce.0), m.view, m.log_view);
+            format!("nonce {nonce}, promised {view}, lost the log of {log_view}{led}")
+        }
+        Message::RecoveryResponse(m) => match &m.start {
+            Some(start) => format!("nonce {}, {}", short(m.nonce.0), start_view(start)),
+            None => format!("nonce {}, not the primary", short(m.nonce.0)),
+        },
+        Message::GetCrashVector(m) => format!("nonce {}", short(m.nonce.0)),
+        Message::CrashVectorIs(m) => format!("nonce {}", short(m.nonce.0)),
         _ => String::new(),
     }
 }

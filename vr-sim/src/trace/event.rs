@@ -204,6 +204,13 @@ fn essence(message: &Message) -> (Option<View>, OpNumber, u64) {
         Message::HelloOk(m) => (None, OpNumber::ZERO, low(m.disk.0)),
         Message::Found(m) => (None, OpNumber::ZERO, low(m.nonce.0)),
         Message::FoundOk(m) => (None, OpNumber::ZERO, low(m.nonce.0)),
+        Message::Recovery(m) => (Some(m.view), OpNumber::ZERO, low(m.nonce.0)),
+        Message::RecoveryResponse(m) => {
+            let op_number = m.start.as_ref().map_or(OpNumber::ZERO, |start| start.op_number);
+            (None, op_number, low(m.nonce.0))
+        }
+        Message::GetCrashVector(m) => (None, OpNumber::ZERO, low(m.nonce.0)),
+        Message::CrashVectorIs(m) => (None, OpNumber::ZERO, low(m.nonce.0)),
     }
 }
 

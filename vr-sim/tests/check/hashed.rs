@@ -43,7 +43,7 @@ fn a_reply_in_the_order_of_a_hash_map_is_found() {
             "A state machine must be a pure function of its operations",
             "HashMap",
             "VR_SIM_SEED=0 cargo test hashed::a_reply_in_the_order_of_a_hash_map_is_found -- --nocapture",
-            "options: 3 replicas, durability Full, faults all, storm 3s",
+            "options: 3 replicas, durability full, faults all, storm 3s",
             "drawn: GroupOptions",
             "the last events:",
         ],

@@ -1,6 +1,5 @@
 //! Tests that were not thought through: what the check says to whoever wrote them.
 
-use vr_core::Durability;
 use vr_sim::workload::{self, Kv};
 
 use crate::{assert_says, complaint};
@@ -8,14 +7,6 @@ use crate::{assert_says, complaint};
 #[test]
 fn a_test_without_operations_is_told_so() {
     assert_says(&complaint::<Kv>(|_| {}), &["say what clients ask for with sim.operations"]);
-}
-
-#[test]
-fn a_mode_that_is_not_there_is_refused() {
-    let text = complaint::<Kv>(|sim| {
-        sim.durability(Durability::Diskless);
-    });
-    assert_says(&text, &["Durability::Diskless is not there yet"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod scan;
 pub(crate) mod segment;
 pub mod store;
 pub(crate) mod superblock;
+pub mod view_store;
 pub(crate) mod wal;
 pub(crate) mod window;
 
@@ -22,7 +23,8 @@ use std::{
 use async_trait::async_trait;
 use futures::{channel::oneshot, lock::Mutex};
 use vr_core::{
-    LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError, WriteBatch,
+    Durability, LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError,
+    WriteBatch,
     model::{durable::Identity, entry::Entry},
 };
 
@@ -32,7 +34,9 @@ use crate::{
         reader::StoreReader,
         segment::{Preparation, Segment},
         store::{Store, StoreOptions},
+        view_store::{NoLog, ViewStore},
     },
+    memory::MemoryStorage,
 };
 
 /// Jobs that wait for a thread. One suffices: the next one is handed over when the last one was
@@ -40,6 +44,10 @@ use crate::{
 const JOBS_MAX: usize = 1;
 
 /// Storage in a directory; created, with its parents, when it is opened for the first time.
+///
+/// What is in the directory depends on the group's mode: the log and the superblock in
+/// [`Durability::Full`], the superblock in [`Durability::ViewOnly`]; in [`Durability::Diskless`]
+/// the directory is not touched.
 ///
 /// Opening starts three threads: one writes and syncs, one reads, one makes log segments ahead of
 /// need. They end when writer and reader are dropped, which waits for the write in progress.
@@ -79,6 +87,13 @@ impl Storage for FileStorage {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let identity = identity.clone();
         let Self { path, options } = *self;
+        match identity.durability {
+            Durability::Full => {}
+            Durability::ViewOnly => return open_view_store(path, identity).await,
+            Durability::Diskless => {
+                return Box::new(MemoryStorage::new()).open(&identity).await;
+            }
+        }
         let directory = path.clone();
         let writing = spawn("vr-storage-write", path.clone(), move || {
             let opening = RealDisk::open(&directory)
@@ -109,6 +124,36 @@ impl Storage for FileStorage {
         let reader = FileReader { thread, pending: Mutex::new(None) };
         Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader) })
     }
+}
+
+/// Without a log on disk there is nothing to read and no segment to make: one thread.
+async fn open_view_store(path: PathBuf, identity: Identity) -> Result<Opened, StorageError> {
+    let (opened, answer) = oneshot::channel();
+    let (jobs, queue) = sync_channel(JOBS_MAX);
+    let directory = path.clone();
+    let writing = spawn("vr-storage-write", path, move || {
+        let disk = RealDisk::open(&directory).map_err(|source| StorageError::Io {
+            action: "open",
+            path: directory,
+            source,
+        });
+        let (answered, store) = match disk.and_then(|disk| ViewStore::open(disk, &identity)) {
+            Ok((recovered, store)) => (Ok(recovered), Some(store)),
+            Err(error) => (Err(error), None),
+        };
+        // Nobody listening means that nobody wants to know.
+        let (Ok(()), Some(mut store)) = (opened.send(answered), store) else { return };
+        while let Ok(job) = queue.recv() {
+            // A receiver that is gone was dropped with its node.
+            match job {
+                WriteJob::Write(batch, answer) => drop(answer.send(store.write(&batch))),
+                WriteJob::MarkIdle(answer) => drop(answer.send(Ok(()))),
+            }
+        }
+    })?;
+    let writer = FileWriter { thread: Thread { jobs: Some(jobs), handle: Some(writing) } };
+    let recovered = answer.await.unwrap_or(Err(StorageError::Poisoned))?;
+    Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) })
 }
 
 fn spawn(

@@ -84,13 +84,7 @@ impl<D: Disk> Store<D> {
             return Err(StorageError::InUse { path: disk.path() });
         }
         let files = Files::list(&disk)?;
-        if let Some(name) = files.unknown.first() {
-            return Err(StorageError::Foreign {
-                path: disk.path().join(name),
-                found: "something else (move it away, or choose another directory)".to_owned(),
-                expected: "this storage".to_owned(),
-            });
-        }
+        files.require_known(&disk)?;
         let copies = Copies::read(&disk)?;
         if copies.are_absent() && files.segments.is_empty() {
             return Self::format(disk, identity, options, &files);
@@ -293,6 +287,16 @@ impl Files {
         }
         files.segments.sort_unstable();
         Ok(files)
+    }
+
+    /// Refuses a directory in which there is something that is not this storage's.
+    pub(crate) fn require_known<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        let Some(name) = self.unknown.first() else { return Ok(()) };
+        Err(StorageError::Foreign {
+            path: disk.path().join(name),
+            found: "something else (move it away, or choose another directory)".to_owned(),
+            expected: "this storage".to_owned(),
+        })
     }
 
     fn spares_of(&self, segment_bytes: u64) -> impl Iterator<Item = &str> {

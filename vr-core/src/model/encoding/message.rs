@@ -107,7 +107,11 @@ const fn guarded_bytes(kind: Kind, body_bytes: usize, left: usize) -> usize {
         | Kind::Hello
         | Kind::HelloOk
         | Kind::Found
-        | Kind::FoundOk => left,
+        | Kind::FoundOk
+        | Kind::Recovery
+        | Kind::RecoveryResponse
+        | Kind::GetCrashVector
+        | Kind::CrashVectorIs => left,
     };
     body_bytes - left + fixed
 }
@@ -198,6 +202,10 @@ fn put_message(frame: &mut FrameWriter<'_>, message: &Message) -> Result<(), Cod
         Message::HelloOk(body) => cold::put(frame, "HelloOk", body)?,
         Message::Found(body) => cold::put(frame, "Found", body)?,
         Message::FoundOk(body) => cold::put(frame, "FoundOk", body)?,
+        Message::Recovery(body) => cold::put(frame, "Recovery", body)?,
+        Message::RecoveryResponse(body) => cold::put(frame, "RecoveryResponse", body)?,
+        Message::GetCrashVector(body) => cold::put(frame, "GetCrashVector", body)?,
+        Message::CrashVectorIs(body) => cold::put(frame, "CrashVectorIs", body)?,
     }
     Ok(())
 }
@@ -235,5 +243,11 @@ fn take_message(
         Kind::HelloOk => Message::HelloOk(cold::take(fields, "HelloOk")?),
         Kind::Found => Message::Found(cold::take(fields, "Found")?),
         Kind::FoundOk => Message::FoundOk(cold::take(fields, "FoundOk")?),
+        Kind::Recovery => Message::Recovery(cold::take(fields, "Recovery")?),
+        Kind::RecoveryResponse => {
+            Message::RecoveryResponse(cold::take(fields, "RecoveryResponse")?)
+        }
+        Kind::GetCrashVector => Message::GetCrashVector(cold::take(fields, "GetCrashVector")?),
+        Kind::CrashVectorIs => Message::CrashVectorIs(cold::take(fields, "CrashVectorIs")?),
     })
 }

@@ -7,7 +7,7 @@ const CLASSES = {
   alive: ["#8a93a3", "Ping Pong"],
   transfer: ["#d9822b", "GetHeaders Headers GetEntries Entries"],
   read: ["#8b5cf6", "ReadIndex ReadIndexOk"],
-  found: ["#5c9e31", "Hello HelloOk Found FoundOk"],
+  found: ["#5c9e31", "Hello HelloOk Found FoundOk Recovery RecoveryResponse GetCrashVector CrashVectorIs"],
 };
 const colourOf = {};
 for (const [colour, kinds] of Object.values(CLASSES)) for (const kind of kinds.split(" ")) colourOf[kind] = colour;

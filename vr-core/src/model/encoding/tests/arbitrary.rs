@@ -7,14 +7,15 @@ use proptest::{collection::vec, option, prelude::*, strategy::Union};
 
 use crate::model::{
     certificate::{Certificate, CertificateHash, CrashVector},
-    durable::{CheckpointId, Trust},
+    durable::{CheckpointId, Durability, Trust},
     entry::{Entry, EntryHeader, EntryKind},
+    founding::{Found, FoundOk, Hello, HelloOk},
     message::{
-        Answer, Commit, Committed, DoViewChange, Entries, Envelope, Forward, ForwardReply, Found,
-        FoundOk, GetEntries, GetHeaders, GetView, Headers, Hello, HelloOk, Limit, Message, Outcome,
-        Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Register, Rejected,
-        Rejection, Reply, Request, Sender, Standing, StartView, StartViewChange, StatusKind,
-        Suspicion, Wanted,
+        Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
+        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Headers, Limit, Message,
+        Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
+        RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
+        StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
@@ -201,6 +202,8 @@ fn view_message() -> impl Strategy<Value = Message> {
         Suspicion::CheckQuorum,
         Suspicion::ViewChangeStuck,
         Suspicion::Behind,
+        Suspicion::PrimaryRestarted,
+        Suspicion::Recovering,
     ];
     let reason = prop::sample::select(reasons.to_vec());
     prop_oneof![
@@ -274,20 +277,57 @@ fn transfer_message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn mode() -> impl Strategy<Value = Durability> {
+    prop::sample::select(vec![Durability::Full, Durability::ViewOnly, Durability::Diskless])
+}
+
 fn genesis_message() -> impl Strategy<Value = Message> {
     let certificate =
         ("[a-z]{0,9}", disks()).prop_map(|(group_name, disks)| Certificate { group_name, disks });
     prop_oneof![
-        any::<u128>().prop_map(|nonce| Message::Hello(Hello { nonce: Nonce(nonce) })),
-        (any::<(Option<u128>, u128)>(), option::of(certificate)).prop_map(
-            |((nonce, disk), certificate)| {
+        (any::<u128>(), mode()).prop_map(|(nonce, durability)| {
+            Message::Hello(Hello { nonce: Nonce(nonce), durability })
+        }),
+        (any::<(Option<u128>, u128)>(), option::of(certificate), mode()).prop_map(
+            |((nonce, disk), certificate, durability)| {
                 let (nonce, disk) = (nonce.map(Nonce), DiskId(disk));
-                Message::HelloOk(HelloOk { nonce, disk, certificate })
+                Message::HelloOk(HelloOk { nonce, disk, certificate, durability })
             }
         ),
         (any::<u128>(), disks())
             .prop_map(|(nonce, disks)| Message::Found(Found { nonce: Nonce(nonce), disks })),
         any::<u128>().prop_map(|nonce| Message::FoundOk(FoundOk { nonce: Nonce(nonce) })),
+    ]
+}
+
+fn recovery_message() -> impl Strategy<Value = Message> {
+    let start = (numbers(), any::<u128>(), checkpoint(), sealed_headers()).prop_map(
+        |(n, head, checkpoint, suffix)| StartView {
+            view: View(n[0]),
+            op_number: OpNumber(n[1]),
+            head: Checksum(head),
+            commit_number: OpNumber(n[2]),
+            checkpoint,
+            suffix,
+            nonce: None,
+        },
+    );
+    prop_oneof![
+        any::<(u128, u64, u64, bool)>().prop_map(|(nonce, view, log_view, primary_restarted)| {
+            Message::Recovery(Recovery {
+                nonce: Nonce(nonce),
+                view: View(view),
+                log_view: View(log_view),
+                primary_restarted,
+            })
+        }),
+        (any::<u128>(), option::of(start)).prop_map(|(nonce, start)| {
+            Message::RecoveryResponse(RecoveryResponse { nonce: Nonce(nonce), start })
+        }),
+        any::<u128>()
+            .prop_map(|nonce| Message::GetCrashVector(GetCrashVector { nonce: Nonce(nonce) })),
+        any::<u128>()
+            .prop_map(|nonce| Message::CrashVectorIs(CrashVectorIs { nonce: Nonce(nonce) })),
     ]
 }
 
@@ -299,6 +339,7 @@ pub(super) fn any_envelope() -> impl Strategy<Value = Envelope> {
         (6, view_message().boxed()),
         (6, transfer_message().boxed()),
         (4, genesis_message().boxed()),
+        (4, recovery_message().boxed()),
     ]);
     let sender = prop_oneof![
         any::<u64>().prop_map(|id| Sender::Replica(ReplicaId(id))),
