@@ -44,6 +44,20 @@ pub(crate) fn a_replica_whose_sync_failed_stops() {
     }
 }
 
+/// A sync failed, and nobody has heard of it yet when the disk is mended. The replica is back all
+/// the same.
+#[test]
+fn a_failure_that_is_heard_of_late_stops_nobody_for_good() {
+    let mut group = Cluster::of(3);
+    let client = group.client();
+    group.disk(R1).fail_next_sync();
+    let call = client.request(put("k", 1));
+    group.run_until(|group| group.disk(R1).has_failed());
+    assert!(group.stop_reason(R1).is_none());
+    group.heal_and_converge();
+    assert_eq!(group.committed(), [call]);
+}
+
 /// S53: a disk is full. The node stops and says so; the others go on.
 #[test]
 pub(crate) fn a_replica_whose_disk_is_full_stops_and_says_so() {
