@@ -137,7 +137,8 @@ impl Storage for SimStorage {
         parts.pay().await;
         let (recovered, store) = opened?;
         let now = parts.runtime.now();
-        lock(&parts.witness).opened(now, parts.replica, &recovered);
+        let lied = parts.disk.was_damaged();
+        lock(&parts.witness).opened(now, parts.replica, &recovered, lied);
         let reader = SimReader { reader: store.reader(), parts: parts.clone() };
         let writer = SimWriter { store, parts };
         Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader) })

@@ -140,11 +140,11 @@ impl Witness {
         }
     }
 
-    /// `replica` opened its disk and found `recovered`; a new life begins.
-    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered) {
+    /// `replica` opened its disk, which may have `lied`, and found `recovered`; a new life begins.
+    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered, lied: bool) {
         self.applied.restarted(replica);
         self.numbers.restarted(replica);
-        let verdict = self.disks.opened(replica, recovered);
+        let verdict = self.disks.opened(replica, recovered, lied);
         self.judge(at, verdict);
     }
 
@@ -174,6 +174,9 @@ impl Witness {
     fn check_stored(&mut self, replica: ReplicaId) -> Verdict {
         let Some(shadow) = self.disks.of(replica) else { return Ok(()) };
         self.numbers.stored(replica, shadow.view, shadow.log_view)?;
+        if shadow.lost {
+            return Ok(());
+        }
         if self.starts.stored(replica, shadow)? {
             self.commits.started(shadow.log_view, shadow)?;
         }

@@ -79,6 +79,9 @@ mutants! {
     /// The start of a lower view is taken for that of the view that is being formed.
     LowerStartAccepted = "lower-start-accepted",
 
+    /// A replica takes damaged entries for entries that it never had, and votes with the rest.
+    DamageIsAbsence = "damage-is-absence",
+
     // Section "Timers".
     /// One replica's suspicion is enough to leave a view.
     BindingSuspicion = "binding-suspicion",

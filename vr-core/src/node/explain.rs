@@ -48,6 +48,8 @@ pub enum Cause {
     NoQuorum,
     /// The primary is gone, and the next view has not started yet.
     PrimaryLost,
+    /// Entries on this replica's disk are damaged, or its log is lost.
+    Damaged,
     /// A write to storage takes far too long.
     StorageStalled,
     /// The log has reached its limit.
@@ -109,6 +111,7 @@ pub fn explain(status: &NodeStatus) -> Explanation {
         blank(status),
         no_quorum(status),
         primary_lost(status),
+        damaged(status),
         storage_stalled(status),
         log_full(status),
         pipeline_full(status),
@@ -247,6 +250,48 @@ fn primary_lost(status: &NodeStatus) -> Option<Finding> {
     let waited = u64::try_from(between.as_millis()).unwrap_or(u64::MAX);
     let numbers = vec![("view", replica.view.0), ("milliseconds", waited)];
     Some(Finding { cause: Cause::PrimaryLost, words, numbers, remedy })
+}
+
+fn damaged(status: &NodeStatus) -> Option<Finding> {
+    let replica = &status.replica;
+    let members = replica.members.iter().copied().zip((0_u8..).map(ReplicaIndex));
+    let asked = members.filter(|(_, index)| replica.repair_asked.contains(*index));
+    let asked: Vec<ReplicaId> = asked.map(|(id, _)| id).collect();
+    let Some((first, last, ops)) = replica.damaged else {
+        return replica.incomplete.then(|| Finding {
+            cause: Cause::Damaged,
+            words: format!(
+                "the log of replica {} is lost; it waits for the log of a view after view {}",
+                replica.replica, replica.log_view
+            ),
+            numbers: vec![("log_view", replica.log_view.0)],
+            remedy: "keep the other replicas running: what is lost here comes from them".into(),
+        });
+    };
+    let effect = if replica.incomplete {
+        "it takes no part in the group until they are repaired"
+    } else {
+        "they are being repaired"
+    };
+    let told = if asked.is_empty() {
+        "nobody was asked yet".to_owned()
+    } else {
+        format!("asked without success since the last repair: {}", names(&asked))
+    };
+    Some(Finding {
+        cause: Cause::Damaged,
+        words: format!(
+            "on the disk of replica {} {ops} ops from {first} to {last} are damaged; {effect}; \
+             {told}",
+            replica.replica
+        ),
+        numbers: vec![("first", first.0), ("last", last.0), ("ops", ops)],
+        remedy: format!(
+            "start the replicas that are down, one of them has what is missing; then check the \
+             disk of replica {}",
+            replica.replica
+        ),
+    })
 }
 
 fn storage_stalled(status: &NodeStatus) -> Option<Finding> {
@@ -463,6 +508,10 @@ mod tests {
             acknowledged: Vec::new(),
             awaited: Vec::new(),
             foreign_certificate: None,
+            damaged: None,
+            repair_asked: ReplicaSet::EMPTY,
+            repaired: 0,
+            incomplete: false,
             writes_pending: 0,
             oldest_write_age: Duration::ZERO,
             pipeline_ops: 0,

@@ -124,6 +124,9 @@ impl Replica {
 
     /// Headers below those that are known.
     pub(in crate::replica) fn on_headers(&mut self, now: Now, m: &Headers) -> Result<(), Ignored> {
+        if self.repair.question() == Some(m.request) {
+            return self.on_repair_headers(now, &m.headers);
+        }
         let plan = self.plan_asking(m.request).ok_or(Ignored::Unasked)?;
         if m.headers.is_empty() {
             return Err(Ignored::NotHeld);
@@ -149,13 +152,13 @@ impl Replica {
         let commit_number = plan.commit_number();
         let entries = plan.into_entries(after);
         let batch = WriteBatch {
-            cut: (after < self.log.op_number()).then_some(after),
+            cut: (after < self.log.op_number() || self.is_incomplete()).then_some(after),
             entries: entries.clone(),
             superblock: Some(match promised {
                 true => self.promise.install(self.view, id),
                 false => self.promise.install_unpromised(self.view, id),
             }),
-            release: None,
+            ..WriteBatch::default()
         };
         self.out.push_back(Output::Persist { id, batch });
         self.install = Some(Install { id, view: self.view, commit_number, after, entries });
@@ -175,12 +178,14 @@ impl Replica {
         self.join_group_if_certified(now);
         self.try_commit();
         self.advance_plan(now);
+        self.on_repair_persisted(now, through);
     }
 
     /// The new log is durable: now it is this replica's log, whatever view it is in. Only if the
     /// view is still the same does it start here.
     fn finish_install(&mut self, now: Now, install: Install) {
         self.log.replace_suffix(install.after, install.entries);
+        self.repair.replaced_above(install.after);
         self.clock.replay(self.log.time());
         self.unbroken = false;
         if install.view != self.view || !matches!(self.status, Status::ViewChange(_)) {

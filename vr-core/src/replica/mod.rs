@@ -17,6 +17,7 @@ mod normal;
 mod outputs;
 mod reads;
 mod recovery;
+mod repair;
 mod report;
 mod requests;
 mod state_transfer;
@@ -55,6 +56,7 @@ use crate::{
         progress::{Progress, Writes},
         promise::Promise,
         reads::Reads,
+        repair::Repair,
         routes::Routes,
         status::{Install, Status},
         suspicions::Suspicions,
@@ -101,6 +103,7 @@ pub struct Replica {
     log: Log,
     promise: Promise,
     install: Option<Install>,
+    repair: Repair,
 
     peers: Peers,
     suspicions: Suspicions,
@@ -191,7 +194,8 @@ impl Replica {
             Input::Connected { peer } => self.on_connected(now, peer),
             Input::Disconnected { peer } => self.on_disconnected(now, peer),
             Input::Persisted { through } => self.on_persisted(now, through),
-            Input::Fetched { request, entries } => self.on_fetched(request, entries),
+            Input::Fetched { request, entries } => self.on_fetched(now, request, entries),
+            Input::Unreadable { request, op_number } => self.on_unreadable(now, request, op_number),
             Input::Executed(executed) => self.on_executed(&executed),
             Input::Timeout => {
                 while let Some(timer) = self.timers.pop_expired(now.monotonic) {
@@ -296,6 +300,8 @@ impl Replica {
             Timer::Reads => self.on_reads_timer(),
             Timer::Forward => self.on_forward_timer(now),
             Timer::Hello => self.on_hello_timer(now),
+            Timer::Repair => self.on_repair_timer(now),
+            Timer::Scrub => self.on_scrub_timer(now),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
         progress::{Progress, Writes},
         promise::Promise,
         reads::Reads,
+        repair::Repair,
         routes::Routes,
         status::{Genesis, Status, ViewChange},
         suspicions::Suspicions,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 impl Replica {
-    /// A replica with an intact log, or a blank one.
+    /// A replica with an intact log, or a blank one, or one whose log is incomplete.
     ///
     /// A backup of a view that had started goes on as a slow backup; whoever was primary leaves
     /// its view, because it may have said things that its disk does not remember; between two
@@ -44,10 +45,14 @@ impl Replica {
         let membership = identity.members;
         let index =
             membership.index_of(identity.replica).expect("the builder checked the membership");
-        let superblock = recovered.superblock;
+        let repair = Repair::of(&recovered);
+        let superblock = recovered.superblock.clone();
         let checkpoint = superblock.checkpoint;
         let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
-        let log = Log::recovered(base, &recovered.headers);
+        let log = match repair.holes() {
+            None => Log::recovered(base, &recovered.headers),
+            Some(holes) => Log::recovered(base, &holes.prefix()),
+        };
         let certificate = superblock.certificate.as_ref();
         let certificate = certificate.map_or(CertificateHash::NONE, |it| it.to_hash());
         let mut prng = Prng::new(seed);
@@ -66,6 +71,7 @@ impl Replica {
             log,
             promise: Promise::recovered(superblock),
             install: None,
+            repair,
             peers: Peers::new(membership.len(), config.ping_interval.saturating_mul(2)),
             suspicions: Suspicions::new(membership.len()),
             failed_views: 0,
@@ -84,6 +90,8 @@ impl Replica {
             membership,
             config,
         };
+        replica.forget_damage(now, &recovered);
+        replica.arm_scrub(now);
         replica.rejoin(now);
         replica
     }
@@ -92,6 +100,8 @@ impl Replica {
     fn rejoin(&mut self, now: Now) {
         if self.certificate().is_none() {
             self.begin_genesis(now);
+        } else if self.is_incomplete() {
+            self.begin_repair(now);
         } else if self.is_primary()
             && self.promise.log_view() == self.view
             && self.mutant(Mutant::RestartedPrimaryResumes)
@@ -109,6 +119,19 @@ impl Replica {
             });
             self.arm_view_change(now);
             self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+        }
+    }
+
+    /// The log, which had holes, is whole again. Meanwhile this replica may have promised to other
+    /// views.
+    pub(in crate::replica) fn rejoin_whole(&mut self, now: Now) {
+        if self.promise.log_view() == self.view && !self.is_primary() {
+            self.become_backup(now, OpNumber::ZERO);
+        } else if self.promise.log_view() == self.view {
+            self.enter_view(now, self.view.next(), false);
+        } else if let Status::ViewChange(change) = &mut self.status {
+            change.say_due = true;
+            self.arm_view_change(now);
         }
     }
 }

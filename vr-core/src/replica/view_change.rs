@@ -16,7 +16,7 @@ use crate::{
     model::{
         certificate::CrashVector,
         durable::Trust,
-        message::{DoViewChange, GetView, Message, StartView, Suspicion},
+        message::{DoViewChange, GetView, Message, StartView, StatusKind, Suspicion},
         mutants::Mutant,
         time::Now,
         types::{Checksum, Nonce, OpNumber, ReplicaId, View},
@@ -125,24 +125,28 @@ impl Replica {
         let own = (self.promise.log_view(), self.log.op_number());
         let (_, best) = self.peers.best(now.monotonic).map_or(own, |best| best.max(own));
         if id == self.me {
+            if self.is_incomplete() {
+                return false;
+            }
             let heard = self.peers.heard_set(self.index, now.monotonic);
             return heard.len() >= quorum && best.since(self.log.op_number()) <= lag_max;
         }
         let Some(index) = self.membership.index_of(id) else { return false };
         self.peers.is_quorum_connected(index, quorum, now.monotonic)
-            && self
-                .peers
-                .standing(index, now.monotonic)
-                .is_some_and(|standing| best.since(standing.op_number) <= lag_max)
+            && self.peers.standing(index, now.monotonic).is_some_and(|standing| {
+                standing.status != StatusKind::Recovering
+                    && best.since(standing.op_number) <= lag_max
+            })
     }
 
     /// Says what is due: the promise, once it is durable, or the question for a started view.
     pub(in crate::replica) fn say_view_change(&mut self, now: Now) {
         let primary = self.primary();
         let durable = self.promise.view() >= self.view;
+        let incomplete = self.is_incomplete();
         let (started, first, nonce) = {
             let Status::ViewChange(change) = &mut self.status else { return };
-            if !change.say_due || (!change.started && !durable) {
+            if !change.say_due || (!change.started && (!durable || incomplete)) {
                 return;
             }
             change.say_due = false;
@@ -336,6 +340,10 @@ impl Replica {
         if m.view < self.view && !self.mutant(Mutant::LowerStartAccepted) {
             self.tell_newer_view(now, from);
             return Err(Ignored::OldView);
+        }
+        // It may have acknowledged more in its log view than that view started with.
+        if self.is_incomplete() && m.view <= self.promise.log_view() {
+            return Err(Ignored::WrongStatus);
         }
         let target = Anchor { op_number: m.op_number, checksum: m.head };
         let plan = Plan::new(from.id, target, m.commit_number, &m.suffix);

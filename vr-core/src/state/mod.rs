@@ -11,6 +11,7 @@ pub mod prng;
 pub mod progress;
 pub mod promise;
 pub mod reads;
+pub mod repair;
 pub mod routes;
 pub mod status;
 pub mod suspicions;
