@@ -194,11 +194,11 @@ impl Witness {
         self.acted.remove(&replica);
     }
 
-    /// `replica` opened its disk and found `recovered`; a new life begins.
-    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered) {
+    /// `replica` opened its disk, which may have `lied`, and found `recovered`; a new life begins.
+    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered, lied: bool) {
         self.applied.restarted(replica);
         self.numbers.restarted(replica);
-        let verdict = self.disks.opened(replica, recovered);
+        let verdict = self.disks.opened(replica, recovered, lied);
         self.judge(at, verdict);
     }
 
@@ -228,7 +228,7 @@ impl Witness {
     fn check_stored(&mut self, replica: ReplicaId) -> Verdict {
         let Some(shadow) = self.disks.of(replica) else { return Ok(()) };
         self.numbers.stored(replica, shadow.view, shadow.log_view)?;
-        if self.durability != durable::Durability::Full {
+        if self.durability != durable::Durability::Full || shadow.lost {
             return Ok(());
         }
         if self.starts.stored(replica, shadow)? {

@@ -128,6 +128,7 @@ mutants! {
     log_view_of_last_entry: LogViewOfLastEntry, durability::a_vote_names_the_durable_log_view, "O7 violated", found by 40 seeds of 3 for 3 s;
     longest_log_wins: LongestLogWins, views::the_later_log_wins_over_the_longer_one, "O2 violated", found by 400 seeds of 3 for 6 s;
     lower_start_accepted: LowerStartAccepted, views::a_late_start_of_a_lower_view_is_ignored, "O3 violated", found by 200 seeds of 3 for 6 s;
+    damage_is_absence: DamageIsAbsence, storage::what_is_damaged_is_not_voted_away, "O2 violated";
     binding_suspicion: BindingSuspicion, partition::a_backup_that_only_sends_does_not_disturb, "nobody follows a single vote", found by 200 seeds of 5 for 3 s;
     no_check_quorum: NoCheckQuorum, partition::a_primary_that_only_sends_steps_down, "group.view() > View(0)";
     no_view_sync: NoViewSync, duel_of_primaries::of_two_primaries_one_wins, "O9 violated", found by 60 seeds of 3 for 3 s;

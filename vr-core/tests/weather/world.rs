@@ -310,11 +310,8 @@ impl World {
         }
         let identity = self.identity(index);
         let disk = &self.disks[index];
-        let recovered = Recovered {
-            superblock: disk.superblock.clone(),
-            headers: disk.entries.iter().map(|entry| entry.header).collect(),
-            torn_bytes: 0,
-        };
+        let headers = disk.entries.iter().map(|entry| entry.header).collect();
+        let recovered = Recovered::whole(disk.superblock.clone(), headers);
         let mut config = self.config.clone();
         if self.lived.insert(index) {
             config.genesis = Genesis::Found;

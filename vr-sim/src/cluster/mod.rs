@@ -322,6 +322,15 @@ impl<S: Service> Cluster<S> {
         self.member(replica).stop_reason()
     }
 
+    /// Damaged ops that `replica` has repaired since it started.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn repaired_at(&self, replica: ReplicaId) -> u64 {
+        self.status(replica).repaired
+    }
+
     /// Whether `replica` stopped, and will not start again, because what is on its disk does not
     /// verify.
     #[must_use]
