@@ -16,6 +16,7 @@ use vr_core::{
         types::{OpNumber, ReplicaId},
     },
     ports::storage::{Recovered, WriteBatch},
+    replica::io,
 };
 
 use crate::{
@@ -51,6 +52,7 @@ pub struct Witness {
     /// Who has taken part in a group, where no disk says so.
     acted: BTreeSet<ReplicaId>,
     transfers: u64,
+    rebuilds: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -72,6 +74,7 @@ impl Witness {
             numbers: Monotonic::default(),
             acted: BTreeSet::new(),
             transfers: 0,
+            rebuilds: 0,
         }
     }
 
@@ -115,6 +118,20 @@ impl Witness {
     #[must_use]
     pub const fn transfers(&self) -> u64 {
         self.transfers
+    }
+
+    /// How often a replica that had forgotten everything came back.
+    #[must_use]
+    pub const fn rebuilds(&self) -> u64 {
+        self.rebuilds
+    }
+
+    /// The node of `replica` tells its user that something happened.
+    pub fn told(&mut self, at: Instant, replica: ReplicaId, event: &io::Event) {
+        if let io::Event::GroupRejoined { .. } = event {
+            self.rebuilds += 1;
+        }
+        self.note(at, format!("r{replica} {event:?}"));
     }
 
     /// Adds a line to the trace.

@@ -143,7 +143,7 @@ impl<S: Service> Member<S> {
                     "events",
                     Box::pin(async move {
                         while let Some(event) = events.next().await {
-                            lock(&noted).note(clock.now(), format!("r{id} {event:?}"));
+                            lock(&noted).told(clock.now(), id, &event);
                         }
                     }),
                 );

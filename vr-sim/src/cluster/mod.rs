@@ -363,6 +363,12 @@ impl<S: Service> Cluster<S> {
         lock(&self.witness).transfers()
     }
 
+    /// How often a replica that had forgotten everything came back.
+    #[must_use]
+    pub fn rebuilds(&self) -> u64 {
+        lock(&self.witness).rebuilds()
+    }
+
     /// What the node of `replica` says about what it waits for, in words.
     #[must_use]
     pub fn explanation(&self, replica: ReplicaId) -> String {

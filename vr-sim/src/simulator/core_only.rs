@@ -13,15 +13,18 @@ use crate::{
 impl<S: Service> Storm<S> {
     /// Ends the storm for just as many replicas as are needed, and for all others for ever; those
     /// that are left must execute what they are asked to, and agree. A group that is not founded
-    /// yet needs all its members, so it is left out.
+    /// yet needs all its members, so it is left out; and whoever comes back with a wiped disk needs
+    /// a quorum of others, so it is not among those that are left.
     pub(super) fn heal_a_core(&mut self) {
-        if !self.group.ids().into_iter().all(|id| self.group.has_joined(id)) {
+        let mut core = self.group.ids();
+        let away = core.iter().filter(|id| !self.group.has_joined(**id)).count();
+        if away > core.len() - self.group.quorum() || (away > 0 && self.wiped == 0) {
             return;
         }
-        let mut core = self.group.ids();
         let mut others = Vec::new();
         while core.len() > self.group.quorum() {
             let mortal = core.iter().position(|id| match self.durability {
+                _ if !self.group.has_joined(*id) => true,
                 Durability::Full => !self.atlas.spares(*id),
                 Durability::ViewOnly | Durability::Diskless => !self.group.remembers(*id),
             });

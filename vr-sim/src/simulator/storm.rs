@@ -67,6 +67,16 @@ fn drawn_config(rng: &mut Prng) -> Config {
     config
 }
 
+/// Whether disks may be wiped beside the damage that `atlas` does: a replica whose log is damaged
+/// for good and one that is not back yet would be away together.
+fn wipes_fit(durability: Durability, reach: Reach, atlas: &Atlas) -> bool {
+    match durability {
+        Durability::Full => reach != Reach::None && atlas.mortal.is_empty(),
+        Durability::ViewOnly => reach != Reach::None,
+        Durability::Diskless => false,
+    }
+}
+
 /// A group under load, and what happens to it.
 ///
 /// Its life is [`found`](Self::found), [`rage`](Self::rage), [`calm`](Self::calm); whoever owns it
@@ -76,6 +86,10 @@ pub struct Storm<S: Service> {
     pub(super) rng: Prng,
     pub(super) clocks: Prng,
     pub(super) sides: Prng,
+    pub(super) wipes: Prng,
+    /// Whether disks are wiped in this run.
+    pub(super) wiping: bool,
+    pub(super) wiped: u64,
     pub(super) faults: Faults,
     pub(super) crashes: u64,
     pub(super) atlas: Atlas,
@@ -114,8 +128,14 @@ impl<S: Service> Storm<S> {
             group.keep_disk_history();
         }
         let atlas = Prng::stream(options.seed, "atlas", 0);
+        let atlas = Atlas::drawn(atlas, reach, &group.ids());
+        let mut wipes = Prng::stream(options.seed, "wipes", 0);
+        let wiping = wipes.below(2) == 0 && wipes_fit(options.durability, reach, &atlas);
         Self {
-            atlas: Atlas::drawn(atlas, reach, &group.ids()),
+            atlas,
+            wipes,
+            wiping,
+            wiped: 0,
             reach,
             ending: options.ending,
             durability: options.durability,
@@ -190,6 +210,7 @@ impl<S: Service> Storm<S> {
                 self.strike_link(strike);
             }
             self.strike_platter();
+            self.strike_whole_disk();
             self.strike_clock();
         }
         if self.group.views_started() == 0 {
@@ -258,6 +279,8 @@ impl<S: Service> Storm<S> {
             crashes: self.crashes,
             torn,
             damage: self.atlas.done,
+            wipes: self.wiped,
+            rebuilds: self.group.rebuilds(),
             refused: length(self.group.ids().len() - self.group.sound().len()),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
             transfers: self.group.transfers(),

@@ -111,6 +111,28 @@ impl<S: Service> Storm<S> {
         }
     }
 
+    /// Empties a disk, or does nothing: within what is promised, no more disks are empty at once
+    /// than may be down, and a group that does not exist yet loses none.
+    pub(super) fn strike_whole_disk(&mut self) {
+        if !self.wiping || self.wipes.below(8) != 0 {
+            return;
+        }
+        let ids = self.group.ids();
+        let spare = ids.len().saturating_sub(1) / 2;
+        let away = ids.iter().filter(|id| !self.group.has_joined(**id)).count();
+        let Some(replica) = self.wipes.pick(&ids).copied() else { return };
+        let at_once = self.wipes.below(2) == 0;
+        if away >= spare || !self.group.has_joined(replica) || !self.may_end(replica) {
+            return;
+        }
+        self.crashes += u64::from(!self.group.is_down(replica));
+        self.group.wipe(replica);
+        self.wiped += 1;
+        if at_once {
+            self.group.restart(replica);
+        }
+    }
+
     fn restart_the_dead(&mut self) {
         for id in self.group.ids() {
             if self.group.stop_reason(id).is_some() {

@@ -34,6 +34,10 @@ pub struct Summary {
     pub transfers: u64,
     /// Times that a disk was made to lie.
     pub damage: u64,
+    /// Disks that were wiped.
+    pub wipes: u64,
+    /// Times that a replica which had forgotten everything came back.
+    pub rebuilds: u64,
     /// Replicas that refused to start at the end, because what their disks hold does not verify.
     pub refused: u64,
     /// How long the run took in virtual time.
@@ -55,6 +59,8 @@ impl Summary {
         self.recoveries += other.recoveries;
         self.transfers += other.transfers;
         self.damage += other.damage;
+        self.wipes += other.wipes;
+        self.rebuilds += other.rebuilds;
         self.refused += other.refused;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
@@ -67,6 +73,7 @@ impl fmt::Display for Summary {
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged ({} refused to start), \
+             {} wiped, {} rebuilt, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -79,6 +86,8 @@ impl fmt::Display for Summary {
             self.transfers,
             self.damage,
             self.refused,
+            self.wipes,
+            self.rebuilds,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -161,6 +170,8 @@ mod tests {
         recoveries: 2,
         transfers: 0,
         damage: 0,
+        wipes: 0,
+        rebuilds: 0,
         refused: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
