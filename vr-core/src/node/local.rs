@@ -286,7 +286,9 @@ mod tests {
     fn endpoint(role: Role) -> Endpoint {
         let members = Members::local(3).unwrap();
         let group = members.to_membership().group_id("g");
-        Endpoint { group_name: "g".into(), group, role, members, message_bytes_max: 1000 }
+        let group_name = "g".into();
+        let durability = None;
+        Endpoint { group_name, group, role, durability, members, message_bytes_max: 1000 }
     }
 
     fn envelope(message: Message) -> Envelope {

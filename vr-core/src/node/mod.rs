@@ -220,6 +220,7 @@ impl<S> NodeBuilder<S> {
             group_name: self.group.clone(),
             group: identity.group,
             role: Role::Replica(replica),
+            durability: Some(self.durability),
             members: members.clone(),
             message_bytes_max: config.message_bytes_max,
         };
