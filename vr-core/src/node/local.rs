@@ -122,8 +122,8 @@ impl Table {
 
 /// One end of a [`LocalNetwork`].
 ///
-/// The queue of each lane holds at most 65 536 envelopes and 64 MiB of payloads; what comes beyond
-/// is refused with [`Backpressure::QueueFull`]. Dropping an end closes it.
+/// For each sender and lane it holds at most 65 536 envelopes and 64 MiB of payloads; what comes
+/// beyond is refused with [`Backpressure::QueueFull`]. Dropping an end closes it.
 #[derive(Debug)]
 pub struct LocalTransport {
     hub: Arc<Hub>,
