@@ -141,6 +141,7 @@ impl<'a> Bench<'a> {
             group_name: group_name.to_owned(),
             group: members.to_membership().group_id(group_name),
             role: seat.role,
+            durability: matches!(seat.role, Role::Replica(_)).then_some(Durability::Full),
             members,
             message_bytes_max: MESSAGE_BYTES_MAX,
         };

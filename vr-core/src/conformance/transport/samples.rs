@@ -6,14 +6,15 @@ use bytes::Bytes;
 
 use crate::model::{
     certificate::{Certificate, CertificateHash, CrashVector},
-    durable::{CheckpointId, Trust},
+    durable::{CheckpointId, Durability, Trust},
     entry::{Entry, EntryHeader, EntryKind},
+    founding::{Found, FoundOk, Hello, HelloOk},
     message::{
-        Answer, Commit, Committed, DoViewChange, Entries, Envelope, Forward, ForwardReply, Found,
-        FoundOk, GetEntries, GetHeaders, GetView, Headers, Hello, HelloOk, Message, Outcome, Ping,
-        Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Register, Rejected, Rejection,
-        Reply, Request, Sender, Standing, StartView, StartViewChange, StatusKind, Suspicion,
-        Wanted,
+        Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
+        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Headers, Message, Outcome,
+        Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse,
+        Register, Rejected, Rejection, Reply, Request, Sender, Standing, StartView,
+        StartViewChange, StatusKind, Suspicion, Wanted,
     },
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
@@ -219,10 +220,24 @@ fn genesis() -> Vec<Message> {
     let disks = vec![(ReplicaId(0), DiskId(0xd0)), (ReplicaId(1), DiskId(0xd1))];
     let certificate = Some(Certificate { group_name: "g".into(), disks: disks.clone() });
     vec![
-        Message::Hello(Hello { nonce: NONCE }),
-        Message::HelloOk(HelloOk { nonce: Some(NONCE), disk: DiskId(0xd1), certificate }),
+        Message::Hello(Hello { nonce: NONCE, durability: Durability::Full }),
+        Message::HelloOk(HelloOk {
+            nonce: Some(NONCE),
+            disk: DiskId(0xd1),
+            certificate,
+            durability: Durability::ViewOnly,
+        }),
         Message::Found(Found { nonce: NONCE, disks }),
         Message::FoundOk(FoundOk { nonce: NONCE }),
+        Message::Recovery(Recovery {
+            nonce: NONCE,
+            view: View(5),
+            log_view: View(4),
+            primary_restarted: true,
+        }),
+        Message::RecoveryResponse(RecoveryResponse { nonce: NONCE, start: None }),
+        Message::GetCrashVector(GetCrashVector { nonce: NONCE }),
+        Message::CrashVectorIs(CrashVectorIs { nonce: NONCE }),
     ]
 }
 
