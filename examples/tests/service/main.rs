@@ -8,6 +8,7 @@
 
 mod disk;
 mod history;
+mod modes;
 mod processes;
 mod redis_tools;
 mod resp;
