@@ -15,3 +15,4 @@ mod resp;
 mod state;
 mod storm;
 mod teaching;
+mod tracer;
