@@ -17,6 +17,7 @@ use crate::{
         transport::harness::Harness,
     },
     model::{
+        durable::Durability,
         membership::Members,
         message::Envelope,
         types::{ClientId, Peer, ReplicaId},
