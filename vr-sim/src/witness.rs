@@ -45,6 +45,7 @@ pub struct Witness {
     disks: Durability,
     numbers: Monotonic,
     transfers: u64,
+    repairs: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -65,6 +66,7 @@ impl Witness {
             disks: Durability::default(),
             numbers: Monotonic::default(),
             transfers: 0,
+            repairs: 0,
         }
     }
 
@@ -108,6 +110,12 @@ impl Witness {
     #[must_use]
     pub const fn transfers(&self) -> u64 {
         self.transfers
+    }
+
+    /// How many damaged entries were written again.
+    #[must_use]
+    pub const fn repairs(&self) -> u64 {
+        self.repairs
     }
 
     /// Adds a line to the trace.
@@ -158,6 +166,7 @@ impl Witness {
     /// `replica` began to write `batch`.
     pub fn writing(&mut self, at: Instant, replica: ReplicaId, batch: &WriteBatch) {
         self.commits.writing(batch);
+        self.repairs += u64::try_from(batch.repairs.len()).unwrap_or(u64::MAX);
         let verdict = self.disks.writing(replica, batch);
         self.judge(at, verdict);
     }

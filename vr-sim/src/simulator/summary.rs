@@ -34,8 +34,8 @@ pub struct Summary {
     pub transfers: u64,
     /// Times that a disk was made to lie.
     pub damage: u64,
-    /// Replicas that refused to start at the end, because what their disks hold does not verify.
-    pub refused: u64,
+    /// Entries that replicas wrote again with what another one had.
+    pub repaired: u64,
     /// How long the run took in virtual time.
     pub elapsed: Duration,
     /// Equal for equal runs.
@@ -55,7 +55,7 @@ impl Summary {
         self.recoveries += other.recoveries;
         self.transfers += other.transfers;
         self.damage += other.damage;
-        self.refused += other.refused;
+        self.repaired += other.repaired;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} views, {} crashes, \
-             {} recoveries, {} torn writes, {} transfers, {} damaged ({} refused to start), \
+             {} recoveries, {} torn writes, {} transfers, {} damaged, {} repaired, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -78,7 +78,7 @@ impl fmt::Display for Summary {
             self.torn,
             self.transfers,
             self.damage,
-            self.refused,
+            self.repaired,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -161,7 +161,7 @@ mod tests {
         recoveries: 2,
         transfers: 0,
         damage: 0,
-        refused: 0,
+        repaired: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
     };
