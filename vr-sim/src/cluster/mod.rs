@@ -369,6 +369,12 @@ impl<S: Service> Cluster<S> {
         lock(&self.witness).rebuilds()
     }
 
+    /// How many damaged entries were written again.
+    #[must_use]
+    pub fn repairs(&self) -> u64 {
+        lock(&self.witness).repairs()
+    }
+
     /// What the node of `replica` says about what it waits for, in words.
     #[must_use]
     pub fn explanation(&self, replica: ReplicaId) -> String {
