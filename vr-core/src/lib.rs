@@ -16,7 +16,7 @@ pub use crate::{
         outcome::{ClientOutcome, RequestError},
     },
     model::{
-        config::{Config, ConfigError},
+        config::{Config, ConfigError, Genesis},
         durable::Durability,
         membership::{Member, Members, Membership, MembershipError},
         message::Read,

@@ -117,7 +117,7 @@ struct Memory(Arc<Mutex<Vec<Entry>>>);
 impl Storage for Memory {
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError> {
         let superblock = Superblock::blank(identity);
-        let recovered = Recovered { superblock, headers: Vec::new(), torn_bytes: 0 };
+        let recovered = Recovered::whole(superblock, Vec::new());
         Ok(Opened { recovered, writer: self.clone(), reader: self })
     }
 }

@@ -12,6 +12,7 @@ mod world;
 
 use std::time::Duration;
 
+use vr_core::Durability;
 use world::{FAIR, FOUL, Weather, World, op, small_config};
 
 /// What may go wrong besides the weather.
@@ -22,14 +23,18 @@ struct Faults {
     pauses: bool,
     stalls: bool,
     clocks: bool,
+    wipes: bool,
 }
 
-const ALL: Faults = Faults { crashes: true, cuts: true, pauses: true, stalls: true, clocks: true };
+const ALL: Faults =
+    Faults { crashes: true, cuts: true, pauses: true, stalls: true, clocks: true, wipes: false };
+
+const WIPES: Faults = Faults { wipes: true, ..ALL };
 
 fn fault(world: &mut World, faults: Faults) {
     let index = world.any_replica();
     match world.below(12) {
-        0 | 1 if faults.crashes => world.crash(index),
+        0 | 1 if faults.crashes && world.can_spare(index) => world.crash(index),
         2..=4 if faults.crashes => world.start(index),
         5 if faults.cuts => {
             let other = world.any_replica();
@@ -55,6 +60,7 @@ fn fault(world: &mut World, faults: Faults) {
             }
             world.note(&format!("storage of {index} stalls"));
         }
+        10 if faults.wipes && world.below(2) == 0 && world.can_wipe(index) => world.wipe(index),
         10 => world.unstall(index),
         11 if faults.clocks => {
             world.wall[index] = world.below(10_000_000_000_000);
@@ -64,7 +70,17 @@ fn fault(world: &mut World, faults: Faults) {
 }
 
 fn storm(seed: u64, members: u64, weather: Weather, faults: Faults) -> World {
-    let mut world = World::new(seed, members, small_config(), weather);
+    storm_in(Durability::Full, seed, members, weather, faults)
+}
+
+fn storm_in(
+    durability: Durability,
+    seed: u64,
+    members: u64,
+    weather: Weather,
+    faults: Faults,
+) -> World {
+    let mut world = World::in_mode(durability, seed, members, small_config(), weather);
     world.add_clients(3, 4);
     let shy = world.below(3) == 0;
     for client in &mut world.clients {
@@ -77,6 +93,9 @@ fn storm(seed: u64, members: u64, weather: Weather, faults: Faults) -> World {
     }
     world.clear_up();
     world.run(Duration::from_secs(2), |_| false);
+    // After many failed views the next one may be tried seconds later only.
+    let served = |world: &World| world.clients.iter().any(|client| client.acknowledged > 0);
+    world.run(Duration::from_secs(20), served);
     for client in &mut world.clients {
         client.done = true;
     }
@@ -131,6 +150,31 @@ fn cut_links_alone_lose_nothing() {
     for seed in seeds() {
         storm(seed, 3, FAIR, Faults { cuts: true, ..Faults::default() });
         storm(seed, 5, FAIR, Faults { cuts: true, ..Faults::default() });
+    }
+}
+
+#[test]
+fn engines_without_logs_on_disk_survive_foul_weather() {
+    for seed in seeds() {
+        storm_in(Durability::ViewOnly, seed, 3, FOUL, ALL);
+        storm_in(Durability::ViewOnly, seed, 5, FOUL, ALL);
+    }
+}
+
+#[test]
+fn engines_without_disks_survive_foul_weather() {
+    for seed in seeds() {
+        storm_in(Durability::Diskless, seed, 3, FOUL, ALL);
+        storm_in(Durability::Diskless, seed, 5, FOUL, ALL);
+    }
+}
+
+#[test]
+fn wiped_disks_are_survived_in_foul_weather() {
+    for seed in seeds() {
+        storm_in(Durability::Full, seed, 3, FOUL, WIPES);
+        storm_in(Durability::Full, seed, 5, FOUL, WIPES);
+        storm_in(Durability::ViewOnly, seed, 3, FOUL, WIPES);
     }
 }
 

@@ -142,7 +142,8 @@ impl Storage for SimStorage {
         parts.pay().await;
         let (recovered, store) = opened?;
         let now = parts.runtime.now();
-        lock(&parts.witness).opened(now, parts.replica, &recovered);
+        let lied = parts.disk.was_damaged();
+        lock(&parts.witness).opened(now, parts.replica, &recovered, lied);
         let reader = SimReader { reader: store.reader(), parts: parts.clone() };
         let writer = SimWriter { store: SimStore::Whole(store), parts };
         Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader) })
@@ -154,7 +155,8 @@ async fn open_views(mut parts: Parts, identity: &Identity) -> Result<Opened, Sto
     let opened = ViewStore::open(parts.disk.disk().with_bugs(parts.bugs), identity);
     parts.pay().await;
     let (recovered, store) = opened?;
-    lock(&parts.witness).opened(parts.runtime.now(), parts.replica, &recovered);
+    let lied = parts.disk.was_damaged();
+    lock(&parts.witness).opened(parts.runtime.now(), parts.replica, &recovered, lied);
     let writer = SimWriter { store: SimStore::Views(store), parts };
     Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) })
 }
@@ -162,8 +164,7 @@ async fn open_views(mut parts: Parts, identity: &Identity) -> Result<Opened, Sto
 /// Storage of a replica that remembers nothing.
 fn open_nothing(parts: &Parts, identity: &Identity) -> Opened {
     lock(&parts.witness).forgot(parts.replica);
-    let recovered =
-        Recovered { superblock: Superblock::blank(identity), headers: Vec::new(), torn_bytes: 0 };
+    let recovered = Recovered::whole(Superblock::blank(identity), Vec::new());
     let writer = SimWriter { store: SimStore::Nothing, parts: parts.clone() };
     Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) }
 }

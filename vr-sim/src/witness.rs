@@ -53,6 +53,7 @@ pub struct Witness {
     acted: BTreeSet<ReplicaId>,
     transfers: u64,
     rebuilds: u64,
+    repairs: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -75,6 +76,7 @@ impl Witness {
             acted: BTreeSet::new(),
             transfers: 0,
             rebuilds: 0,
+            repairs: 0,
         }
     }
 
@@ -132,6 +134,12 @@ impl Witness {
             self.rebuilds += 1;
         }
         self.note(at, format!("r{replica} {event:?}"));
+    }
+
+    /// How many damaged entries were written again.
+    #[must_use]
+    pub const fn repairs(&self) -> u64 {
+        self.repairs
     }
 
     /// Adds a line to the trace.
@@ -211,11 +219,11 @@ impl Witness {
         self.acted.remove(&replica);
     }
 
-    /// `replica` opened its disk and found `recovered`; a new life begins.
-    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered) {
+    /// `replica` opened its disk, which may have `lied`, and found `recovered`; a new life begins.
+    pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered, lied: bool) {
         self.applied.restarted(replica);
         self.numbers.restarted(replica);
-        let verdict = self.disks.opened(replica, recovered);
+        let verdict = self.disks.opened(replica, recovered, lied);
         self.judge(at, verdict);
     }
 
@@ -229,6 +237,7 @@ impl Witness {
     /// `replica` began to write `batch`.
     pub fn writing(&mut self, at: Instant, replica: ReplicaId, batch: &WriteBatch) {
         self.commits.writing(batch);
+        self.repairs += u64::try_from(batch.repairs.len()).unwrap_or(u64::MAX);
         let verdict = self.disks.writing(replica, batch);
         self.judge(at, verdict);
     }
@@ -245,7 +254,7 @@ impl Witness {
     fn check_stored(&mut self, replica: ReplicaId) -> Verdict {
         let Some(shadow) = self.disks.of(replica) else { return Ok(()) };
         self.numbers.stored(replica, shadow.view, shadow.log_view)?;
-        if self.durability != durable::Durability::Full {
+        if self.durability != durable::Durability::Full || shadow.lost {
             return Ok(());
         }
         if self.starts.stored(replica, shadow)? {

@@ -3,14 +3,17 @@
 use core::fmt;
 use std::path::{Path, PathBuf};
 
-use vr_core::{OpNumber, StorageError, View, model::durable::Superblock};
+use vr_core::{
+    OpNumber, StorageError, View, model::durable::Superblock, ports::storage::DamagedRange,
+};
 
 use crate::{
     disk::{Disk, LOCK_NAME, RealDisk, refused},
     file::{
+        damage::{Damage, SlotState},
         names,
         record::{BatchKind, Copy},
-        scan::{Damage, Found, FoundSegment, Scan, SlotState, scan},
+        scan::{Found, FoundSegment, Scan, scan},
         store::{Files, checkpoint_of},
         superblock::{Copies, CopyState},
     },
@@ -41,7 +44,7 @@ pub struct RecordReport {
     pub at: u64,
     /// The batch's number; a marker has that of the batch to come.
     pub sequence: u64,
-    /// "append", "cut", "marker" or "seal".
+    /// "append", "cut", "repair", "marker" or "seal".
     pub kind: &'static str,
     /// The op that its entries follow; for a cut, the last one that stays.
     pub base: OpNumber,
@@ -93,6 +96,12 @@ pub struct Report {
     pub log_bytes: u64,
     /// What does not verify.
     pub damage: Vec<Damage>,
+    /// Ops that have to be repaired.
+    pub damaged: Vec<DamagedRange>,
+    /// Why the next open sets the log aside, if it does.
+    pub lost: Option<String>,
+    /// Names of the files of a log that was set aside.
+    pub set_aside: Vec<String>,
     /// Names of files that are not this storage's.
     pub unknown: Vec<String>,
     /// Names of files that mean nothing: spare segments and half created files.
@@ -102,12 +111,13 @@ pub struct Report {
 impl Report {
     /// Whether something that was synced is damaged, or something foreign is there.
     ///
-    /// Torn batches are no damage: a crash leaves them, and the next open cuts them off.
+    /// Torn batches are no damage: a crash leaves them, and the next open cuts them off. Nor is
+    /// what was repaired since, or a log that was set aside.
     #[must_use]
     pub fn has_damage(&self) -> bool {
         let corrupt = self.damage.iter().any(|damage| damage.state == SlotState::Corrupt);
         let superblock = self.superblocks.iter().any(|copy| copy.problem.is_some());
-        corrupt || superblock || !self.unknown.is_empty()
+        corrupt || superblock || self.lost.is_some() || !self.unknown.is_empty()
     }
 }
 
@@ -139,11 +149,8 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Report, StorageError> {
 fn inspect_disk<D: Disk>(disk: &D, in_use: bool) -> Result<Report, StorageError> {
     let files = Files::list(disk)?;
     let copies = Copies::read(disk)?;
-    let newest = match copies.newest(disk) {
-        Ok((update, superblock)) => Some((update, superblock.clone())),
-        Err(error @ StorageError::Version { .. }) => return Err(error),
-        Err(_) => None,
-    };
+    let newest = copies.newest(disk)?;
+    let newest = newest.map(|(update, superblock)| (update, superblock.clone()));
     let is_empty = copies.are_absent() && files.segments.is_empty();
     let mut report = Report {
         path: disk.path(),
@@ -156,6 +163,9 @@ fn inspect_disk<D: Disk>(disk: &D, in_use: bool) -> Result<Report, StorageError>
         ops: None,
         log_bytes: 0,
         damage: Vec::new(),
+        damaged: Vec::new(),
+        lost: None,
+        set_aside: files.set_aside.iter().map(|number| names::set_aside(*number)).collect(),
         unknown: files.unknown,
         idle_files: files
             .spares
@@ -189,6 +199,8 @@ impl Report {
         self.log_bytes = log.headers.iter().map(|header| header.entry_bytes()).sum();
         self.segments = log.segments.iter().map(SegmentReport::of).collect();
         self.damage = log.damage;
+        self.damaged = log.damaged;
+        self.lost = log.lost;
     }
 }
 
@@ -227,10 +239,11 @@ impl RecordReport {
             kind: match header.kind {
                 BatchKind::Append => "append",
                 BatchKind::Cut => "cut",
+                BatchKind::Repair => "repair",
                 BatchKind::Marker => "marker",
                 BatchKind::Seal => "seal",
             },
-            base: header.base.op_number,
+            base: found.follows,
             count: header.count,
             views: found.views,
             synced_op: header.synced_op,
@@ -276,6 +289,15 @@ impl fmt::Display for Report {
             let ops = damage.ops.map(|(first, last)| format!(", ops {first}..={last}"));
             let ops = ops.unwrap_or_default();
             writeln!(f, "{state}: {file} at byte {at}, {bytes} bytes{ops}: {what}")?;
+        }
+        for DamagedRange { first, through } in &self.damaged {
+            writeln!(f, "TO REPAIR: ops {first}..={}", through.op_number)?;
+        }
+        if let Some(reason) = &self.lost {
+            writeln!(f, "LOST: {reason}; the next start sets the log aside")?;
+        }
+        for name in &self.set_aside {
+            writeln!(f, "  {name}: set aside, part of a log that was lost before")?;
         }
         for name in &self.unknown {
             writeln!(f, "FOREIGN: {name} does not belong here; move it away")?;

@@ -98,7 +98,7 @@ impl Storage for MemoryStorage {
             content.open = Arc::downgrade(&open);
             let above = superblock.checkpoint.op_number.next();
             let headers = content.entries.range(above..).map(|(_, entry)| entry.header).collect();
-            Recovered { superblock, headers, torn_bytes: 0 }
+            Recovered::whole(superblock, headers)
         };
         let handle = Handle { shared: self.shared, _open: open };
         Ok(Opened { recovered, writer: Box::new(handle.clone()), reader: Box::new(handle) })
@@ -123,6 +123,9 @@ impl LogWriter for Handle {
         content
             .entries
             .extend(batch.entries.into_iter().map(|entry| (entry.header.op_number, entry)));
+        for entry in batch.repairs {
+            content.entries.entry(entry.header.op_number).and_modify(|damaged| *damaged = entry);
+        }
         if batch.superblock.is_some() {
             content.superblock = batch.superblock;
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dialler                                acceptor
-//!    | ---- Hello {purpose, to, facts} ---> |   judge: version, group, members, who, whom
+//!    | ---- Hello {purpose, to, facts} ---> |   judge: version, group, members, who, whom, mode
 //!    | <--- Answer {verdict, facts} ------- |   accepted, or the reason
 //!    | ---- frames -----------------------> |   only on a link; a knock or a probe ends here
 //! ```
@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 use vr_core::{
-    Endpoint, ReplicaId, Role,
+    Durability, Endpoint, ReplicaId, Role,
     model::{
         encoding::WIRE_VERSION,
         membership::MEMBERS_MAX,
@@ -69,6 +69,8 @@ impl fmt::Display for Versions {
 pub(crate) struct Facts {
     /// Replica or client, and which.
     pub(crate) role: Role,
+    /// Its durability mode; clients have none.
+    pub(crate) durability: Option<Durability>,
     /// Drawn when the transport was made; tells a restarted process from the one before.
     pub(crate) process: u128,
     /// The largest frame that it takes.
@@ -85,6 +87,7 @@ impl Facts {
     pub(crate) fn new(endpoint: &Endpoint, process: u128) -> Self {
         Self {
             role: endpoint.role,
+            durability: endpoint.durability,
             process,
             message_bytes_max: endpoint.message_bytes_max,
             group: endpoint.group,
@@ -101,6 +104,11 @@ impl Facts {
         }
     }
 
+    /// The name of its durability mode.
+    fn mode(&self) -> String {
+        self.durability.map_or_else(|| "none".to_owned(), |mode| mode.to_string())
+    }
+
     fn encode(&self, into: &mut Vec<u8>) {
         match self.role {
             Role::Replica(id) => {
@@ -112,6 +120,7 @@ impl Facts {
                 into.put_u128_le(id.0);
             }
         }
+        into.put_u8(mode_number(self.durability));
         into.put_u128_le(self.process);
         into.put_u32_le(self.message_bytes_max);
         into.put_u128_le(self.group.0);
@@ -128,6 +137,10 @@ impl Facts {
             (1, id) => Role::Client(ClientId(id)),
             _ => return Err(Malformed),
         };
+        let durability = mode_of(from.try_get_u8()?)?;
+        if durability.is_some() != matches!(role, Role::Replica(_)) {
+            return Err(Malformed);
+        }
         let process = from.try_get_u128_le()?;
         let message_bytes_max = from.try_get_u32_le()?;
         let group = GroupId(from.try_get_u128_le()?);
@@ -140,7 +153,7 @@ impl Facts {
         for _ in 0..count {
             members.push(ReplicaId(from.try_get_u64_le()?));
         }
-        Ok(Self { role, process, message_bytes_max, group, group_name, members })
+        Ok(Self { role, durability, process, message_bytes_max, group, group_name, members })
     }
 }
 
@@ -254,6 +267,8 @@ pub(crate) enum Refusal {
     GroupId,
     /// The dialler says it is a replica that is not in the list.
     NotMember,
+    /// The two run in different durability modes.
+    Mode,
     /// The dialler wants another replica.
     WrongReplica { wanted: ReplicaId },
     /// Another process with the dialler's id lives.
@@ -296,6 +311,12 @@ impl Refusal {
                 "{caller} wanted replica {wanted}, but {answerer} answers at that address; \
                  correct the addresses in the member list"
             ),
+            Self::Mode => format!(
+                "{caller} runs in durability mode {}, {answerer} in {}; \
+                 start all members in the same mode, the one that the group was founded in",
+                caller.mode(),
+                answerer.mode()
+            ),
             Self::SameReplica { address } => format!(
                 "another process is {caller} and is connected from {address}; stop one of the two"
             ),
@@ -321,6 +342,7 @@ impl Refusal {
             Self::SameReplica { address } => (7, 0, address),
             Self::Crowded { connections_max } => (8, u64::from(*connections_max), ""),
             Self::Malformed => (9, 0, ""),
+            Self::Mode => (10, 0, ""),
         }
     }
 }
@@ -363,6 +385,7 @@ impl Answer {
                 Verdict::Refused(Refusal::Crowded { connections_max })
             }
             9 => Verdict::Refused(Refusal::Malformed),
+            10 => Verdict::Refused(Refusal::Mode),
             _ => return Err(Malformed),
         };
         let facts = Facts::decode(&mut from)?;
@@ -390,6 +413,7 @@ pub(crate) fn judge(hello: &Hello, here: &Facts) -> Result<(), Refusal> {
     }
     match (there.role, hello.purpose) {
         (Role::Replica(id), _) if !here.members.contains(&id) => Err(Refusal::NotMember),
+        (Role::Replica(_), _) if there.durability != here.durability => Err(Refusal::Mode),
         (Role::Client(_), Purpose::Link { carries: Carries::All, .. })
         | (Role::Replica(_), Purpose::Probe | Purpose::Knock) => Ok(()),
         (
@@ -497,6 +521,25 @@ fn take_text(from: &mut &[u8]) -> Result<String, Malformed> {
     let (text, rest) = from.split_at_checked(length).ok_or(Malformed)?;
     *from = rest;
     std::str::from_utf8(text).map(str::to_owned).map_err(|_| Malformed)
+}
+
+const fn mode_number(mode: Option<Durability>) -> u8 {
+    match mode {
+        None => 0,
+        Some(Durability::Full) => 1,
+        Some(Durability::ViewOnly) => 2,
+        Some(Durability::Diskless) => 3,
+    }
+}
+
+const fn mode_of(number: u8) -> Result<Option<Durability>, Malformed> {
+    match number {
+        0 => Ok(None),
+        1 => Ok(Some(Durability::Full)),
+        2 => Ok(Some(Durability::ViewOnly)),
+        3 => Ok(Some(Durability::Diskless)),
+        _ => Err(Malformed),
+    }
 }
 
 const fn carries_number(carries: Carries) -> u8 {

@@ -1,7 +1,9 @@
 //! The replica behind the connections: many clients' commands over a few sessions.
 
 use async_trait::async_trait;
-use vr_core::{Client, ClientOutcome, NodeHandle, Read, RequestError, model::message::StatusKind};
+use vr_core::{
+    Client, ClientOutcome, Explanation, NodeHandle, Read, RequestError, model::message::StatusKind,
+};
 
 use crate::kv::{
     command::{Command, Question, Value},
@@ -79,6 +81,8 @@ impl Backend for ReplicaBackend {
             ("replica", status.replica.to_string()),
             ("members", members.join(",")),
             ("role", if serves { "primary" } else { "backup" }.to_owned()),
+            ("durability", status.durability.to_string()),
+            ("incarnation", status.incarnation.to_string()),
             ("status", name(status.status).to_owned()),
             ("view", status.view.to_string()),
             ("primary", status.primary.to_string()),
@@ -88,7 +92,7 @@ impl Backend for ReplicaBackend {
             ("applied", status.applied.to_string()),
             ("log_bytes", status.log_bytes.to_string()),
             ("sessions", status.clients.to_string()),
-            ("explanation", self.node.explain().to_string()),
+            ("explanation", in_words(&self.node.explain())),
         ]
     }
 
@@ -97,6 +101,11 @@ impl Backend for ReplicaBackend {
         let state = digest.map_err(|error| Unanswered::Refused(error.to_string()))?;
         Ok(format!("{} {}", state.applied, state.digest))
     }
+}
+
+/// An explanation, whose remedies are named as this program's options are.
+pub(crate) fn in_words(explanation: &Explanation) -> String {
+    explanation.to_string().replace("Genesis::Found", "--found")
 }
 
 const fn name(status: StatusKind) -> &'static str {

@@ -10,12 +10,17 @@ use tokio::{
 };
 use tracing::{info, warn};
 use vr_core::{
-    Config, Durability, Members, Node, NodeError, NodeHandle, ReplicaId, TransportError,
+    Config, Durability, Genesis, Members, Node, NodeBuilder, NodeError, NodeHandle, ReplicaId,
+    TransportError,
 };
-use vr_storage::FileStorage;
+use vr_storage::{FileStorage, MemoryStorage};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
 
-use crate::kv::{replica::ReplicaBackend, server, state::Kv};
+use crate::kv::{
+    replica::{ReplicaBackend, in_words},
+    server,
+    state::Kv,
+};
 
 /// The most bytes of one operation: a full batch of commands fits.
 const REQUEST_BYTES_MAX: u32 = 2 << 20;
@@ -34,9 +39,19 @@ pub struct Options {
     /// each HOST:PORT
     #[arg(long, value_name = "A,B,C")]
     pub members: Members,
-    /// The directory that holds this replica's log; made if it does not exist
+    /// What is on disk, the same at each member: full (promises and log; survives the loss of
+    /// power at all), view-only (promises, written when a view changes) or diskless (nothing);
+    /// the last two survive the crash of any minority at once, and block beyond that
+    #[arg(long, value_name = "MODE", default_value_t = Durability::Full)]
+    pub durability: Durability,
+    /// The directory that holds what this replica must not forget; made if it does not exist.
+    /// Not needed, and not touched, with --durability diskless
     #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
+    /// Found the group. Only for --durability diskless, and only at the very first start of the
+    /// group, at each member: without disks nobody could tell later that there was a group
+    #[arg(long)]
+    pub found: bool,
     /// Where to serve Redis clients, HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub resp: String,
@@ -62,6 +77,15 @@ pub enum ServeError {
         replica: ReplicaId,
         /// Who the members are.
         members: String,
+    },
+    /// A mode with a disk, and no directory.
+    #[error(
+        "--data is missing: with --durability {durability} a replica keeps what it must not forget \
+         in a directory; say which, or run the whole group with --durability diskless"
+    )]
+    NoData {
+        /// Which mode.
+        durability: Durability,
     },
     /// The address for Redis clients cannot be used.
     #[error(
@@ -103,11 +127,10 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    fn start(source: NodeError, path: PathBuf) -> Self {
-        if matches!(source, NodeError::Storage(_)) {
-            Self::Data { path, source }
-        } else {
-            Self::Start(source)
+    fn start(source: NodeError, data: Option<PathBuf>) -> Self {
+        match (&source, data) {
+            (NodeError::Storage(_), Some(path)) => Self::Data { path, source },
+            _ => Self::Start(source),
         }
     }
 
@@ -116,7 +139,7 @@ impl ServeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotAMember { .. } => 2,
+            Self::NotAMember { .. } | Self::NoData { .. } => 2,
             Self::Resp { .. } | Self::Transport(_) => 3,
             Self::Data { .. } => 4,
             Self::Start(NodeError::Transport(_)) => 3,
@@ -135,26 +158,27 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         let members = options.members.to_membership().to_string();
         return Err(ServeError::NotAMember { replica, members });
     };
+    let data = directory(&options)?;
     let listen = options.listen.clone().unwrap_or_else(|| own.to_owned());
     let listener = TcpListener::bind(&options.resp)
         .await
         .map_err(|source| ServeError::Resp { address: options.resp.clone(), source })?;
     let mut told = Told::new(options.stop_with_stdin)?;
     let transport = TcpTransport::bind(&listen).await.map_err(ServeError::Transport)?;
-    let data = options.data.clone();
-    let node = Node::builder(Kv::default())
+    let node = with_storage(Node::builder(Kv::default()), data.clone())
         .group(&options.group)
         .replica(replica)
         .members(options.members)
-        .durability(Durability::Full)
-        .storage(FileStorage::new(options.data))
+        .durability(options.durability)
+        .genesis(if options.found { Genesis::Found } else { Genesis::Join })
         .transport(transport)
         .runtime(TokioRuntime::current())
         .config(config())
         .start()
         .await
         .map_err(|error| ServeError::start(error, data))?;
-    info!(%replica, resp = %options.resp, "serving Redis clients");
+    let durability = options.durability;
+    info!(%replica, %durability, resp = %options.resp, "serving Redis clients");
     let (stop, stopped) = watch::channel(false);
     let backend = Arc::new(ReplicaBackend::new(node.clone()));
     let server = tokio::spawn(server::serve(listener, backend, stopped));
@@ -174,6 +198,29 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     node.shutdown().await.map_err(ServeError::Stopped)
 }
 
+/// Where the replica keeps what it must not forget; `None` when it need not remember anything.
+fn directory(options: &Options) -> Result<Option<PathBuf>, ServeError> {
+    let Options { durability, data, found, .. } = options;
+    if *durability == Durability::Diskless {
+        if let Some(path) = data {
+            warn!(?path, "--data is not used: with --durability diskless nothing is written");
+        }
+        return Ok(None);
+    }
+    if *found {
+        warn!("--found is not needed: blank directories found a group by themselves, and once");
+    }
+    let missing = || ServeError::NoData { durability: *durability };
+    data.clone().map(Some).ok_or_else(missing)
+}
+
+fn with_storage(node: NodeBuilder<Kv>, data: Option<PathBuf>) -> NodeBuilder<Kv> {
+    match data {
+        Some(path) => node.storage(FileStorage::new(path)),
+        None => node.storage(MemoryStorage::new()),
+    }
+}
+
 fn config() -> Config {
     let mut config = Config::default();
     config.request_bytes_max = REQUEST_BYTES_MAX;
@@ -189,7 +236,7 @@ async fn explain(node: NodeHandle<Kv>) {
         let explanation = node.explain();
         let causes: Vec<_> = explanation.findings.iter().map(|finding| finding.cause).collect();
         if causes != last {
-            info!(%explanation, "status");
+            info!(explanation = in_words(&explanation), "status");
             last = causes;
         }
     }

@@ -8,9 +8,11 @@
 
 mod disk;
 mod history;
+mod modes;
 mod processes;
 mod redis_tools;
 mod resp;
 mod state;
 mod storm;
 mod teaching;
+mod tracer;

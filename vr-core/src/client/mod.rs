@@ -274,6 +274,7 @@ impl<S> ClientBuilder<S> {
             group_name: self.group,
             group,
             role: Role::Client(session.client()),
+            durability: None,
             members,
             message_bytes_max: self.config.message_bytes_max,
         })?;

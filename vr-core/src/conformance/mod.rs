@@ -1,4 +1,4 @@
-//! Suites that any `StateMachine` and `Storage` must pass; feature `conformance`.
+//! Suites that any `StateMachine`, `Storage` and `Transport` must pass; feature `conformance`.
 //!
 //! Each suite is a list of named cases, run against an implementation that the caller brings, and
 //! returns a [`Report`](report::Report). A case whose preconditions the caller cannot bring about,
@@ -7,6 +7,7 @@
 //!
 //! - [`state_machine::check`]: is the service deterministic, and is its snapshot complete?
 //! - [`storage::run`]: is what was acknowledged there after a crash, and is damage noticed?
+//! - [`transport::run`]: does what was sent arrive as it was, and does no lane wait for a later one?
 //!
 //! They belong into the tests of the implementation:
 //!
@@ -18,3 +19,4 @@
 pub mod report;
 pub mod state_machine;
 pub mod storage;
+pub mod transport;

@@ -45,6 +45,8 @@ pub enum Genesis {
 /// | `reads_max` | 65 536 | queries are answered busy |
 /// | `transfer_headers_max` | 1024 | a larger range takes several questions |
 /// | `transfer_bytes_max` | 1 MiB | a larger range takes several questions |
+/// | `scrub_bytes_per_second` | 1 MiB | an idle replica reads its log back no faster, to notice damage; 0: never |
+/// | `scrub_interval` | 1 h | the pause between two passes over the whole log |
 /// | `clock_jump_max` | 60 s | a wall clock that jumped further ahead is not believed |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -93,6 +95,11 @@ pub struct Config {
     pub transfer_headers_max: u32,
     /// Bytes of entries in one answer.
     pub transfer_bytes_max: u32,
+    /// Bytes of its own log that an idle replica reads back per second, to notice damage before an
+    /// entry is needed; 0 for none.
+    pub scrub_bytes_per_second: u64,
+    /// How long it pauses before it reads the whole log again.
+    pub scrub_interval: Duration,
     /// How far the wall clock may run ahead of log time plus elapsed time before it is ignored.
     pub clock_jump_max: Duration,
     /// Faults planted on purpose, to show that tests notice them.
@@ -125,6 +132,8 @@ impl Default for Config {
             reads_max: 65_536,
             transfer_headers_max: 1024,
             transfer_bytes_max: 1 << 20,
+            scrub_bytes_per_second: 1 << 20,
+            scrub_interval: Duration::from_secs(3600),
             clock_jump_max: Duration::from_secs(60),
             #[cfg(feature = "mutants")]
             mutants: Mutants::default(),
@@ -175,6 +184,7 @@ impl Config {
             ("retry_interval", self.retry_interval),
             ("hello_interval_max", self.hello_interval_max),
             ("forward_timeout", self.forward_timeout),
+            ("scrub_interval", self.scrub_interval),
         ];
         for (field, value) in durations {
             if value.is_zero() {

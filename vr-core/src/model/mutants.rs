@@ -102,6 +102,8 @@ mutants! {
     CrashVectorVolatile = "crash-vector-volatile",
     /// The primary's answer alone is believed by a replica that forgot everything.
     SinglePrimaryBelieved = "single-primary-believed",
+    /// A replica takes damaged entries for entries that it never had, and votes with the rest.
+    DamageIsAbsence = "damage-is-absence",
 
     // Section "Timers".
     /// One replica's suspicion is enough to leave a view.

@@ -235,6 +235,7 @@ impl Driver {
             let input = match stored {
                 Stored::Persisted(through) => Input::Persisted { through },
                 Stored::Fetched(request, entries) => Input::Fetched { request, entries },
+                Stored::Unreadable(request, op_number) => Input::Unreadable { request, op_number },
                 Stored::Failed(error) => return Err(error.into()),
             };
             observed.replica.handle(now, input);
@@ -325,6 +326,8 @@ impl Driver {
             | Event::QuorumLost { .. }
             | Event::QuorumRegained { .. }
             | Event::ClockJumped { .. }
+            | Event::DamageFound { .. }
+            | Event::DamageRepaired { .. }
             | Event::DiskNotInCertificate { .. }
             | Event::RecoveryBegan { .. }
             | Event::RebuildBegan

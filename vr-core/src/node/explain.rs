@@ -6,7 +6,7 @@ use crate::{
     model::{
         durable::Durability,
         message::StatusKind,
-        types::{OpNumber, ReplicaId},
+        types::{OpNumber, ReplicaId, ReplicaIndex},
     },
     node::{
         finding::{Cause, Explanation, Finding, count, names, silent, sizes},
@@ -33,6 +33,7 @@ pub fn explain(status: &NodeStatus) -> Explanation {
         no_quorum(status),
         log_lost(status),
         primary_lost(status),
+        damaged(status),
         storage_stalled(status),
         log_full(status),
         pipeline_full(status),
@@ -166,6 +167,38 @@ fn primary_lost(status: &NodeStatus) -> Option<Finding> {
     let waited = u64::try_from(between.as_millis()).unwrap_or(u64::MAX);
     let numbers = vec![("view", replica.view.0), ("milliseconds", waited)];
     Some(Finding { cause: Cause::PrimaryLost, words, numbers, remedy })
+}
+
+fn damaged(status: &NodeStatus) -> Option<Finding> {
+    let replica = &status.replica;
+    let members = replica.members.iter().copied().zip((0_u8..).map(ReplicaIndex));
+    let asked = members.filter(|(_, index)| replica.repair_asked.contains(*index));
+    let asked: Vec<ReplicaId> = asked.map(|(id, _)| id).collect();
+    let (first, last, ops) = replica.damaged?;
+    let effect = if replica.incomplete {
+        "it takes no part in the group until they are repaired"
+    } else {
+        "they are being repaired"
+    };
+    let told = if asked.is_empty() {
+        "nobody was asked yet".to_owned()
+    } else {
+        format!("asked without success since the last repair: {}", names(&asked))
+    };
+    Some(Finding {
+        cause: Cause::Damaged,
+        words: format!(
+            "on the disk of replica {} {ops} ops from {first} to {last} are damaged; {effect}; \
+             {told}",
+            replica.replica
+        ),
+        numbers: vec![("first", first.0), ("last", last.0), ("ops", ops)],
+        remedy: format!(
+            "start the replicas that are down, one of them has what is missing; then check the \
+             disk of replica {}",
+            replica.replica
+        ),
+    })
 }
 
 fn storage_stalled(status: &NodeStatus) -> Option<Finding> {
@@ -368,6 +401,10 @@ mod tests {
             rebuilding: false,
             may_found: false,
             standings: Vec::new(),
+            damaged: None,
+            repair_asked: ReplicaSet::EMPTY,
+            repaired: 0,
+            incomplete: false,
             writes_pending: 0,
             oldest_write_age: Duration::ZERO,
             pipeline_ops: 0,

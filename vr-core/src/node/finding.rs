@@ -44,6 +44,8 @@ pub enum Cause {
     NoQuorum,
     /// The primary is gone, and the next view has not started yet.
     PrimaryLost,
+    /// Entries on this replica's disk are damaged.
+    Damaged,
     /// A write to storage takes far too long.
     StorageStalled,
     /// The log has reached its limit.

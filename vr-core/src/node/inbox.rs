@@ -1,7 +1,11 @@
-//! What waits for one end of the in-process network: a bounded queue per lane and one waker.
+//! What waits for one end of the in-process network: a queue per lane, with bounded room for each
+//! sender, and one waker.
 
 use core::task::{Context, Poll, Waker};
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Mutex,
+};
 
 use crate::{
     model::{
@@ -14,9 +18,9 @@ use crate::{
     ports::transport::{Closed, Received},
 };
 
-/// Envelopes that one lane holds.
+/// Envelopes that one lane holds of one sender, so that a flood of one leaves room for the others.
 const LANE_ITEMS_MAX: usize = 65_536;
-/// Bytes of payloads that one lane holds.
+/// Bytes of payloads that one lane holds of one sender.
 const LANE_BYTES_MAX: u64 = 64 << 20;
 /// Items that one call returns.
 const TAKE_ITEMS_MAX: usize = 256;
@@ -51,7 +55,39 @@ struct Contents {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<(Peer, Envelope, u64)>,
+    /// What is taken up by those who have something in `items`.
+    rooms: BTreeMap<Peer, Room>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    items: usize,
     bytes: u64,
+}
+
+impl Queue {
+    fn push(&mut self, from: Peer, envelope: Envelope, bytes: u64) -> Result<(), Refused> {
+        let room = self.rooms.get(&from).copied().unwrap_or_default();
+        let after = Room { items: room.items + 1, bytes: room.bytes.saturating_add(bytes) };
+        if after.items > LANE_ITEMS_MAX || after.bytes > LANE_BYTES_MAX {
+            return Err(Refused::Full);
+        }
+        self.rooms.insert(from, after);
+        self.items.push_back((from, envelope, bytes));
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<(Peer, Envelope, u64)> {
+        let (from, envelope, bytes) = self.items.pop_front()?;
+        if let Some(room) = self.rooms.get_mut(&from) {
+            room.items = room.items.saturating_sub(1);
+            room.bytes = room.bytes.saturating_sub(bytes);
+            if room.items == 0 {
+                self.rooms.remove(&from);
+            }
+        }
+        Some((from, envelope, bytes))
+    }
 }
 
 impl Inbox {
@@ -76,12 +112,7 @@ impl Inbox {
             Lane::Data => &mut contents.data,
             Lane::Bulk => &mut contents.bulk,
         };
-        let after = queue.bytes.saturating_add(bytes);
-        if queue.items.len() >= LANE_ITEMS_MAX || after > LANE_BYTES_MAX {
-            return Err(Refused::Full);
-        }
-        queue.bytes = after;
-        queue.items.push_back((from, envelope, bytes));
+        queue.push(from, envelope, bytes)?;
         Ok(contents.waker.take())
     }
 
@@ -156,8 +187,7 @@ impl Contents {
         room = room.saturating_sub(into.len() - before);
         for queue in [&mut self.control, &mut self.data, &mut self.bulk] {
             while room > 0 && bytes_left > 0 {
-                let Some((from, envelope, bytes)) = queue.items.pop_front() else { break };
-                queue.bytes = queue.bytes.saturating_sub(bytes);
+                let Some((from, envelope, bytes)) = queue.pop() else { break };
                 bytes_left = bytes_left.saturating_sub(bytes);
                 room -= 1;
                 into.push(Received::Envelope { from, envelope });

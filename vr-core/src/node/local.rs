@@ -122,8 +122,8 @@ impl Table {
 
 /// One end of a [`LocalNetwork`].
 ///
-/// The queue of each lane holds at most 65 536 envelopes and 64 MiB of payloads; what comes beyond
-/// is refused with [`Backpressure::QueueFull`]. Dropping an end closes it.
+/// For each sender and lane it holds at most 65 536 envelopes and 64 MiB of payloads; what comes
+/// beyond is refused with [`Backpressure::QueueFull`]. Dropping an end closes it.
 #[derive(Debug)]
 pub struct LocalTransport {
     hub: Arc<Hub>,
@@ -286,7 +286,9 @@ mod tests {
     fn endpoint(role: Role) -> Endpoint {
         let members = Members::local(3).unwrap();
         let group = members.to_membership().group_id("g");
-        Endpoint { group_name: "g".into(), group, role, members, message_bytes_max: 1000 }
+        let group_name = "g".into();
+        let durability = None;
+        Endpoint { group_name, group, role, durability, members, message_bytes_max: 1000 }
     }
 
     fn envelope(message: Message) -> Envelope {

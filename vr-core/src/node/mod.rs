@@ -26,7 +26,7 @@ use crate::{
     client::Raw,
     execution::executor::Executor,
     model::{
-        config::Config,
+        config::{Config, Genesis},
         durable::{Durability, Identity},
         membership::{Members, Membership},
         time::{Instant, Now},
@@ -103,6 +103,7 @@ pub struct NodeBuilder<S> {
     transport: Option<Arc<dyn Transport>>,
     runtime: Option<Arc<dyn Runtime>>,
     config: Config,
+    genesis: Option<Genesis>,
     mode: ExecutorMode,
     service: Service<S>,
 }
@@ -119,6 +120,7 @@ impl<S> NodeBuilder<S> {
             transport: None,
             runtime: None,
             config: Config::default(),
+            genesis: None,
             mode: ExecutorMode::Inline,
             service: PhantomData,
         }
@@ -180,6 +182,14 @@ impl<S> NodeBuilder<S> {
         self
     }
 
+    /// Whether a group without disks may be founded; what the configuration says if it is not said
+    /// here. Other groups do not ask: blank disks are proof that there was none.
+    #[must_use]
+    pub const fn genesis(mut self, genesis: Genesis) -> Self {
+        self.genesis = Some(genesis);
+        self
+    }
+
     /// Where the state machine executes; [`ExecutorMode::Inline`] if it is not said.
     #[must_use]
     pub const fn executor(mut self, mode: ExecutorMode) -> Self {
@@ -201,7 +211,8 @@ impl<S> NodeBuilder<S> {
         let storage = self.storage.ok_or(NodeError::Missing { what: "storage" })?;
         let transport = self.transport.ok_or(NodeError::Missing { what: "transport" })?;
         let runtime = self.runtime.ok_or(NodeError::Missing { what: "runtime" })?;
-        let config = self.config;
+        let mut config = self.config;
+        config.genesis = self.genesis.unwrap_or(config.genesis);
         config.validate()?;
         let membership = members.to_membership();
         require_member(replica, &membership)?;
@@ -220,6 +231,7 @@ impl<S> NodeBuilder<S> {
             group_name: self.group.clone(),
             group: identity.group,
             role: Role::Replica(replica),
+            durability: Some(self.durability),
             members: members.clone(),
             message_bytes_max: config.message_bytes_max,
         };

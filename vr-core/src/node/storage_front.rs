@@ -7,6 +7,7 @@ use core::{
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::future::BoxFuture;
+use tracing::warn;
 
 use crate::{
     model::{
@@ -30,6 +31,8 @@ pub(crate) enum Stored {
     Persisted(PersistId),
     /// What was asked for.
     Fetched(RequestId, Vec<Entry>),
+    /// The first op that was asked for is damaged.
+    Unreadable(RequestId, OpNumber),
     /// Storage failed; the node stops.
     Failed(StorageError),
 }
@@ -52,7 +55,7 @@ pub(crate) struct Fetch {
 }
 
 type Writing = BoxFuture<'static, (Box<dyn LogWriter>, Result<(), StorageError>)>;
-type Reading = BoxFuture<'static, (RequestId, Result<Vec<Entry>, StorageError>)>;
+type Reading = BoxFuture<'static, (RequestId, OpNumber, Result<Vec<Entry>, StorageError>)>;
 
 /// The writer, or the future that has it.
 enum Writer {
@@ -238,18 +241,23 @@ impl StorageFront {
             };
             let reader = Arc::clone(&self.reader);
             self.reading.push(Box::pin(async move {
-                (request, reader.entries(from, through, bytes_max).await)
+                (request, from, reader.entries(from, through, bytes_max).await)
             }));
         }
         let done = &mut self.done;
         let before = self.reading.len();
         self.reading.retain_mut(|reading| match reading.as_mut().poll(cx) {
             Poll::Pending => true,
-            Poll::Ready((request, Ok(entries))) => {
+            Poll::Ready((request, _, Ok(entries))) => {
                 done.push_back(Stored::Fetched(request, entries));
                 false
             }
-            Poll::Ready((_, Err(error))) => {
+            Poll::Ready((request, from, Err(StorageError::Corrupt { what, path, at }))) => {
+                warn!(op = %from, %what, path = %path.display(), at, "damage found");
+                done.push_back(Stored::Unreadable(request, from));
+                false
+            }
+            Poll::Ready((_, _, Err(error))) => {
                 done.push_back(Stored::Failed(error));
                 false
             }

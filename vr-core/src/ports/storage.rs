@@ -18,9 +18,10 @@ pub trait Storage: Send + 'static {
     ///
     /// # Errors
     /// [`StorageError::Foreign`] when it belongs to another replica, group or mode;
-    /// [`StorageError::InUse`] when another process has it open; [`StorageError::Corrupt`] when
-    /// something below the synced-through marker is damaged; [`StorageError::Io`] and
-    /// [`StorageError::Full`] when the system refuses. Nothing is lost by any of them.
+    /// [`StorageError::InUse`] when another process has it open; [`StorageError::Io`] and
+    /// [`StorageError::Full`] when the system refuses. Nothing is lost by any of them. Damage is
+    /// no error where the storage can tell what is damaged: see [`Recovered`]. One that cannot
+    /// refuses with [`StorageError::Corrupt`].
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError>;
 }
 
@@ -40,10 +41,50 @@ pub struct Opened {
 pub struct Recovered {
     /// The newest valid superblock; blank right after formatting.
     pub superblock: Superblock,
-    /// Headers of the log's entries above the checkpoint: contiguous, chained, ascending.
+    /// Headers of the log's entries above the checkpoint that verify, ascending. Contiguous and
+    /// chained where nothing is damaged.
     pub headers: Vec<EntryHeader>,
     /// How many bytes of a torn, never acknowledged tail were cut off.
     pub torn_bytes: u64,
+    /// Ops above the checkpoint whose entries were synced and do not verify any more, ascending
+    /// and disjoint. They are part of the log, and may have been acknowledged.
+    pub damaged: Vec<DamagedRange>,
+    /// Why an older log was set aside, if one was: the superblock then says that the log is
+    /// [`Lost`](crate::model::durable::Trust::Lost), or is blank.
+    pub set_aside: Option<String>,
+}
+
+impl Recovered {
+    /// A storage in which nothing is damaged or torn.
+    #[must_use]
+    pub const fn whole(superblock: Superblock, headers: Vec<EntryHeader>) -> Self {
+        Self { superblock, headers, torn_bytes: 0, damaged: Vec::new(), set_aside: None }
+    }
+
+    /// The last op of the log, damaged or not; what the log follows when it is empty.
+    #[must_use]
+    pub fn head(&self) -> Anchor {
+        let checkpoint = &self.superblock.checkpoint;
+        let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
+        let header = self.headers.last().map_or(base, Anchor::of);
+        let damaged = self.damaged.last().map_or(base, |range| range.through);
+        if damaged.op_number >= header.op_number { damaged } else { header }
+    }
+}
+
+/// Ops whose entries are damaged: from the first up to and including the last.
+///
+/// The header of an op in between may verify although its payload does not. Entries below the
+/// range are as old as they seem unless the range hides a cut: only the chain of what belongs into
+/// the range tells, so whoever fills it goes down by the parents' checksums until they meet a
+/// header that is there. The same goes for the upper end of every range but the last: it is told by
+/// the entry above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// The first of them.
+    pub first: OpNumber,
+    /// The last of them, and which entry it must be.
+    pub through: Anchor,
 }
 
 /// The one write path.
@@ -104,6 +145,9 @@ pub struct WriteBatch {
     pub cut: Option<OpNumber>,
     /// Entries in op order, each the parent of the next.
     pub entries: Vec<Entry>,
+    /// Entries in op order that take the place of those with the same ops in the log, which are
+    /// damaged; nothing is cut. Each is there after a crash, or what was there before.
+    pub repairs: Vec<Entry>,
     /// The new superblock; becomes durable after the log part.
     pub superblock: Option<Superblock>,
     /// Entries up to and including this op are not needed any more; may be carried out late.
@@ -116,14 +160,15 @@ impl WriteBatch {
     pub const fn is_empty(&self) -> bool {
         self.cut.is_none()
             && self.entries.is_empty()
+            && self.repairs.is_empty()
             && self.superblock.is_none()
             && self.release.is_none()
     }
 
-    /// Bytes of the entries.
+    /// Bytes of the entries, those that repair included.
     #[must_use]
     pub fn entry_bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.header.entry_bytes()).sum()
+        self.entries.iter().chain(&self.repairs).map(|entry| entry.header.entry_bytes()).sum()
     }
 
     /// Whether `next` can become part of this batch without changing what a crash can leave.
@@ -133,7 +178,8 @@ impl WriteBatch {
     /// (PROTOCOL.md, NP4).
     #[must_use]
     pub const fn can_absorb(&self, next: &Self) -> bool {
-        let touches_log = next.cut.is_some() || !next.entries.is_empty();
+        let touches_log =
+            next.cut.is_some() || !next.entries.is_empty() || !next.repairs.is_empty();
         !(self.superblock.is_some() && touches_log)
     }
 
@@ -145,11 +191,13 @@ impl WriteBatch {
         assert!(self.can_absorb(&next), "a log part never overtakes a superblock");
         if let Some(after) = next.cut {
             self.entries.retain(|entry| entry.header.op_number <= after);
+            self.repairs.retain(|entry| entry.header.op_number <= after);
             if self.entries.is_empty() {
                 self.cut = Some(self.cut.map_or(after, |earlier| earlier.min(after)));
             }
         }
         self.entries.extend(next.entries);
+        self.repairs.extend(next.repairs);
         if next.superblock.is_some() {
             self.superblock = next.superblock;
         }
@@ -226,12 +274,26 @@ pub enum StorageError {
 }
 
 /// A place in a log and the entry that must be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Anchor {
     /// The op.
     pub op_number: OpNumber,
     /// Checksum of its entry; of the group for op 0.
     pub checksum: Checksum,
+}
+
+impl Anchor {
+    /// The place of an entry.
+    #[must_use]
+    pub const fn of(header: &EntryHeader) -> Self {
+        Self { op_number: header.op_number, checksum: header.checksum }
+    }
+
+    /// The place that an entry follows.
+    #[must_use]
+    pub fn below(header: &EntryHeader) -> Self {
+        Self { op_number: header.op_number.previous(), checksum: header.parent }
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +330,15 @@ mod tests {
         let mut first = batch(Some(4), &[5, 6]);
         first.absorb(batch(Some(2), &[3]));
         assert_eq!((first.cut, ops(&first)), (Some(OpNumber(2)), vec![3]));
+    }
+
+    #[test]
+    fn a_cut_takes_what_repaired_above_it_along() {
+        let mut first = WriteBatch { repairs: vec![entry(2), entry(7)], ..WriteBatch::default() };
+        first.absorb(batch(Some(6), &[7]));
+        let repaired: Vec<_> = first.repairs.iter().map(|entry| entry.header.op_number.0).collect();
+        assert_eq!((repaired, ops(&first)), (vec![2], vec![7]));
+        assert!(!first.is_empty() && first.entry_bytes() == 2 * 128);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use core::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::model::{
+    durable::Durability,
     kind::Lane,
     membership::Members,
     message::Envelope,
@@ -63,6 +64,9 @@ pub struct Endpoint {
     pub group: GroupId,
     /// Replica or client.
     pub role: Role,
+    /// The mode that a replica runs in, the same at all of them; `None` for a client, which need
+    /// not know.
+    pub durability: Option<Durability>,
     /// The group's members with their addresses.
     pub members: Members,
     /// The largest message that is sent or accepted, in bytes.

@@ -8,6 +8,7 @@ use crate::{
         entry::Entry,
         message::{Committed, ForwardReply, Message, Outcome, Rejection, Reply},
         mutants::Mutant,
+        time::Now,
         types::{Checksum, OpNumber, Peer, RequestId},
     },
     replica::{
@@ -112,7 +113,7 @@ impl Replica {
     }
 
     fn fetch_for_execution(&mut self, from: OpNumber, through: OpNumber) {
-        if !self.progress.is_fetching() {
+        if !self.progress.is_fetching() && !self.repair.is_damaged(from) {
             let request = self.next_question();
             self.fetch(request, Purpose::Execute, from, through, WORK_BYTES_MAX);
         }
@@ -131,7 +132,12 @@ impl Replica {
     }
 
     /// Local storage answered.
-    pub(in crate::replica) fn on_fetched(&mut self, request: RequestId, entries: Vec<Entry>) {
+    pub(in crate::replica) fn on_fetched(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        entries: Vec<Entry>,
+    ) {
         match self.progress.fetched(request) {
             Some(Purpose::Execute) if entries.is_empty() => {
                 let op_number = self.progress.ordered.next();
@@ -147,6 +153,11 @@ impl Replica {
                         return;
                     }
                 }
+            }
+            Some(Purpose::Scrub) => {
+                let bytes = entries.iter().map(|entry| entry.header.entry_bytes()).sum();
+                let last = entries.last().map(|last| last.header.op_number);
+                self.scrub_on(now, last.unwrap_or(OpNumber::ZERO), bytes);
             }
             Some(Purpose::Serve { to, request }) => self.serve_fetched(to, request, entries),
             None => {}

@@ -5,7 +5,7 @@ use crate::{
         message::{Commit, Message, Ping, Standing, StatusKind, Suspicion},
         mutants::Mutant,
         time::Now,
-        types::{HeartbeatNumber, ReplicaId},
+        types::{HeartbeatNumber, OpNumber, ReplicaId},
     },
     replica::{
         Origin, Replica,
@@ -13,18 +13,35 @@ use crate::{
         io::{Event, Output},
     },
     state::{
+        repair::Holes,
         status::{Role, Status},
         timers::Timer,
     },
 };
 
 impl Replica {
+    /// The last op of the log, holes or not.
+    pub(in crate::replica) fn told_op_number(&self) -> OpNumber {
+        self.repair.holes().map_or_else(|| self.log.op_number(), Holes::op_number)
+    }
+
+    /// What the others are told of this replica's status: an incomplete log is like none.
+    pub(in crate::replica) fn told_status(&self) -> StatusKind {
+        match &self.status {
+            Status::ViewChange(_) if self.is_incomplete() => StatusKind::Recovering,
+            Status::Blank(_)
+            | Status::Normal(_)
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => self.status.kind(),
+        }
+    }
+
     /// Where this replica stands.
     pub(in crate::replica) fn standing(&self, now: Now) -> Standing {
         Standing {
             log_view: self.promise.log_view(),
-            op_number: self.log.op_number(),
-            status: self.status.kind(),
+            op_number: self.told_op_number(),
+            status: self.told_status(),
             heard: self.peers.heard_set(self.index, now.monotonic),
         }
     }

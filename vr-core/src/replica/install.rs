@@ -121,6 +121,9 @@ impl Replica {
 
     /// Headers below those that are known.
     pub(in crate::replica) fn on_headers(&mut self, now: Now, m: &Headers) -> Result<(), Ignored> {
+        if self.repair.question() == Some(m.request) {
+            return self.on_repair_headers(now, &m.headers);
+        }
         let plan = self.plan_asking(m.request).ok_or(Ignored::Unasked)?;
         if m.headers.is_empty() {
             return Err(Ignored::NotHeld);
@@ -163,10 +166,10 @@ impl Replica {
         };
         let kept = self.log.is_volatile();
         let batch = WriteBatch {
-            cut: (after < self.log.op_number() && !kept).then_some(after),
+            cut: ((after < self.log.op_number() || self.is_incomplete()) && !kept).then_some(after),
             entries: if kept { Vec::new() } else { entries.clone() },
             superblock: Some(superblock),
-            release: None,
+            ..WriteBatch::default()
         };
         if !self.is_diskless() {
             self.out.push_back(Output::Persist { id, batch });
@@ -204,12 +207,14 @@ impl Replica {
         self.stop_if_reformatted();
         self.try_commit();
         self.advance_plan(now);
+        self.on_repair_persisted(now, through);
     }
 
     /// The new log is durable: now it is this replica's log, whatever view it is in. Only if the
     /// view is still the same does it start here.
     fn finish_install(&mut self, now: Now, install: Install) {
         self.log.replace_suffix(install.after, install.entries);
+        self.repair.replaced_above(install.after);
         self.clock.replay(self.log.time());
         self.unbroken = false;
         match &self.status {

@@ -50,6 +50,13 @@ pub enum Input {
         /// Ascending from the first op asked for; possibly fewer than asked for.
         entries: Vec<Entry>,
     },
+    /// Local storage could not read what an [`Output::Fetch`] asked for: its first entry is damaged.
+    Unreadable {
+        /// The question's name.
+        request: RequestId,
+        /// The damaged op.
+        op_number: OpNumber,
+    },
     /// The executor finished work.
     Executed(Executed),
     /// The deadline passed.
@@ -139,6 +146,20 @@ pub enum Event {
     QuorumRegained {
         /// Its view.
         view: View,
+    },
+    /// Entries on this replica's disk are damaged; they are asked of the others.
+    DamageFound {
+        /// The first of them.
+        first: OpNumber,
+        /// The last of them.
+        last: OpNumber,
+        /// How many.
+        count: u64,
+    },
+    /// Damaged entries were written again, with what another replica had.
+    DamageRepaired {
+        /// How many.
+        count: u64,
     },
     /// The wall clock jumped too far ahead and was not believed.
     ClockJumped {
@@ -269,6 +290,14 @@ pub struct ReplicaStatus {
     pub may_found: bool,
     /// While blank: a member whose certificate does not name this replica's disk, if one said so.
     pub foreign_certificate: Option<ReplicaId>,
+    /// First and last op that is damaged on disk, and how many are.
+    pub damaged: Option<(OpNumber, OpNumber, u64)>,
+    /// Who was asked for them since one was repaired last.
+    pub repair_asked: ReplicaSet,
+    /// Damaged ops that were repaired since the start.
+    pub repaired: u64,
+    /// Whether the log is no evidence: something of it is damaged or lost since the start.
+    pub incomplete: bool,
     /// Writes handed to storage and not yet durable.
     pub writes_pending: u64,
     /// Since when the oldest of them has been waiting.

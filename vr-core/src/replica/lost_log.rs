@@ -164,9 +164,10 @@ impl Replica {
         self.adopt_start(now, from, &start)
     }
 
-    /// R2: a view that started after everything that this replica could have acknowledged.
+    /// R2: a view that started after everything that this replica could have acknowledged, if its
+    /// log is lost or has holes.
     pub(in crate::replica) fn require_later_start(&self, m: &StartView) -> Result<(), Ignored> {
-        let lost = matches!(self.status, Status::Recovering(_));
+        let lost = matches!(self.status, Status::Recovering(_)) || self.is_incomplete();
         let own = m.view == self.promise.log_view() && !self.mutant(Mutant::OwnViewStartAccepted);
         match lost && own {
             true => Err(Ignored::WrongStatus),

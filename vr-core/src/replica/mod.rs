@@ -19,6 +19,7 @@ mod outputs;
 mod reads;
 mod rebuild;
 mod recovery;
+mod repair;
 mod report;
 mod requests;
 mod state_transfer;
@@ -60,6 +61,7 @@ use crate::{
         promise::Promise,
         reads::Reads,
         rebuild::Reformatting,
+        repair::Repair,
         routes::Routes,
         status::{Genesis, Install, Status},
         suspicions::Suspicions,
@@ -107,6 +109,7 @@ pub struct Replica {
     promise: Promise,
     install: Option<Install>,
     doubts: Doubts,
+    repair: Repair,
 
     peers: Peers,
     suspicions: Suspicions,
@@ -203,7 +206,8 @@ impl Replica {
             Input::Connected { peer } => self.on_connected(now, peer),
             Input::Disconnected { peer } => self.on_disconnected(now, peer),
             Input::Persisted { through } => self.on_persisted(now, through),
-            Input::Fetched { request, entries } => self.on_fetched(request, entries),
+            Input::Fetched { request, entries } => self.on_fetched(now, request, entries),
+            Input::Unreadable { request, op_number } => self.on_unreadable(now, request, op_number),
             Input::Executed(executed) => self.on_executed(&executed),
             Input::Timeout => {
                 while let Some(timer) = self.timers.pop_expired(now.monotonic) {
@@ -338,6 +342,8 @@ impl Replica {
             Timer::Reads => self.on_reads_timer(),
             Timer::Forward => self.on_forward_timer(now),
             Timer::Hello => self.on_hello_timer(now),
+            Timer::Repair => self.on_repair_timer(now),
+            Timer::Scrub => self.on_scrub_timer(now),
         }
     }
 

@@ -264,8 +264,10 @@ impl Replica {
             return Err(Ignored::NewerView);
         }
         let primary = self.primary();
+        let was_here = self.is_incomplete() && self.view == self.promise.log_view();
         match &mut self.status {
             Status::Normal(_) => Ok(()),
+            Status::ViewChange(_) if was_here => Err(Ignored::WrongStatus),
             Status::ViewChange(change) => {
                 if from.id == primary && !change.started && change.plan.is_none() {
                     change.started = true;

@@ -21,6 +21,7 @@ use crate::{
         progress::{Progress, Writes},
         promise::Promise,
         reads::Reads,
+        repair::Repair,
         routes::Routes,
         status::{Genesis, Status, ViewChange},
         suspicions::Suspicions,
@@ -40,7 +41,8 @@ fn remembered(identity: &Identity, superblock: Superblock) -> Superblock {
 }
 
 impl Replica {
-    /// A replica as its storage remembers it: blank, without its log, or with an intact one.
+    /// A replica as its storage remembers it: blank, without its log, with an incomplete one, or
+    /// with an intact one.
     ///
     /// A replica whose log is lost asks the group for it; with an intact log, a backup of a view
     /// that had started goes on as a slow backup; whoever was primary leaves
@@ -55,19 +57,21 @@ impl Replica {
     #[must_use]
     pub fn new(now: Now, boot: Boot) -> Self {
         let Boot { config, identity, recovered, seed } = boot;
-        let superblock = remembered(&identity, recovered.superblock);
+        let superblock = remembered(&identity, recovered.superblock.clone());
         let membership = identity.members;
         let index =
             membership.index_of(identity.replica).expect("the builder checked the membership");
         let checkpoint = superblock.checkpoint;
         let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
         let evidence = superblock.certificate.is_some() && superblock.trust == Trust::Intact;
-        let log = match superblock.durability {
-            Durability::Full if evidence => Log::recovered(base, &recovered.headers),
-            Durability::Full => Log::recovered(base, &[]),
-            Durability::ViewOnly | Durability::Diskless => Log::volatile(base),
+        let repair = if evidence { Repair::of(&recovered) } else { Repair::default() };
+        let log = match (superblock.durability, repair.holes()) {
+            (Durability::ViewOnly | Durability::Diskless, _) => Log::volatile(base),
+            (Durability::Full, Some(holes)) => Log::recovered(base, &holes.prefix()),
+            (Durability::Full, None) if evidence => Log::recovered(base, &recovered.headers),
+            (Durability::Full, None) => Log::recovered(base, &[]),
         };
-        let leftover = !evidence && !recovered.headers.is_empty();
+        let leftover = !evidence && recovered.head().op_number > base.op_number;
         let certificate = superblock.certificate.as_ref();
         let certificate = certificate.map_or(CertificateHash::NONE, |it| it.to_hash());
         let mut prng = Prng::new(seed);
@@ -87,6 +91,7 @@ impl Replica {
             log,
             promise: Promise::recovered(superblock),
             install: None,
+            repair,
             peers: Peers::new(membership.len(), config.ping_interval.saturating_mul(2)),
             suspicions: Suspicions::new(membership.len()),
             failed_views: 0,
@@ -108,6 +113,8 @@ impl Replica {
         if leftover {
             replica.cut_leftover_log(now, base.op_number);
         }
+        replica.forget_damage(now, &recovered);
+        replica.arm_scrub(now);
         replica.rejoin(now);
         replica
     }
@@ -126,6 +133,8 @@ impl Replica {
             self.begin_genesis(now);
         } else if self.promise.durable().trust == Trust::Lost {
             self.begin_recovery(now);
+        } else if self.is_incomplete() {
+            self.begin_repair(now);
         } else if self.is_primary()
             && self.promise.log_view() == self.view
             && self.mutant(Mutant::RestartedPrimaryResumes)
@@ -143,6 +152,19 @@ impl Replica {
             });
             self.arm_view_change(now);
             self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+        }
+    }
+
+    /// The log, which had holes, is whole again. Meanwhile this replica may have promised to other
+    /// views.
+    pub(in crate::replica) fn rejoin_whole(&mut self, now: Now) {
+        if self.promise.log_view() == self.view && !self.is_primary() {
+            self.become_backup(now, OpNumber::ZERO);
+        } else if self.promise.log_view() == self.view {
+            self.enter_view(now, self.view.next(), false);
+        } else if let Status::ViewChange(change) = &mut self.status {
+            change.say_due = true;
+            self.arm_view_change(now);
         }
     }
 }

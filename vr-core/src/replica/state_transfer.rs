@@ -7,6 +7,7 @@ use crate::{
         time::Now,
         types::{Checksum, OpNumber, ReplicaId, RequestId},
     },
+    ports::storage::Anchor,
     replica::{Origin, Replica, ignored::Ignored},
     state::{
         progress::Purpose,
@@ -59,11 +60,16 @@ impl Replica {
     ) -> Result<(), Ignored> {
         if let Some(plan) = self.plan_asking(m.request) {
             if !plan.add_entries(m.entries) {
+                plan.is_lacked_by(from.index);
+                self.suspect_unobtainable(now);
                 return Err(Ignored::NotHeld);
             }
             plan.answered();
             self.advance_plan(now);
             return Ok(());
+        }
+        if self.repair.question() == Some(m.request) {
+            return self.on_repair_entries(now, m.entries);
         }
         let Status::Normal(Role::Backup(backup)) = &mut self.status else {
             return Err(Ignored::Unasked);
@@ -106,10 +112,11 @@ impl Replica {
     ) -> Result<(), Ignored> {
         let holds = self.log.checksum_of(m.through) == Some(m.checksum);
         let count_max = usize::try_from(self.config.transfer_headers_max).unwrap_or(usize::MAX);
-        let headers = if holds && m.from <= m.through {
-            self.log.headers(m.from, m.through, count_max)
-        } else {
-            Vec::new()
+        let through = Anchor { op_number: m.through, checksum: m.checksum };
+        let headers = match self.repair.holes() {
+            Some(holes) => holes.headers(m.from, through, count_max),
+            None if holds && m.from <= m.through => self.log.headers(m.from, m.through, count_max),
+            None => Vec::new(),
         };
         self.send(from.id, Message::Headers(Headers { request: m.request, headers }));
         Ok(())
@@ -148,15 +155,26 @@ impl Replica {
     ) {
         let entries = self.log.entries(first, through, bytes_max);
         if entries.is_empty() && self.log.holds(first) && first <= self.log.durable_op() {
-            if self.progress.can_serve(to) {
-                let question = self.next_question();
-                let purpose = Purpose::Serve { to, request };
-                let through = through.min(self.log.durable_op());
-                self.fetch(question, purpose, first, through, bytes_max);
-            }
+            let through = through.min(self.log.durable_op());
+            self.serve_stored(to, request, (first, through), bytes_max);
             return;
         }
         self.send(to, Message::Entries(Entries { request, entries }));
+    }
+
+    /// Answers with what storage reads back.
+    fn serve_stored(
+        &mut self,
+        to: ReplicaId,
+        request: RequestId,
+        (first, through): (OpNumber, OpNumber),
+        bytes_max: u64,
+    ) {
+        if self.progress.can_serve(to) {
+            let question = self.next_question();
+            let purpose = Purpose::Serve { to, request };
+            self.fetch(question, purpose, first, through, bytes_max);
+        }
     }
 
     /// Answers with what is in memory; with what has to be read back only if nothing is.
@@ -167,8 +185,14 @@ impl Replica {
         wanted: &[(OpNumber, Checksum)],
         bytes_max: u64,
     ) {
-        let held = |(op_number, checksum): &&(OpNumber, Checksum)| {
-            self.log.header(*op_number).is_some_and(|header| header.checksum == *checksum)
+        let held = |(op_number, checksum): &&(OpNumber, Checksum)| match self.repair.holes() {
+            Some(holes) => holes.holds(*op_number, *checksum),
+            None => {
+                let header = self.log.header(*op_number);
+                let is_here = || self.log.entry(*op_number).is_some();
+                header.is_some_and(|header| header.checksum == *checksum)
+                    && (!self.repair.is_damaged(*op_number) || is_here())
+            }
         };
         let held: Vec<OpNumber> = wanted.iter().filter(held).map(|(op, _)| *op).collect();
         let mut entries = Vec::new();
@@ -182,6 +206,9 @@ impl Replica {
             entries.push(entry);
         }
         match (entries.is_empty(), held.first(), held.last()) {
+            (true, Some(first), Some(last)) if self.repair.holes().is_some() => {
+                self.serve_stored(to, request, (*first, *last), bytes_max);
+            }
             (true, Some(first), Some(last)) => {
                 self.serve_range(to, request, *first, *last, bytes_max);
             }

@@ -152,24 +152,28 @@ impl Replica {
             return false;
         }
         if id == self.me {
+            if self.is_incomplete() {
+                return false;
+            }
             let heard = self.peers.heard_set(self.index, now.monotonic);
             return heard.len() >= quorum && best.since(self.log.op_number()) <= lag_max;
         }
         let Some(index) = self.membership.index_of(id) else { return false };
         self.peers.is_quorum_connected(index, quorum, now.monotonic)
-            && self
-                .peers
-                .standing(index, now.monotonic)
-                .is_some_and(|standing| best.since(standing.op_number) <= lag_max)
+            && self.peers.standing(index, now.monotonic).is_some_and(|standing| {
+                standing.status != StatusKind::Recovering
+                    && best.since(standing.op_number) <= lag_max
+            })
     }
 
     /// Says what is due: the promise, once it is durable, or the question for a started view.
     pub(in crate::replica) fn say_view_change(&mut self, now: Now) {
         let primary = self.primary();
         let durable = self.promise.view() >= self.view;
+        let incomplete = self.is_incomplete();
         let (started, first, nonce) = {
             let Status::ViewChange(change) = &mut self.status else { return };
-            if !change.say_due || (!change.started && !durable) {
+            if !change.say_due || (!change.started && (!durable || incomplete)) {
                 return;
             }
             change.say_due = false;

@@ -13,6 +13,7 @@ pub mod progress;
 pub mod promise;
 pub mod reads;
 pub mod rebuild;
+pub mod repair;
 pub mod routes;
 pub mod status;
 pub mod suspicions;

@@ -12,6 +12,8 @@ use crate::model::{
 pub enum Purpose {
     /// To be executed.
     Execute,
+    /// To see whether it can be read.
+    Scrub,
     /// To answer a peer's question of this name.
     Serve {
         /// Whose question.
@@ -32,6 +34,8 @@ pub struct Progress {
     pub silent: OpNumber,
     /// The last op executed.
     pub applied: OpNumber,
+    /// The last op that this pass over the log has read, to notice damage.
+    pub scrubbed: OpNumber,
     fetches: BTreeMap<RequestId, Purpose>,
 }
 
@@ -42,13 +46,19 @@ impl Progress {
     /// Everything up to `applied` is in the state already.
     #[must_use]
     pub fn new(applied: OpNumber) -> Self {
-        Self { ordered: applied, silent: applied, applied, fetches: BTreeMap::new() }
+        Self { ordered: applied, silent: applied, applied, ..Self::default() }
     }
 
     /// Whether entries for execution were asked for and have not come.
     #[must_use]
     pub fn is_fetching(&self) -> bool {
         self.fetches.values().any(|purpose| *purpose == Purpose::Execute)
+    }
+
+    /// Whether any question to storage is open.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        !self.fetches.is_empty()
     }
 
     /// Whether storage may be asked on behalf of one more peer's question.

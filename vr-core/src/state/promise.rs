@@ -163,6 +163,11 @@ impl Promise {
         self.change();
     }
 
+    /// Lets the superblock be written although nothing of it changed.
+    pub const fn write_again(&mut self) {
+        self.dirty = true;
+    }
+
     /// Learns of others' incarnations; durable before any message carries them.
     pub fn learn(&mut self, crash_vector: &CrashVector) {
         if self.wanted.crash_vector.join(crash_vector) {

@@ -29,9 +29,13 @@ pub enum Timer {
     Ping,
     /// Blank: ask everybody for a certificate.
     Hello,
+    /// A question for what is damaged was not answered.
+    Repair,
+    /// Read the next part of the log, to notice damage.
+    Scrub,
 }
 
-const ALL: [Timer; 12] = [
+const ALL: [Timer; 14] = [
     Timer::Heartbeat,
     Timer::CheckQuorum,
     Timer::PrimarySilent,
@@ -44,6 +48,8 @@ const ALL: [Timer; 12] = [
     Timer::Forward,
     Timer::Ping,
     Timer::Hello,
+    Timer::Repair,
+    Timer::Scrub,
 ];
 
 /// The deadline of each timer.

@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod services;
+#[cfg(test)]
+mod transports;

@@ -170,11 +170,8 @@ impl Group {
     fn start(&mut self, id: usize) {
         let identity = self.identity(u64::try_from(id).unwrap());
         let disk = &self.disks[id];
-        let recovered = Recovered {
-            superblock: disk.superblock.clone(),
-            headers: disk.entries.iter().map(|entry| entry.header).collect(),
-            torn_bytes: 0,
-        };
+        let headers = disk.entries.iter().map(|entry| entry.header).collect();
+        let recovered = Recovered::whole(disk.superblock.clone(), headers);
         let seed = self.prng.nonce().0;
         let boot = Boot { config: config(), identity, recovered, seed };
         self.processes[id] = Some(Process {

@@ -66,7 +66,7 @@ impl Storage for Memory {
             let superblock =
                 contents.superblock.get_or_insert_with(|| Superblock::blank(identity)).clone();
             let headers = contents.entries.iter().map(|entry| entry.header).collect();
-            Recovered { superblock, headers, torn_bytes: 0 }
+            Recovered::whole(superblock, headers)
         });
         Ok(Opened { recovered, writer: self.clone(), reader: self })
     }

@@ -101,13 +101,13 @@ impl Subject {
         superblock.view = View(disk.view);
         superblock.log_view = View(disk.log_view);
         let headers = disk.log.iter().map(|entry| entry.header).collect();
-        Self::boot(config, count, me, Recovered { superblock, headers, torn_bytes: 0 })
+        Self::boot(config, count, me, Recovered::whole(superblock, headers))
     }
 
     /// Starts replica `me` of `count` on a disk that was formatted just now.
     pub(crate) fn start_blank(count: u64, me: u64) -> (Self, Outputs) {
         let superblock = Superblock::blank(&identity(count, me));
-        let recovered = Recovered { superblock, headers: Vec::new(), torn_bytes: 0 };
+        let recovered = Recovered::whole(superblock, Vec::new());
         Self::boot(Config::default(), count, me, recovered)
     }
 
@@ -121,7 +121,7 @@ impl Subject {
         let mut superblock = Superblock::blank(&Identity { durability, ..identity(3, me) });
         superblock.certificate = Some(certificate(3));
         change(&mut superblock);
-        let recovered = Recovered { superblock, headers: Vec::new(), torn_bytes: 0 };
+        let recovered = Recovered::whole(superblock, Vec::new());
         Self::boot(Config::default(), 3, me, recovered)
     }
 
@@ -151,7 +151,7 @@ impl Subject {
         let mut config = Config::default();
         limit(&mut config);
         let superblock = Superblock::blank(&identity(count, 0));
-        let recovered = Recovered { superblock, headers: Vec::new(), torn_bytes: 0 };
+        let recovered = Recovered::whole(superblock, Vec::new());
         let (mut subject, _) = Self::boot(config, count, 0, recovered);
         let asked = subject.pass(Duration::ZERO);
         let asked = subject.answer_hellos(asked);

@@ -17,6 +17,7 @@ use vr_core::{
     ReplicaId, SnapshotError, SnapshotReader, SnapshotWriter, WriteBatch,
     execution::{executor::Executor, work::Work},
     model::{
+        config::Genesis,
         durable::{Identity, Superblock},
         entry::Entry,
         message::{Envelope, Message, StatusKind},
@@ -25,7 +26,7 @@ use vr_core::{
     },
     replica::{
         Boot, Replica,
-        io::{Event, Input, Output, ReplicaStatus},
+        io::{Event, Fatal, Input, Output, ReplicaStatus},
     },
     state::prng::Prng,
 };
@@ -120,6 +121,8 @@ pub(crate) struct Process {
     inputs: VecDeque<Input>,
     handed: usize,
     life: u64,
+    /// It stopped by itself, and wants to be started again.
+    ended: bool,
     pub(crate) paused: bool,
     pub(crate) stalled: bool,
 }
@@ -136,7 +139,10 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     pub(crate) clock: u64,
     pub(crate) config: Config,
+    pub(crate) durability: Durability,
     members: Members,
+    /// Who was started before: without disks, a group is founded by first lives only.
+    lived: BTreeSet<usize>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) processes: Vec<Option<Process>>,
     queue: BTreeMap<(u64, u64), What>,
@@ -176,11 +182,23 @@ pub(crate) fn small_config() -> Config {
 
 impl World {
     pub(crate) fn new(seed: u64, count: u64, config: Config, weather: Weather) -> Self {
+        Self::in_mode(Durability::Full, seed, count, config, weather)
+    }
+
+    pub(crate) fn in_mode(
+        durability: Durability,
+        seed: u64,
+        count: u64,
+        config: Config,
+        weather: Weather,
+    ) -> Self {
         let mut world = Self {
             prng: Prng::new(u128::from(seed)),
             weather,
             clock: 1000 * MILLISECOND,
             config,
+            durability,
+            lived: BTreeSet::new(),
             members: Members::local(count).unwrap(),
             disks: Vec::new(),
             processes: Vec::new(),
@@ -228,7 +246,7 @@ impl World {
             group_name: "g".into(),
             members: membership,
             replica: id(index),
-            durability: Durability::Full,
+            durability: self.durability,
             fresh_disk: DiskId(self.prng.nonce().0),
         }
     }
@@ -292,13 +310,13 @@ impl World {
         }
         let identity = self.identity(index);
         let disk = &self.disks[index];
-        let recovered = Recovered {
-            superblock: disk.superblock.clone(),
-            headers: disk.entries.iter().map(|entry| entry.header).collect(),
-            torn_bytes: 0,
-        };
-        let boot =
-            Boot { config: self.config.clone(), identity, recovered, seed: self.prng.nonce().0 };
+        let headers = disk.entries.iter().map(|entry| entry.header).collect();
+        let recovered = Recovered::whole(disk.superblock.clone(), headers);
+        let mut config = self.config.clone();
+        if self.lived.insert(index) {
+            config.genesis = Genesis::Found;
+        }
+        let boot = Boot { config, identity, recovered, seed: self.prng.nonce().0 };
         self.lives += 1;
         let (window, clients_max) = (self.config.window, self.config.clients_max);
         let process = Process {
@@ -309,6 +327,7 @@ impl World {
             inputs: VecDeque::new(),
             handed: 0,
             life: self.lives,
+            ended: false,
             paused: false,
             stalled: false,
         };
@@ -529,6 +548,9 @@ impl World {
                 self.fail("an engine goes round in circles");
             }
         }
+        if process.ended {
+            return;
+        }
         self.processes[index] = Some(process);
         self.begin_write(index);
     }
@@ -571,7 +593,12 @@ impl World {
                 self.audit(index, &envelope);
                 self.post(Peer::Replica(id(index)), to, envelope);
             }
-            Output::Persist { id, batch } => process.writes.push_back((id, batch)),
+            Output::Persist { id, batch } => {
+                let log = batch.cut.is_some() || !batch.entries.is_empty();
+                assert!(!log || self.durability == Durability::Full, "no log on disk");
+                assert!(self.durability != Durability::Diskless, "nothing on disk");
+                process.writes.push_back((id, batch));
+            }
             Output::Fetch { request, from, through, .. } => {
                 let wanted = from..=through;
                 let held = self.disks[index].entries.iter();
@@ -600,6 +627,10 @@ impl World {
                 }
                 self.note(&format!("{index}: {event:?}"));
             }
+            Output::Fatal(Fatal::Reformatted { reason }) => {
+                self.note(&format!("{index} is formatted anew: {reason:?}"));
+                process.ended = true;
+            }
             Output::Fatal(reason) => self.fail(&format!("replica {index} stopped: {reason}")),
         }
     }
@@ -615,6 +646,11 @@ impl World {
 
     /// Nothing leaves that its disk does not hold already.
     fn audit(&mut self, index: usize, envelope: &Envelope) {
+        let on_disk = match self.durability {
+            Durability::Full => true,
+            Durability::ViewOnly => false,
+            Durability::Diskless => return,
+        };
         let disk = &self.disks[index];
         let sure = disk.superblock.view >= envelope.view;
         let started =
@@ -623,6 +659,7 @@ impl World {
             Message::PrepareOk(m) => {
                 let at = usize::try_from(m.op_number.0).unwrap();
                 let held = at == 0
+                    || !on_disk
                     || disk.entries.get(at - 1).is_some_and(|e| e.header.checksum == m.checksum);
                 started && held
             }
@@ -631,11 +668,11 @@ impl World {
                 let head = disk.entries.last().map(|entry| entry.header.checksum);
                 disk.superblock.view >= m.view
                     && disk.superblock.log_view >= m.log_view
-                    && (m.op_number == OpNumber::ZERO || head == Some(m.head))
+                    && (m.op_number == OpNumber::ZERO || !on_disk || head == Some(m.head))
             }
             Message::StartView(m) => {
                 let known = (m.op_number, m.head);
-                if *self.started.entry(m.view).or_insert(known) == known {
+                if *self.started.entry(m.view).or_insert(known) == known && on_disk {
                     self.check_start(m.view, m.op_number, index);
                 }
                 let disk = &self.disks[index];
@@ -659,6 +696,28 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether `index` runs and has its log.
+    pub(crate) fn remembers(&self, index: usize) -> bool {
+        self.status(index).is_some_and(|status| {
+            matches!(status.status, StatusKind::Normal | StatusKind::ViewChange)
+        })
+    }
+
+    /// Whether the group must survive the end of this process: without logs on disk, while not
+    /// too many others are without theirs.
+    pub(crate) fn can_spare(&self, index: usize) -> bool {
+        let needed = self.count() - (self.count() - 1) / 2;
+        let others = (0..self.count()).filter(|other| *other != index && self.remembers(*other));
+        self.durability == Durability::Full || others.count() >= needed
+    }
+
+    /// Whether the disk of `index` may be wiped: not too many are, and not yet back.
+    pub(crate) fn can_wipe(&self, index: usize) -> bool {
+        let joined = |disk: &Disk| disk.superblock.certificate.is_some();
+        let blank = (0..self.count()).filter(|at| *at != index && !joined(&self.disks[*at]));
+        blank.count() < (self.count() - 1) / 2 && self.can_spare(index)
     }
 
     /// Heals everything, and lets everybody start.

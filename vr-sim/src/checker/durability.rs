@@ -1,9 +1,10 @@
 //! O7: nothing is said before it is durable, and what was durable is back after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vr_core::{
     model::{
+        durable::Trust,
         entry::EntryHeader,
         message::Envelope,
         types::{Checksum, OpNumber, ReplicaId, View},
@@ -30,6 +31,10 @@ pub struct Shadow {
     pub joined: bool,
     /// Op number, checksum and parent of each durable entry.
     log: BTreeMap<OpNumber, (Checksum, Checksum)>,
+    /// Entries of the log that were found damaged and are not repaired yet.
+    damaged: BTreeSet<OpNumber>,
+    /// The log was given up, and none was installed since.
+    pub lost: bool,
     opened: bool,
     pending: Option<Pending>,
 }
@@ -38,6 +43,8 @@ pub struct Shadow {
 struct Pending {
     cut: Option<OpNumber>,
     entries: Vec<EntryHeader>,
+    repairs: Vec<EntryHeader>,
+    intact: bool,
     views: Option<(View, View)>,
     joins: bool,
 }
@@ -66,15 +73,50 @@ impl Shadow {
     fn apply_log(&mut self, pending: &Pending) {
         if let Some(cut) = pending.cut {
             self.log.split_off(&cut.next());
+            self.damaged.split_off(&cut.next());
+        }
+        for header in &pending.repairs {
+            if self.checksum_at(header.op_number) == Some(header.checksum) {
+                self.damaged.remove(&header.op_number);
+            }
         }
         for header in &pending.entries {
             self.log.insert(header.op_number, (header.checksum, header.parent));
         }
     }
 
+    /// Whether all that is here was recovered, or is said to be damaged. An entry below a damaged
+    /// one may be an older one, which a cut that is damaged has replaced.
     fn holds_exactly(&self, recovered: &Recovered) -> bool {
-        let found = recovered.headers.iter().map(|header| (header.op_number, header.checksum));
-        self.log.iter().map(|(op, (checksum, _))| (*op, *checksum)).eq(found)
+        let found = |op_number: &OpNumber| {
+            let position = recovered.headers.binary_search_by_key(op_number, |it| it.op_number);
+            position.ok().and_then(|at| recovered.headers.get(at)).map(|header| header.checksum)
+        };
+        let head = recovered.head();
+        let is_told = |(op_number, (checksum, _)): (&OpNumber, &(Checksum, Checksum))| {
+            let above = recovered.damaged.last().map(|range| range.through.op_number);
+            found(op_number) == Some(*checksum) || above.is_some_and(|above| *op_number <= above)
+        };
+        let same_end = self.log.is_empty() == (head.op_number == OpNumber::ZERO)
+            && (self.log.is_empty() || self.head() == (head.op_number, head.checksum));
+        same_end && self.log.iter().all(is_told)
+    }
+
+    /// The entries of this log that are not on disk.
+    fn missing_in(&self, recovered: &Recovered) -> BTreeSet<OpNumber> {
+        let found: BTreeMap<OpNumber, Checksum> =
+            recovered.headers.iter().map(|header| (header.op_number, header.checksum)).collect();
+        let is_damaged = |op_number: OpNumber| {
+            recovered
+                .damaged
+                .iter()
+                .any(|range| range.first <= op_number && op_number <= range.through.op_number)
+        };
+        let ops = self.log.iter();
+        let missing = ops.filter(|(op_number, (checksum, _))| {
+            is_damaged(**op_number) || found.get(*op_number) != Some(checksum)
+        });
+        missing.map(|(op_number, _)| *op_number).collect()
     }
 }
 
@@ -98,6 +140,8 @@ impl Durability {
         let pending = Pending {
             cut: batch.cut,
             entries: batch.entries.iter().map(|entry| entry.header).collect(),
+            repairs: batch.repairs.iter().map(|entry| entry.header).collect(),
+            intact: batch.superblock.as_ref().is_some_and(|block| block.trust == Trust::Intact),
             views: batch.superblock.as_ref().map(|block| (block.view, block.log_view)),
             joins: batch.superblock.as_ref().is_some_and(|block| block.certificate.is_some()),
         };
@@ -120,6 +164,7 @@ impl Durability {
         if let Some(pending) = shadow.pending.take() {
             shadow.apply_log(&pending);
             shadow.joined |= pending.joins;
+            shadow.lost &= !pending.intact;
             (shadow.view, shadow.log_view) =
                 pending.views.unwrap_or((shadow.view, shadow.log_view));
         }
@@ -129,11 +174,20 @@ impl Durability {
     /// `replica` opened its disk and found `recovered` there.
     ///
     /// # Errors
-    /// When that is neither what was durable nor that with the whole of the write in flight.
-    pub fn opened(&mut self, replica: ReplicaId, recovered: &Recovered) -> Verdict {
+    /// When that is neither what was durable nor that with the whole of the write in flight; or
+    /// when something is said to be damaged on a disk that never `lied`.
+    pub fn opened(&mut self, replica: ReplicaId, recovered: &Recovered, lied: bool) -> Verdict {
+        let damaged = recovered.damaged.first().map(|range| range.first);
+        if !lied && (damaged.is_some() || recovered.set_aside.is_some()) {
+            return broken(format!(
+                "r{replica} found its log damaged, from op {damaged:?} on, on a disk that never lied"
+            ));
+        }
         let shadow = self.shadows.entry(replica).or_default();
         let found = (recovered.superblock.view, recovered.superblock.log_view);
         let mut views = vec![(shadow.view, shadow.log_view)];
+        let lost = recovered.superblock.trust == Trust::Lost;
+        let given_up = lost && (shadow.lost || recovered.set_aside.is_some());
         let log_is_old = shadow.holds_exactly(recovered);
         if let Some(pending) = shadow.pending.take() {
             let mut later = shadow.clone();
@@ -144,7 +198,8 @@ impl Durability {
             }
         }
         if shadow.opened
-            && !(views.contains(&found) && (log_is_old || shadow.holds_exactly(recovered)))
+            && !(views.contains(&found)
+                && (given_up || log_is_old || shadow.holds_exactly(recovered)))
         {
             return broken(format!(
                 "r{replica} opened with views {found:?} and {} entries; durable were views {views:?} and head {}",
@@ -155,8 +210,12 @@ impl Durability {
         shadow.opened = true;
         shadow.joined = recovered.superblock.certificate.is_some();
         (shadow.view, shadow.log_view) = found;
-        let headers = recovered.headers.iter();
-        shadow.log = headers.map(|h| (h.op_number, (h.checksum, h.parent))).collect();
+        shadow.lost = lost;
+        if recovered.damaged.is_empty() || shadow.log.is_empty() {
+            let headers = recovered.headers.iter();
+            shadow.log = headers.map(|h| (h.op_number, (h.checksum, h.parent))).collect();
+        }
+        shadow.damaged = shadow.missing_in(recovered);
         Ok(())
     }
 
@@ -191,6 +250,15 @@ impl Durability {
             {
                 early(&format!("op {} is not durable", m.op_number))
             }
+            Claim::Holds(m) if shadow.damaged.first().is_some_and(|op| *op <= m.op_number) => {
+                early(&format!("acknowledges op {} over a hole in its log", m.op_number))
+            }
+            Claim::Promises(m) if !shadow.damaged.is_empty() && m.view != shadow.log_view => {
+                early("votes with a log that has holes")
+            }
+            Claim::Promises(m) if shadow.lost && m.trust == Trust::Intact => {
+                early("votes with a log that it lost")
+            }
             Claim::Promises(m) if m.view > shadow.view => early("its promise is not durable"),
             // Between the end of the write and the node's hearing of it, a promise to the view that
             // has just started may name the log view before; nobody needs that promise any more.
@@ -222,6 +290,7 @@ mod tests {
         message::{Message, PrepareOk, Sender},
         types::{DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation},
     };
+    use vr_core::ports::storage::{Anchor, DamagedRange};
 
     use super::*;
 
@@ -252,7 +321,7 @@ mod tests {
 
     fn found(view: u64, ops: u64) -> Recovered {
         let headers = (1..=ops).map(|op| entry(op).header).collect();
-        Recovered { superblock: superblock(view), headers, torn_bytes: 0 }
+        Recovered::whole(superblock(view), headers)
     }
 
     /// As `found`, with a durable promise to view 3.
@@ -269,7 +338,7 @@ mod tests {
 
     fn opened() -> Durability {
         let mut disks = Durability::default();
-        assert_eq!(disks.opened(R0, &found(0, 1)), Ok(()));
+        assert_eq!(disks.opened(R0, &found(0, 1), false), Ok(()));
         disks
     }
 
@@ -319,18 +388,18 @@ mod tests {
     fn a_write_in_flight_is_there_as_a_whole_or_not_at_all() {
         for (view, ops, fine) in [(0, 1, true), (3, 3, true), (0, 3, true), (0, 2, false)] {
             let mut disks = Durability::default();
-            assert_eq!(disks.opened(R0, &promised(0, 1)), Ok(()));
+            assert_eq!(disks.opened(R0, &promised(0, 1), false), Ok(()));
             assert_eq!(disks.writing(R0, &write(&[2, 3], Some(3))), Ok(()));
-            assert_eq!(disks.opened(R0, &promised(view, ops)).is_ok(), fine, "{view} {ops}");
+            assert_eq!(disks.opened(R0, &promised(view, ops), false).is_ok(), fine, "{view} {ops}");
         }
     }
 
     #[test]
     fn a_superblock_that_overtook_its_log_part_is_noticed() {
         let mut disks = Durability::default();
-        assert_eq!(disks.opened(R0, &promised(0, 1)), Ok(()));
+        assert_eq!(disks.opened(R0, &promised(0, 1), false), Ok(()));
         assert_eq!(disks.writing(R0, &write(&[2], Some(3))), Ok(()));
-        assert!(disks.opened(R0, &promised(3, 1)).is_err());
+        assert!(disks.opened(R0, &promised(3, 1), false).is_err());
     }
 
     #[test]
@@ -341,7 +410,41 @@ mod tests {
 
     #[test]
     fn something_durable_that_is_gone_is_noticed() {
-        assert!(opened().opened(R0, &found(0, 0)).is_err());
+        assert!(opened().opened(R0, &found(0, 0), false).is_err());
+    }
+
+    /// Ops 2 and 3 of three are damaged.
+    fn with_holes() -> Recovered {
+        let through = Anchor::of(&entry(3).header);
+        let damaged = vec![DamagedRange { first: OpNumber(2), through }];
+        Recovered { damaged, ..found(0, 1) }
+    }
+
+    #[test]
+    fn damage_is_believed_of_disks_that_lie_only() {
+        for (lied, fine) in [(true, true), (false, false)] {
+            let mut disks = Durability::default();
+            assert_eq!(disks.opened(R0, &found(0, 3), false), Ok(()));
+            assert_eq!(disks.opened(R0, &with_holes(), lied).is_ok(), fine);
+        }
+        let mut disks = Durability::default();
+        assert_eq!(disks.opened(R0, &found(0, 4), false), Ok(()));
+        assert!(disks.opened(R0, &with_holes(), true).is_err(), "an op that is not even told");
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_over_a_hole() {
+        let mut disks = Durability::default();
+        assert_eq!(disks.opened(R0, &found(0, 3), false), Ok(()));
+        assert_eq!(disks.opened(R0, &with_holes(), true), Ok(()));
+        assert_eq!(disks.sent(R0, &says(0, ack(1)), true), Ok(()));
+        assert!(disks.sent(R0, &says(0, ack(3)), true).is_err());
+        let repairs = vec![entry(2), entry(3)];
+        let batch = WriteBatch { repairs, ..WriteBatch::default() };
+        assert_eq!(disks.writing(R0, &batch), Ok(()));
+        assert!(disks.sent(R0, &says(0, ack(3)), true).is_err());
+        disks.stored(R0);
+        assert_eq!(disks.sent(R0, &says(0, ack(3)), true), Ok(()));
     }
 
     #[test]

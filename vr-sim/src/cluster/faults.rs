@@ -2,7 +2,12 @@
 
 use core::time::Duration;
 
-use vr_core::model::{message::Envelope, types::ReplicaId};
+use vr_core::model::{
+    encoding::entry::decode_header,
+    entry::ENTRY_HEADER_BYTES,
+    message::Envelope,
+    types::{OpNumber, ReplicaId},
+};
 
 use crate::{
     actor::Actor,
@@ -207,6 +212,44 @@ impl<S: Service> Cluster<S> {
             self.note(format!("the log of r{replica} is damaged: {damage:?}"));
         }
         damaged
+    }
+
+    /// Lets a bit rot in the payload of an entry in the log of `replica`; false when it is not
+    /// there, or has none.
+    pub fn rot_entry(&mut self, replica: ReplicaId, op_number: OpNumber) -> bool {
+        let mut disk = self.disk(replica);
+        for (name, length) in disk.files() {
+            if !name.starts_with("wal-") {
+                continue;
+            }
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            if disk.peek(&name, 0, &mut bytes).is_err() {
+                continue;
+            }
+            let is_it = |window: &[u8]| {
+                decode_header(window)
+                    .is_ok_and(|header| header.op_number == op_number && header.payload_length > 0)
+            };
+            let starts = bytes.windows(ENTRY_HEADER_BYTES).rposition(is_it);
+            let Some(at) = starts.and_then(|start| u64::try_from(start + ENTRY_HEADER_BYTES).ok())
+            else {
+                continue;
+            };
+            self.note(format!("op {op_number} rots on the disk of r{replica}"));
+            return disk.flip_bit(&name, at, 3);
+        }
+        false
+    }
+
+    /// Takes the files of the log of `replica` away; the superblock stays.
+    pub fn lose_log(&mut self, replica: ReplicaId) {
+        self.note(format!("the log of r{replica} is gone"));
+        let mut disk = self.disk(replica);
+        for (name, _) in disk.files() {
+            if name.starts_with("wal-") {
+                disk.remove(&name);
+            }
+        }
     }
 
     /// Lets a bit rot in one of the two copies of the superblock of `replica`, always the same one.

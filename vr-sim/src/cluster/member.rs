@@ -120,7 +120,7 @@ impl<S: Service> Member<S> {
             .executor(ExecutorMode::Inline);
         let (id, life, witness) = (self.id, Arc::clone(&self.life), Arc::clone(witness));
         *lock(&life) = Life::Starting;
-        let (runtime, disk) = (exact.clone(), self.disk.clone());
+        let runtime = exact.clone();
         exact.spawn(
             "replica",
             Box::pin(async move {
@@ -130,8 +130,7 @@ impl<S: Service> Member<S> {
                         let stop = Stop::of(&Err(error));
                         let event = Event::Process(id.into(), Fate::Refused(stop.why.clone()));
                         lock(&witness).trace.record(runtime.now(), event);
-                        let excused = disk.was_damaged();
-                        lock(&witness).judge(runtime.now(), judge_start(id, &stop, excused));
+                        lock(&witness).judge(runtime.now(), judge_start(id, &stop));
                         *lock(&life) = Life::Stopped(stop);
                         return;
                     }
@@ -203,10 +202,9 @@ impl<S: Service> Member<S> {
     }
 }
 
-/// A crash damages nothing that was synced, so a replica that finds damage on a disk that was not
-/// damaged on purpose had said too much.
-fn judge_start(id: ReplicaId, stop: &Stop, excused: bool) -> Verdict {
-    if stop.damaged && !excused {
+/// A damaged log is repaired or given up, whatever became of the disk; it is no reason not to start.
+fn judge_start(id: ReplicaId, stop: &Stop) -> Verdict {
+    if stop.damaged {
         let found = format!("r{id} did not start: {}", stop.why);
         return Err(Violation::new("O7", "what was durable is back after a crash", found));
     }

@@ -322,6 +322,15 @@ impl<S: Service> Cluster<S> {
         self.member(replica).stop_reason()
     }
 
+    /// Damaged ops that `replica` has repaired since it started.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn repaired_at(&self, replica: ReplicaId) -> u64 {
+        self.status(replica).repaired
+    }
+
     /// Whether `replica` stopped, and will not start again, because what is on its disk does not
     /// verify.
     #[must_use]
@@ -358,6 +367,12 @@ impl<S: Service> Cluster<S> {
     #[must_use]
     pub fn rebuilds(&self) -> u64 {
         lock(&self.witness).rebuilds()
+    }
+
+    /// How many damaged entries were written again.
+    #[must_use]
+    pub fn repairs(&self) -> u64 {
+        lock(&self.witness).repairs()
     }
 
     /// What the node of `replica` says about what it waits for, in words.

@@ -128,6 +128,13 @@ impl DiskControl {
         lock(&self.platter).flip_bit(name, offset, bit)
     }
 
+    /// Takes a file away, for good.
+    pub fn remove(&mut self, name: &str) {
+        let mut platter = lock(&self.platter);
+        let removed = platter.remove(name).and_then(|()| platter.sync_directory());
+        platter.was_damaged |= removed.is_ok();
+    }
+
     /// From now on, remembers what it takes to [`damage`](Self::damage) the disk.
     pub fn keep_history(&mut self) {
         lock(&self.platter).history.get_or_insert_default();

@@ -40,7 +40,8 @@ impl Transport for SimTransport {
             return Err(TransportError::Misused { reason: "it was started before" });
         }
         let members = endpoint.members.as_slice().iter().map(|member| member.id.into());
-        *life = Some(lock(&self.world).start(self.actor, members.collect()));
+        let (members, bytes_max) = (members.collect(), endpoint.message_bytes_max);
+        *life = Some(lock(&self.world).start(self.actor, members, bytes_max));
         Ok(())
     }
 
@@ -73,6 +74,13 @@ impl Transport for SimTransport {
         if let Some(life) = self.life() {
             lock(&self.world).close(self.actor, life);
         }
+    }
+}
+
+/// Does nothing after a crash, of which the network has heard already.
+impl Drop for SimTransport {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) struct World {
 pub(crate) struct End {
     life: u64,
     members: Vec<Actor>,
+    message_bytes_max: u64,
     pub(crate) inbox: VecDeque<Received>,
     pub(crate) waker: Option<Waker>,
 }
@@ -134,9 +135,16 @@ impl World {
         self.ends.get_mut(&actor).filter(|end| end.life == life)
     }
 
-    pub(crate) fn start(&mut self, actor: Actor, members: Vec<Actor>) -> u64 {
+    pub(crate) fn start(
+        &mut self,
+        actor: Actor,
+        members: Vec<Actor>,
+        message_bytes_max: u32,
+    ) -> u64 {
         self.next += 1;
-        let end = End { life: self.next, members, inbox: VecDeque::new(), waker: None };
+        let message_bytes_max = u64::from(message_bytes_max);
+        let (inbox, waker) = (VecDeque::new(), None);
+        let end = End { life: self.next, members, message_bytes_max, inbox, waker };
         let life = end.life;
         self.ends.insert(actor, end);
         let at = self.shared.now() + HANDSHAKE;
@@ -323,18 +331,22 @@ impl World {
         lane: Lane,
         envelope: Envelope,
     ) -> Result<(), Backpressure> {
-        self.end_of(from, life).ok_or(Backpressure::NotConnected)?;
+        let sender = self.end_of(from, life).ok_or(Backpressure::NotConnected)?;
+        let message_bytes_max = sender.message_bytes_max;
         let receiver = self.connections.actor_of(from, to).ok_or(Backpressure::NotConnected)?;
         let lane_messages_max = self.faults.lane_messages_max;
         let queued = self.link(from, receiver).queued;
         if queued.get(lane_position(lane)).is_some_and(|queued| *queued >= lane_messages_max) {
             return Err(Backpressure::QueueFull);
         }
+        let (envelope, bytes) =
+            if self.codec { through_the_codec(envelope) } else { (envelope, 0) };
+        if bytes > message_bytes_max {
+            return Err(Backpressure::TooLarge);
+        }
         let now = self.shared.now();
         let packet = self.packet(from, receiver, &envelope);
         lock(&self.witness).sent(now, packet, &envelope);
-        let (envelope, bytes) =
-            if self.codec { through_the_codec(envelope) } else { (envelope, 0) };
         let parcel = Parcel {
             packet,
             lane,

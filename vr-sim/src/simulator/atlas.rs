@@ -42,8 +42,8 @@ impl fmt::Display for Reach {
     }
 }
 
-/// The map of the damage that a run may do. Replicas repair no log yet, so that whose log is
-/// damaged is lost for the rest of the run; a copy of a superblock may rot anywhere.
+/// The map of the damage that a run may do. A damaged log is repaired from the others, so all but a
+/// quorum of the logs may be damaged at any time; a copy of a superblock may rot anywhere.
 #[derive(Debug)]
 pub(super) struct Atlas {
     pub(super) rng: Prng,
@@ -58,7 +58,7 @@ pub(super) struct Atlas {
 impl Atlas {
     pub(super) fn drawn(mut rng: Prng, reach: Reach, replicas: &[ReplicaId]) -> Self {
         let spare = replicas.len().saturating_sub(1) / 2;
-        let lies = rng.below(4) == 0;
+        let lies = rng.below(2) == 0;
         let mut mortal = replicas.to_vec();
         let mortals = match reach {
             Reach::Within if lies => rng.position(spare + 1),

@@ -122,6 +122,11 @@ impl<S: Service> Storm<S> {
         if options.faults.contains(FaultKind::Network) {
             group.network = group.network.narrowed(&mut Prng::stream(options.seed, "width", 0));
         }
+        if reach != Reach::None {
+            // Damage is found by whoever looks: in some runs early, in some at the next start.
+            let mut scrub = Prng::stream(options.seed, "scrub", 0);
+            group.config.scrub_interval = Duration::from_millis(scrub.between(100, 20_000));
+        }
         let make = Arc::clone(&load.make);
         let mut group = Cluster::unstarted_each(group, move |replica| make(replica));
         if reach != Reach::None {
@@ -281,7 +286,7 @@ impl<S: Service> Storm<S> {
             damage: self.atlas.done,
             wipes: self.wiped,
             rebuilds: self.group.rebuilds(),
-            refused: length(self.group.ids().len() - self.group.sound().len()),
+            repaired: self.group.repairs(),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
             transfers: self.group.transfers(),
             elapsed: self.group.now().since(Instant::ZERO),

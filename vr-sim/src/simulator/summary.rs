@@ -38,8 +38,8 @@ pub struct Summary {
     pub wipes: u64,
     /// Times that a replica which had forgotten everything came back.
     pub rebuilds: u64,
-    /// Replicas that refused to start at the end, because what their disks hold does not verify.
-    pub refused: u64,
+    /// Entries that replicas wrote again with what another one had.
+    pub repaired: u64,
     /// How long the run took in virtual time.
     pub elapsed: Duration,
     /// Equal for equal runs.
@@ -61,7 +61,7 @@ impl Summary {
         self.damage += other.damage;
         self.wipes += other.wipes;
         self.rebuilds += other.rebuilds;
-        self.refused += other.refused;
+        self.repaired += other.repaired;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
     }
@@ -72,8 +72,8 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} views, {} crashes, \
-             {} recoveries, {} torn writes, {} transfers, {} damaged ({} refused to start), \
-             {} wiped, {} rebuilt, \
+             {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
+             {} repaired, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -85,9 +85,9 @@ impl fmt::Display for Summary {
             self.torn,
             self.transfers,
             self.damage,
-            self.refused,
             self.wipes,
             self.rebuilds,
+            self.repaired,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -172,7 +172,7 @@ mod tests {
         damage: 0,
         wipes: 0,
         rebuilds: 0,
-        refused: 0,
+        repaired: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
     };

@@ -175,6 +175,26 @@ pub(crate) fn a_late_start_of_its_own_view_is_no_log() {
     assert_eq!(group.committed(), [call]);
 }
 
+/// S08, in `Full`: the primary sends before its own disk has an operation, and restarts; one that
+/// acknowledged it has lost its log. Neither stands for what the third has.
+#[test]
+pub(crate) fn a_primary_that_restarted_stands_for_nothing() {
+    let mut group = Cluster::of(3);
+    let client = group.client();
+    group.hold_storage(R0);
+    let call = client.request(put("k", 1));
+    group.run_until_answered(call);
+    group.crash(R0);
+    group.crash(R1);
+    group.release_storage(R0);
+    group.lose_log(R1);
+    group.isolate(R2);
+    group.start_all();
+    assert_blocked(&mut group, R1);
+    group.heal_and_converge();
+    assert_eq!(group.committed(), [call]);
+}
+
 /// S13: an answer to the question of an earlier life arrives in a later one.
 #[test]
 pub(crate) fn an_answer_to_an_earlier_life_is_no_log() {

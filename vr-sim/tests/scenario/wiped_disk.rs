@@ -139,23 +139,25 @@ pub(crate) fn a_blank_replica_is_not_one_that_lags() {
 /// alone, formats its disk and joins the others.
 #[test]
 pub(crate) fn whoever_joined_a_founding_that_lost_starts_over() {
-    let options = GroupOptions::of(3).with_durability(Durability::ViewOnly);
-    let mut group = Cluster::unstarted(options, Kv::default);
-    let late = group.hold(Messages::of([Kind::HelloOk]).from(R0).to(R1));
-    let never = group.lose(Messages::of([Kind::HelloOk]).from(R0).to(R2));
-    group.start_all();
-    group.run_until(|group| group.has_joined(R0));
-    group.run_for_heartbeats(20);
-    group.wipe(R0);
-    group.restart(R0);
-    group.run_until(|group| group.has_joined(R0));
-    group.release(late);
-    group.run_until(|group| group.has_joined(R1));
-    group.release(never);
-    group.run_until(|group| group.stop_reason(R1).is_some());
-    let why = group.stop_reason(R1).unwrap();
-    assert!(why.contains("format"), "{why}");
-    let call = group.client().request(put("k", 1));
-    group.run_until_answered(call);
-    group.heal_and_converge();
+    for durability in WITH_DISKS {
+        let options = GroupOptions::of(3).with_durability(durability);
+        let mut group = Cluster::unstarted(options, Kv::default);
+        let late = group.hold(Messages::of([Kind::HelloOk]).from(R0).to(R1));
+        let never = group.lose(Messages::of([Kind::HelloOk]).from(R0).to(R2));
+        group.start_all();
+        group.run_until(|group| group.has_joined(R0));
+        group.run_for_heartbeats(20);
+        group.wipe(R0);
+        group.restart(R0);
+        group.run_until(|group| group.has_joined(R0));
+        group.release(late);
+        group.run_until(|group| group.has_joined(R1));
+        group.release(never);
+        group.run_until(|group| group.stop_reason(R1).is_some());
+        let why = group.stop_reason(R1).unwrap();
+        assert!(why.contains("format"), "{why}");
+        let call = group.client().request(put("k", 1));
+        group.run_until_answered(call);
+        group.heal_and_converge();
+    }
 }

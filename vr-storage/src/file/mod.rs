@@ -1,5 +1,6 @@
 //! Storage in a directory of files: the async face of a store that runs on threads of its own.
 
+pub mod damage;
 pub(crate) mod index;
 pub(crate) mod names;
 pub mod reader;

@@ -16,6 +16,8 @@ pub(crate) enum FileName {
     Segment(u64),
     /// A released segment kept for reuse; its bytes mean nothing.
     Spare,
+    /// A segment of an older log, with its number; kept for people to look at, and never read.
+    SetAside(u64),
     /// Something that a crash left half created; its bytes mean nothing.
     Unfinished,
     /// Begins with a dot: not ours, and harmless.
@@ -35,13 +37,19 @@ impl FileName {
         if let Some(finished) = name.strip_suffix(UNFINISHED) {
             return match Self::of(finished) {
                 Self::Superblock(_) | Self::Segment(_) => Self::Unfinished,
-                Self::Lock | Self::Spare | Self::Unfinished | Self::Hidden | Self::Unknown => {
-                    Self::Unknown
-                }
+                Self::Lock
+                | Self::Spare
+                | Self::SetAside(_)
+                | Self::Unfinished
+                | Self::Hidden
+                | Self::Unknown => Self::Unknown,
             };
         }
         if let Some(number) = name.strip_prefix("wal-").and_then(number) {
             return Self::Segment(number);
+        }
+        if let Some(number) = name.strip_prefix("lost-").and_then(number) {
+            return Self::SetAside(number);
         }
         if name.strip_prefix("spare-").and_then(number).is_some() {
             return Self::Spare;
@@ -76,6 +84,11 @@ pub(crate) fn spare(number: u64) -> String {
     format!("spare-{number:016x}")
 }
 
+/// The file that the segment `number` becomes when its log is set aside.
+pub(crate) fn set_aside(number: u64) -> String {
+    format!("lost-{number:016x}")
+}
+
 /// Where `name` is created before it is complete.
 pub(crate) fn unfinished(name: &str) -> String {
     format!("{name}{UNFINISHED}")
@@ -91,6 +104,7 @@ mod tests {
         assert_eq!(FileName::of(superblock(Copy::B)), FileName::Superblock(Copy::B));
         assert_eq!(FileName::of(&segment(26)), FileName::Segment(26));
         assert_eq!(FileName::of(&spare(3)), FileName::Spare);
+        assert_eq!(FileName::of(&set_aside(7)), FileName::SetAside(7));
         assert_eq!(FileName::of(&unfinished(&segment(4))), FileName::Unfinished);
         assert_eq!(FileName::of(&unfinished(superblock(Copy::A))), FileName::Unfinished);
     }

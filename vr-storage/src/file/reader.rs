@@ -14,7 +14,7 @@ use vr_core::{
 use crate::{
     disk::{Disk, refused},
     file::{
-        index::{Index, Run},
+        index::{Index, Place, Run},
         names,
     },
 };
@@ -36,11 +36,12 @@ impl<D: Disk> StoreReader<D> {
     /// Entries from `from` up to and including `through`, ascending, as many as fit into
     /// `bytes_max`, at least one.
     ///
-    /// Everything that a completed write put there is found.
+    /// Everything that a completed write put there is found. A read ends before the first entry
+    /// that is damaged.
     ///
     /// # Errors
-    /// [`StorageError::Missing`] when `from` is not in the log; [`StorageError::Corrupt`] when an
-    /// entry is damaged; [`StorageError::Io`] when the system refuses.
+    /// [`StorageError::Missing`] when `from` is not in the log; [`StorageError::Corrupt`] when that
+    /// very entry is damaged; [`StorageError::Io`] when the system refuses.
     pub fn entries(
         &self,
         from: OpNumber,
@@ -58,6 +59,8 @@ impl<D: Disk> StoreReader<D> {
             let Some(run) = run else { break };
             match self.read(&run, next) {
                 Ok(found) => {
+                    let whole =
+                        found.last().is_some_and(|last| last.header.op_number >= run.last());
                     for entry in found {
                         bytes += entry.header.entry_bytes();
                         let fits = entries.is_empty() || bytes <= bytes_max;
@@ -67,9 +70,14 @@ impl<D: Disk> StoreReader<D> {
                         next = entry.header.op_number.next();
                         entries.push(entry);
                     }
+                    if !whole {
+                        return Ok(entries);
+                    }
                 }
                 // A cut or a release may have taken the file away meanwhile: look again.
                 Err(_) if self.index().generation() != generation => {}
+                // What is damaged comes first in the next read, and is said then.
+                Err(_) if !entries.is_empty() => return Ok(entries),
                 Err(error) => return Err(error),
             }
         }
@@ -83,31 +91,48 @@ impl<D: Disk> StoreReader<D> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entries of `run` from `from` on, verified.
+    /// The entries of `run` from `from` on, verified, up to the first that does not verify.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when that is the very first one.
     fn read(&self, run: &Run, from: OpNumber) -> Result<Vec<Entry>, StorageError> {
-        let name = names::segment(run.segment);
+        let place = run.place.filter(|_| !run.is_damaged);
+        let place = place.ok_or_else(|| self.corrupt(from, run.place))?;
+        let name = names::segment(place.segment);
         let mut bytes = vec![0; usize::try_from(run.bytes).unwrap_or(usize::MAX)];
-        let read = self.disk.read_at(&name, run.offset, &mut bytes);
-        let read = read.map_err(|error| refused(&self.disk, "read", &name, error))?;
+        let read = match self.disk.read_at(&name, place.offset, &mut bytes) {
+            Ok(read) => read,
+            // Somebody took the file away: its entries are lost, and can be repaired.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(refused(&self.disk, "read", &name, error)),
+        };
         bytes.truncate(read);
         let mut rest = Bytes::from(bytes);
         let mut entries = Vec::new();
-        let mut op_number = run.first;
-        for _ in 0..run.count {
-            let entry = take_entry(&mut rest, op_number, from).ok_or_else(|| {
-                let skipped = run.bytes - crate::disk::byte_count(rest.len());
-                StorageError::Corrupt {
-                    what: format!("the entry of op {op_number}"),
-                    path: self.disk.path().join(&name),
-                    at: run.offset + skipped,
+        let start = OpNumber(run.first.0.saturating_sub(u64::from(run.skipped)));
+        let mut op_number = start;
+        while op_number <= run.last() {
+            let Some(entry) = take_entry(&mut rest, op_number, from) else {
+                if entries.is_empty() {
+                    return Err(self.corrupt(from, Some(place)));
                 }
-            })?;
+                break;
+            };
             if op_number >= from {
                 entries.push(entry);
             }
             op_number = op_number.next();
         }
         Ok(entries)
+    }
+
+    fn corrupt(&self, op_number: OpNumber, place: Option<Place>) -> StorageError {
+        let (mut path, mut at) = (self.disk.path(), 0);
+        if let Some(place) = place {
+            path.push(names::segment(place.segment));
+            at = place.offset;
+        }
+        StorageError::Corrupt { what: format!("the entry of op {op_number}"), path, at }
     }
 }
 

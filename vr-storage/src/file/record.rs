@@ -20,6 +20,9 @@ pub(crate) const PAGE_BYTES: u64 = 4096;
 /// Where the first batch of a segment starts; the page before it is never written again.
 pub(crate) const BATCHES_START: u64 = PAGE_BYTES;
 
+/// No segment is smaller.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 4 * BATCHES_START;
+
 /// Bytes of a segment header.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 
@@ -39,6 +42,7 @@ const SUPERBLOCK_MAGIC: [u8; 8] = *b"vrsuperb";
 const FLAG_CUT: u16 = 1;
 const FLAG_MARKER: u16 = 2;
 const FLAG_SEAL: u16 = 4;
+const FLAG_REPAIR: u16 = 8;
 
 /// `bytes` rounded up to whole units of `unit`.
 pub(crate) fn round_up(bytes: u64, unit: u64) -> u64 {
@@ -97,6 +101,8 @@ pub(crate) enum BatchKind {
     Append,
     /// Entries, possibly none, that replace everything above the base.
     Cut,
+    /// Entries that take the place of damaged ones with the same ops; nothing is cut.
+    Repair,
     /// Nothing but the synced-through numbers; the next batch takes its place.
     Marker,
     /// A marker that also says that the log goes on in a later segment.
@@ -108,13 +114,14 @@ impl BatchKind {
         match self {
             Self::Append => 0,
             Self::Cut => FLAG_CUT,
+            Self::Repair => FLAG_REPAIR,
             Self::Marker => FLAG_MARKER,
             Self::Seal => FLAG_MARKER | FLAG_SEAL,
         }
     }
 
     fn of(flags: u16) -> Option<Self> {
-        [Self::Append, Self::Cut, Self::Marker, Self::Seal]
+        [Self::Append, Self::Cut, Self::Repair, Self::Marker, Self::Seal]
             .into_iter()
             .find(|kind| kind.flags() == flags)
     }
@@ -147,7 +154,8 @@ pub(crate) struct BatchHeader {
     pub(crate) synced_sequence: u64,
     /// The last op that was synced when this was written.
     pub(crate) synced_op: OpNumber,
-    /// The entry that the first one follows; for a cut, the last one that stays.
+    /// The entry that the first one follows; for a cut, the last one that stays; for a marker and
+    /// for a repair, the last one of the log.
     pub(crate) base: Anchor,
     /// Checksum of the last entry; of the base when there is none.
     pub(crate) head_checksum: Checksum,
@@ -446,7 +454,13 @@ mod tests {
     #[test]
     fn records_survive_their_bytes() {
         assert_eq!(SegmentHeader::decode(&segment().encode()), Ok(segment()));
-        for kind in [BatchKind::Append, BatchKind::Cut, BatchKind::Marker, BatchKind::Seal] {
+        for kind in [
+            BatchKind::Append,
+            BatchKind::Cut,
+            BatchKind::Repair,
+            BatchKind::Marker,
+            BatchKind::Seal,
+        ] {
             assert_eq!(BatchHeader::decode(&encoded(&batch(kind))), Some(batch(kind)));
         }
         let bytes = encode_superblock(Copy::A, 6, &superblock()).unwrap();

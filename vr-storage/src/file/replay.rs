@@ -1,92 +1,186 @@
-//! Puts the batches of a log together again, and proves by their chain that nothing is missing.
+//! Puts the batches of a log together again, and tells by their chain what is missing of it.
+
+use std::collections::VecDeque;
 
 use vr_core::{
     OpNumber,
     model::{entry::EntryHeader, types::Checksum},
-    ports::storage::Anchor,
+    ports::storage::{Anchor, DamagedRange},
 };
 
 use crate::file::{
-    index::Index,
-    record::{BATCH_HEADER_BYTES, BatchHeader},
+    index::{Index, Place},
+    record::{BatchHeader, BatchKind},
 };
+
+/// One op of the log, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The entry's header, if that verifies.
+    pub(crate) header: Option<EntryHeader>,
+    /// Its checksum: the header's, or what a whole batch header says that it must be.
+    pub(crate) checksum: Option<Checksum>,
+    /// Where it lies, if that is known.
+    pub(crate) place: Option<Place>,
+    /// Whether the entry verifies, its payload too.
+    pub(crate) is_whole: bool,
+}
 
 /// The log as far as it has been put together.
 ///
-/// Invariants: `headers` are contiguous and chained, and the first one follows `base`.
+/// Invariant: the first slot is the op after `base`, and each following one the op after that.
 #[derive(Debug)]
 pub(crate) struct Replay {
     checkpoint: Anchor,
     base: Anchor,
-    headers: Vec<EntryHeader>,
-    index: Index,
+    slots: VecDeque<Slot>,
+    /// Ops that were repaired.
+    repairs: Vec<OpNumber>,
+}
+
+/// What the batches make together.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Headers above the checkpoint that verify, ascending.
+    pub(crate) headers: Vec<EntryHeader>,
+    /// Ops above the checkpoint whose entries do not verify.
+    pub(crate) damaged: Vec<DamagedRange>,
+    pub(crate) index: Index,
+    /// Ops that were repaired.
+    pub(crate) repairs: Vec<OpNumber>,
+    /// The log has another entry than the superblock at the checkpoint.
+    pub(crate) contradicts_checkpoint: bool,
 }
 
 impl Replay {
     /// An empty log above `checkpoint`.
-    pub(crate) fn new(checkpoint: Anchor) -> Self {
-        Self { checkpoint, base: checkpoint, headers: Vec::new(), index: Index::default() }
+    pub(crate) const fn new(checkpoint: Anchor) -> Self {
+        Self { checkpoint, base: checkpoint, slots: VecDeque::new(), repairs: Vec::new() }
     }
 
-    /// The last entry, or what the first one will follow.
-    pub(crate) fn head(&self) -> Anchor {
-        self.headers.last().map_or(self.base, |header| Anchor {
-            op_number: header.op_number,
-            checksum: header.checksum,
-        })
+    /// The last op, or what the first one will follow.
+    pub(crate) fn head(&self) -> OpNumber {
+        self.base.op_number.plus(u64::try_from(self.slots.len()).unwrap_or(u64::MAX))
     }
 
-    /// Adds a batch; false when it follows nothing that is here.
+    /// Adds a batch. Tells which ops are missing below it, if its base is not where it should be.
+    pub(crate) fn apply(
+        &mut self,
+        batch: &BatchHeader,
+        slots: &[Slot],
+    ) -> Option<(OpNumber, OpNumber)> {
+        if batch.kind == BatchKind::Repair {
+            let missing = self.end_at(batch.base);
+            self.repair(slots);
+            return missing;
+        }
+        let missing = self.follow(batch.base);
+        self.slots.extend(slots);
+        missing
+    }
+
+    /// The log ends at `base`, whatever is known of it.
     ///
     /// A batch names its base by checksum, and checksums chain, so a base that is found proves
     /// everything below it, whatever lies damaged in between. A base at or below the checkpoint
-    /// needs no proof: what is before it is not needed any more.
-    pub(crate) fn apply(&mut self, batch: &BatchHeader, entries: &[EntryHeader]) -> bool {
-        if self.checksum_at(batch.base.op_number) == Some(batch.base.checksum) {
-            let kept = batch.base.op_number.since(self.base.op_number);
-            self.headers.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
-            self.index.truncate(batch.base.op_number);
-        } else if batch.base.op_number <= self.checkpoint.op_number {
-            self.restart(batch.base);
-        } else {
-            return false;
+    /// needs no proof: what is before it is not needed any more. Any other base says which entry
+    /// was there: it is missing, and so may be others below it.
+    pub(crate) fn follow(&mut self, base: Anchor) -> Option<(OpNumber, OpNumber)> {
+        if self.checksum_at(base.op_number) == Some(base.checksum) {
+            self.truncate(base.op_number);
+            return None;
         }
-        self.headers.extend_from_slice(entries);
-        self.index.append(
-            batch.base.op_number,
-            batch.segment,
-            batch.offset + crate::disk::byte_count(BATCH_HEADER_BYTES),
-            entries.iter().map(EntryHeader::entry_bytes),
-        );
-        true
+        if base.op_number <= self.checkpoint.op_number {
+            self.base = base;
+            self.slots.clear();
+            return None;
+        }
+        let first = self.head().next().min(base.op_number);
+        self.truncate(base.op_number.previous());
+        while self.head() < base.op_number {
+            self.slots.push_back(Slot::default());
+        }
+        if let Some(last) = self.slots.back_mut() {
+            last.checksum = Some(base.checksum);
+        }
+        Some((first, base.op_number))
     }
 
-    /// Forgets everything; the next entry follows `base`.
-    fn restart(&mut self, base: Anchor) {
-        self.base = base;
-        self.headers.clear();
-        self.index = Index::default();
+    /// A marker or a repair says that the log ended at `end`.
+    pub(crate) fn end_at(&mut self, end: Anchor) -> Option<(OpNumber, OpNumber)> {
+        let released =
+            end.op_number <= self.checkpoint.op_number && self.head() <= self.checkpoint.op_number;
+        if released { None } else { self.follow(end) }
     }
 
-    /// Whether the log contains the checkpoint's op and has another entry there.
-    pub(crate) fn contradicts_checkpoint(&self) -> bool {
-        self.checksum_at(self.checkpoint.op_number)
-            .is_some_and(|checksum| checksum != self.checkpoint.checksum)
+    fn truncate(&mut self, op_number: OpNumber) {
+        let kept = op_number.since(self.base.op_number);
+        self.slots.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
     }
 
-    /// The headers above the checkpoint and where everything lies.
-    pub(crate) fn finish(mut self) -> (Vec<EntryHeader>, Index) {
-        let above =
-            self.headers.partition_point(|header| header.op_number <= self.checkpoint.op_number);
-        self.headers.drain(..above);
-        (self.headers, self.index)
+    /// Puts entries in the place of damaged ones; nothing is cut.
+    fn repair(&mut self, slots: &[Slot]) {
+        for slot in slots.iter().filter(|slot| slot.is_whole) {
+            let Some(header) = slot.header else { continue };
+            let op_number = header.op_number;
+            if let Some(place) = self.position(op_number).and_then(|at| self.slots.get_mut(at)) {
+                *place = *slot;
+                self.repairs.push(op_number);
+            }
+        }
+    }
+
+    /// Checks the chain from the last entry down, and sorts what is whole from what is not.
+    ///
+    /// An entry is in its place if the entry above it names its checksum. Below a gap nothing can
+    /// say that; such entries are taken for what they seem to be, and whoever fills the gap finds
+    /// out by the checksums whether they are.
+    pub(crate) fn finish(mut self) -> Layout {
+        let mut expected = self.slots.back().and_then(|slot| slot.checksum);
+        for slot in self.slots.iter_mut().rev() {
+            let checksum = slot.header.map(|header| header.checksum);
+            if expected.is_some() && checksum != expected {
+                *slot = Slot { header: None, is_whole: false, checksum: expected, ..*slot };
+            }
+            expected = slot.header.map(|header| header.parent);
+        }
+        let below_base = expected.filter(|_| !self.slots.is_empty());
+        let breaks = below_base.is_some_and(|checksum| checksum != self.base.checksum);
+        let at_checkpoint = self.checksum_at(self.checkpoint.op_number);
+        let contradicts = at_checkpoint.is_some_and(|it| it != self.checkpoint.checksum);
+        let (mut headers, mut damaged) = (Vec::new(), Vec::<DamagedRange>::new());
+        let mut index = Index::default();
+        let mut op_number = self.base.op_number;
+        for slot in &self.slots {
+            op_number = op_number.next();
+            index.add(op_number, slot.place, slot.header.filter(|_| slot.is_whole));
+            if op_number <= self.checkpoint.op_number {
+                continue;
+            }
+            headers.extend(slot.header);
+            if slot.is_whole {
+                continue;
+            }
+            let through = Anchor { op_number, checksum: slot.checksum.unwrap_or_default() };
+            match damaged.last_mut() {
+                Some(last) if last.through.op_number.next() == op_number => last.through = through,
+                Some(_) | None => damaged.push(DamagedRange { first: op_number, through }),
+            }
+        }
+        let repairs = self.repairs;
+        let contradicts_checkpoint = breaks || contradicts;
+        Layout { headers, damaged, index, repairs, contradicts_checkpoint }
+    }
+
+    fn position(&self, op_number: OpNumber) -> Option<usize> {
+        let above = op_number.0.checked_sub(self.base.op_number.0)?.checked_sub(1)?;
+        usize::try_from(above).ok()
     }
 
     fn checksum_at(&self, op_number: OpNumber) -> Option<Checksum> {
         if op_number == self.base.op_number {
             return Some(self.base.checksum);
         }
-        let position = op_number.0.checked_sub(self.base.op_number.0)?.checked_sub(1)?;
-        self.headers.get(usize::try_from(position).ok()?).map(|header| header.checksum)
+        self.slots.get(self.position(op_number)?)?.checksum
     }
 }

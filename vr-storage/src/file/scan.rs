@@ -1,7 +1,5 @@
 //! Reads a whole log without changing it, and tells what is whole, torn, damaged or superseded.
 
-use core::fmt;
-
 use vr_core::{
     OpNumber, StorageError, View,
     model::{
@@ -9,73 +7,30 @@ use vr_core::{
         entry::{ENTRY_HEADER_BYTES, EntryHeader},
         types::{Checksum, DiskId},
     },
-    ports::storage::Anchor,
+    ports::storage::{Anchor, DamagedRange},
 };
 
 use crate::{
     disk::{Disk, byte_count},
     file::{
-        index::Index,
+        damage::{Damage, SlotState, sort_damage},
+        index::{Index, Place},
+        names,
         record::{
             BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, SECTOR_BYTES,
-            SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable,
+            SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable,
         },
-        replay::Replay,
+        replay::{Layout, Replay, Slot},
         window::Window,
     },
 };
-
-/// Stands for the number of a damaged batch where a whole one follows nothing: whatever is missing
-/// before it was synced, whatever the markers say.
-const UNCHAINED: u64 = 0;
-
-/// What became of a slot of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotState {
-    /// Whole, with the right checksums.
-    Ok,
-    /// Cut short by a crash before it was synced, so it was never acknowledged.
-    Torn,
-    /// Damaged after it was synced.
-    Corrupt,
-    /// Damaged, but replaced by a later batch; nothing is missing.
-    Superseded,
-}
-
-impl fmt::Display for SlotState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "ok",
-            Self::Torn => "torn",
-            Self::Corrupt => "CORRUPT",
-            Self::Superseded => "superseded",
-        })
-    }
-}
-
-/// Something in the log that does not verify.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Torn, corrupt or superseded; never ok.
-    pub state: SlotState,
-    /// Name of the file.
-    pub file: String,
-    /// Where in it.
-    pub at: u64,
-    /// How many bytes are concerned.
-    pub bytes: u64,
-    /// First and last op concerned, where a batch header still tells.
-    pub ops: Option<(OpNumber, OpNumber)>,
-    /// What is wrong.
-    pub what: String,
-    /// Number of the batch that is damaged, or that is missing here.
-    pub(crate) sequence: u64,
-}
 
 /// A batch or a marker that was found, before it is known what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) header: BatchHeader,
+    /// The op before its first entry.
+    pub(crate) follows: OpNumber,
     /// Views of the first and the last entry; `None` without entries or when they are damaged.
     pub(crate) views: Option<(View, View)>,
     pub(crate) intact: bool,
@@ -90,13 +45,17 @@ pub(crate) struct FoundSegment {
     pub(crate) end: u64,
     /// Batches that verify.
     pub(crate) batches: u64,
+    /// Whether its first page has to be written again.
+    pub(crate) lacks_header: bool,
 }
 
 /// The log as it was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Headers above the checkpoint, contiguous and chained.
+    /// Headers above the checkpoint that verify, ascending.
     pub(crate) headers: Vec<EntryHeader>,
+    /// Ops above the checkpoint whose entries do not verify, and what must be there.
+    pub(crate) damaged: Vec<DamagedRange>,
     /// Where the entries lie.
     pub(crate) index: Index,
     /// The last entry, or the checkpoint when it is later.
@@ -105,18 +64,28 @@ pub(crate) struct Scan {
     pub(crate) segments: Vec<FoundSegment>,
     /// In order of their place.
     pub(crate) damage: Vec<Damage>,
-    /// Header of the last batch that counts.
+    /// Header of the last batch that counts, unless it does not verify.
     pub(crate) last: Option<BatchHeader>,
+    /// First and last op of its entries.
+    pub(crate) last_ops: Option<(OpNumber, OpNumber)>,
+    /// Number of the last batch that counts, whole or damaged.
+    pub(crate) last_sequence: u64,
     /// Number of the last batch that is known to have been synced.
     pub(crate) synced_sequence: u64,
+    /// Number of the segment that the last record which counts is in.
+    pub(crate) active: u64,
+    /// The largest number that any segment ever had.
+    pub(crate) last_number: u64,
     /// Whether a seal is behind the last batch.
     pub(crate) sealed: bool,
+    /// Why it is not known what the log held, if it is not.
+    pub(crate) lost: Option<String>,
 }
 
 impl Scan {
-    /// The first damage that something acknowledged may have been lost by.
-    pub(crate) fn corrupt(&self) -> Option<&Damage> {
-        self.damage.iter().find(|damage| damage.state == SlotState::Corrupt)
+    /// An empty log above `checkpoint`, on a disk whose segments were numbered up to `last_number`.
+    pub(crate) fn empty(checkpoint: Anchor, last_number: u64) -> Self {
+        Self { head: checkpoint, last_number, ..Self::default() }
     }
 
     /// Bytes of torn batches.
@@ -147,8 +116,12 @@ pub(crate) fn scan<D: Disk>(
         segments: Vec::new(),
         pending: Vec::new(),
         damage: Vec::new(),
+        short: Vec::new(),
         last: None,
+        last_ops: None,
+        last_sequence: 0,
         synced_sequence: 0,
+        active: 0,
         seal: None,
         observer,
     };
@@ -158,16 +131,29 @@ pub(crate) fn scan<D: Disk>(
     Ok(scanner.finish(checkpoint))
 }
 
+/// Damage of which it is not known yet whether it happened before or after the first sync.
+struct Pending {
+    damage: Damage,
+    /// Number of the batch.
+    sequence: u64,
+    /// Its header and what verifies of its entries, unless the header is damaged.
+    batch: Option<(BatchHeader, Vec<Slot>)>,
+}
+
 struct Scanner<'a, D> {
     disk: &'a D,
     disk_id: DiskId,
     replay: Replay,
     segments: Vec<FoundSegment>,
-    /// Damage of which it is not known yet whether something valid supersedes it.
-    pending: Vec<Damage>,
+    pending: Vec<Pending>,
     damage: Vec<Damage>,
+    /// Segments that end too early, or are others than their names say.
+    short: Vec<u64>,
     last: Option<BatchHeader>,
+    last_ops: Option<(OpNumber, OpNumber)>,
+    last_sequence: u64,
     synced_sequence: u64,
+    active: u64,
     /// The last seal.
     seal: Option<BatchHeader>,
     observer: &'a mut dyn FnMut(&Found),
@@ -176,27 +162,23 @@ struct Scanner<'a, D> {
 impl<D: Disk> Scanner<'_, D> {
     fn segment(&mut self, number: u64, length: u64) -> Result<(), StorageError> {
         let mut window = Window::new(self.disk, number, length);
-        let found = FoundSegment { number, length, end: BATCHES_START, batches: 0 };
+        let end = BATCHES_START;
+        let found = FoundSegment { number, length, end, batches: 0, lacks_header: false };
         self.segments.push(found);
         self.check_header(&mut window)?;
         let mut at = BATCHES_START;
         loop {
             let Some(header) = self.record(&mut window, at)? else {
                 let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
-                let what = "a batch is missing or its header is damaged".to_owned();
-                self.note_damage(&window, at, next - at, None, what);
+                self.note_gap(&window, at, next, "a batch is missing or its header is damaged");
                 at = next;
                 continue;
             };
-            self.synced_sequence = self.synced_sequence.max(header.synced_sequence);
+            self.settle(header.synced_sequence);
             if header.kind.is_marker() {
-                (self.observer)(&Found { header, views: None, intact: true });
-                if header.kind == BatchKind::Seal {
-                    self.seal = Some(header);
-                }
+                self.marker(&window, at, &header);
                 let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
-                let what = "a batch was replaced by an older marker".to_owned();
-                self.note_damage(&window, at, next - at, None, what);
+                self.note_gap(&window, at, next, "a batch was replaced by an older marker");
                 at = next;
                 continue;
             }
@@ -217,21 +199,32 @@ impl<D: Disk> Scanner<'_, D> {
                     supported: crate::file::record::DISK_VERSION,
                 });
             }
-            Err(Unreadable::Damaged) => "the segment's header is damaged".to_owned(),
+            Err(Unreadable::Damaged) if window.length() >= SEGMENT_BYTES_MIN => {
+                if let Some(segment) = self.segments.last_mut() {
+                    segment.lacks_header = true;
+                }
+                "the segment's header is damaged; its batches do not need it".to_owned()
+            }
+            Err(Unreadable::Damaged) => {
+                self.short.push(window.number());
+                format!("the file is {} bytes: truncated", window.length())
+            }
             Ok(header) if header.disk != self.disk_id => {
                 let found = format!("disk {} (move it away)", header.disk);
                 let expected = format!("disk {}", self.disk_id);
                 return Err(StorageError::Foreign { path, found, expected });
             }
             Ok(header) if header.number != window.number() => {
+                self.short.push(window.number());
                 format!("the file holds segment {}", header.number)
             }
             Ok(header) if header.length > window.length() => {
+                self.short.push(window.number());
                 format!("the file is {} bytes, not {}: truncated", window.length(), header.length)
             }
             Ok(_) => return Ok(()),
         };
-        let damage = self.damage_at(window, 0, BATCHES_START, None, problem);
+        let damage = damage_at(window, 0, BATCHES_START, None, problem);
         self.damage.push(Damage { state: SlotState::Corrupt, ..damage });
         Ok(())
     }
@@ -250,7 +243,7 @@ impl<D: Disk> Scanner<'_, D> {
                 && header.segment == number
                 && header.offset == at
                 && header.sequence >= self.next_sequence()
-                && header.span() <= room
+                && (header.span() <= room || self.short.contains(&number))
         }))
     }
 
@@ -266,6 +259,27 @@ impl<D: Disk> Scanner<'_, D> {
         Ok(None)
     }
 
+    /// A marker, or a seal: if everything before it was synced, it also says where the log ended.
+    fn marker(&mut self, window: &Window<'_, D>, at: u64, header: &BatchHeader) {
+        let follows = header.base.op_number;
+        (self.observer)(&Found { header: *header, follows, views: None, intact: true });
+        if header.kind == BatchKind::Seal {
+            self.seal = Some(*header);
+        }
+        if header.synced_sequence.saturating_add(1) < header.sequence {
+            return;
+        }
+        if header.kind == BatchKind::Marker {
+            self.active = header.segment;
+        }
+        if let Some(segment) = self.segments.last_mut() {
+            segment.end = at;
+        }
+        let missing = self.replay.end_at(header.base);
+        self.note_missing(window, header, missing);
+        self.last_sequence = self.last_sequence.max(header.synced_sequence);
+    }
+
     fn batch(
         &mut self,
         window: &mut Window<'_, D>,
@@ -273,170 +287,261 @@ impl<D: Disk> Scanner<'_, D> {
         header: &BatchHeader,
     ) -> Result<(), StorageError> {
         let ops = Some((header.base.op_number.next(), header.last_op()));
-        let ops = ops.filter(|_| header.count > 0);
-        match read_entries(window, at, header)? {
-            Err(what) => {
-                (self.observer)(&Found { header: *header, views: None, intact: false });
-                let mut damage = self.damage_at(window, at, header.span(), ops, what);
-                damage.sequence = header.sequence;
-                self.pending.push(damage);
-            }
-            Ok(entries) => {
-                let views = entries.first().zip(entries.last());
-                let views = views.map(|(first, last)| (first.view, last.view));
-                (self.observer)(&Found { header: *header, views, intact: true });
-                self.apply(window, header, &entries);
-            }
+        let ops = ops.filter(|_| header.count > 0 && header.kind != BatchKind::Repair);
+        let (slots, problem) = read_entries(window, at, header)?;
+        let ends = slots.first().zip(slots.last());
+        let views = ends.and_then(|(first, last)| Some((first.header?.view, last.header?.view)));
+        let intact = problem.is_none();
+        let first = slots.first().and_then(|slot| slot.header);
+        let follows = first.map_or(header.base.op_number, |first| first.op_number.previous());
+        let views = views.filter(|_| intact);
+        (self.observer)(&Found { header: *header, follows, views, intact });
+        if let Some(what) = problem {
+            let damage = damage_at(window, at, header.span(), ops, what);
+            let batch = Some((*header, slots));
+            self.pending.push(Pending { damage, sequence: header.sequence, batch });
+            return Ok(());
         }
+        if let Some(segment) = self.segments.last_mut() {
+            segment.batches += 1;
+        }
+        // An open after a crash wrote this one again, because what was before it was not synced.
+        for Pending { damage, .. } in self.pending.drain(..) {
+            self.damage.push(Damage { state: SlotState::Superseded, ..damage });
+        }
+        let missing = self.apply(header, &slots);
+        self.note_missing(window, header, missing);
         Ok(())
     }
 
-    fn apply(&mut self, window: &Window<'_, D>, header: &BatchHeader, entries: &[EntryHeader]) {
-        if let Some(segment) = self.segments.last_mut() {
-            segment.batches += 1;
+    /// Adds a batch that counts to the log.
+    fn apply(&mut self, header: &BatchHeader, slots: &[Slot]) -> Option<(OpNumber, OpNumber)> {
+        let missing = self.replay.apply(header, slots);
+        let segments = self.segments.iter_mut().rev();
+        for segment in segments.filter(|segment| segment.number == header.segment) {
             segment.end = header.offset + header.span();
         }
-        if self.replay.apply(header, entries) {
-            self.settle(|_| SlotState::Superseded);
-        } else if !self.pending.iter().any(|damage| damage.sequence == UNCHAINED) {
-            let head = self.replay.head().op_number;
-            let base = header.base.op_number;
-            let what = format!("the log goes on behind op {base}, but what is here ends at {head}");
-            let mut damage = self.damage_at(window, header.offset, header.span(), None, what);
-            damage.sequence = UNCHAINED;
-            self.pending.push(damage);
+        self.last = slots.iter().all(|slot| slot.is_whole).then_some(*header);
+        let ends = slots.first().zip(slots.last());
+        let ops =
+            ends.and_then(|(first, last)| Some((first.header?.op_number, last.header?.op_number)));
+        self.last_ops = ops;
+        self.last_sequence = header.sequence;
+        self.active = header.segment;
+        missing
+    }
+
+    /// The lowest number that the next batch can have. A batch that may be torn has not taken its
+    /// own: the one that was written after the crash has the same.
+    const fn next_sequence(&self) -> u64 {
+        self.last_sequence.saturating_add(1)
+    }
+
+    /// Something that no header tells about lies between `at` and `next`.
+    fn note_gap(&mut self, window: &Window<'_, D>, at: u64, next: u64, what: &str) {
+        let damage = damage_at(window, at, next - at, None, what.to_owned());
+        let found = self.pending.iter().filter(|pending| pending.batch.is_some());
+        let last = found.map(|pending| pending.sequence).max().unwrap_or(0);
+        let sequence = self.next_sequence().max(last.saturating_add(1));
+        self.pending.push(Pending { damage, sequence, batch: None });
+    }
+
+    /// Everything up to this batch was synced, so what is damaged there was whole once.
+    fn settle(&mut self, synced_sequence: u64) {
+        self.synced_sequence = self.synced_sequence.max(synced_sequence);
+        let (mut settled, mut open) = (Vec::new(), Vec::new());
+        for pending in self.pending.drain(..) {
+            let is_synced = pending.sequence <= synced_sequence;
+            if is_synced { settled.push(pending) } else { open.push(pending) }
         }
-        self.last = Some(*header);
-    }
-
-    fn next_sequence(&self) -> u64 {
-        self.last.map_or(0, |last| last.sequence).saturating_add(1)
-    }
-
-    fn damage_at(
-        &self,
-        window: &Window<'_, D>,
-        at: u64,
-        bytes: u64,
-        ops: Option<(OpNumber, OpNumber)>,
-        what: String,
-    ) -> Damage {
-        Damage {
-            state: SlotState::Torn,
-            file: window.name().to_owned(),
-            at,
-            bytes,
-            ops,
-            what,
-            sequence: self.next_sequence(),
+        self.pending = open;
+        for Pending { mut damage, batch, .. } in settled {
+            damage.state = SlotState::Corrupt;
+            let missing = batch.and_then(|(header, slots)| self.apply(&header, &slots));
+            self.damage.push(damage);
+            self.explain_missing(missing);
         }
     }
 
-    fn note_damage(
+    /// Ops below `header` are missing: they were in the damage that was found before it, or in a
+    /// file that is gone.
+    fn note_missing(
         &mut self,
         window: &Window<'_, D>,
-        at: u64,
-        bytes: u64,
-        ops: Option<(OpNumber, OpNumber)>,
-        what: String,
+        header: &BatchHeader,
+        missing: Option<(OpNumber, OpNumber)>,
     ) {
-        let damage = self.damage_at(window, at, bytes, ops, what);
-        self.pending.push(damage);
+        if self.explain_missing(missing) {
+            return;
+        }
+        let (first, base) = (missing.map(|ops| ops.0), header.base.op_number);
+        let first = first.unwrap_or(base);
+        let what = format!("the log goes on behind op {base}; from op {first} on it is not here");
+        let damage = damage_at(window, header.offset, 0, missing, what);
+        self.damage.push(Damage { state: SlotState::Corrupt, ..damage });
     }
 
-    fn settle(&mut self, state: impl Fn(&Damage) -> SlotState) {
-        for mut damage in self.pending.drain(..) {
-            damage.state = state(&damage);
-            self.damage.push(damage);
+    /// Finds the damage that may have held `missing`; false if there is none.
+    fn explain_missing(&mut self, missing: Option<(OpNumber, OpNumber)>) -> bool {
+        if missing.is_none() {
+            return true;
         }
+        let mut unexplained = self.damage.iter_mut().rev();
+        let found = unexplained.find(|damage| damage.ops.is_none() && damage.at > 0);
+        let Some(damage) = found else { return false };
+        damage.ops = missing;
+        true
     }
 
     fn finish(mut self, checkpoint: Anchor) -> Scan {
         let synced_sequence = self.synced_sequence;
-        // A marker that names a batch which nobody found: the batch is gone without a trace.
-        let noticed = self.pending.iter().any(|damage| damage.sequence <= synced_sequence);
-        if !noticed && synced_sequence >= self.next_sequence() {
-            self.note_loss("batches that were synced are missing");
+        self.settle(synced_sequence);
+        let torn = self.pending.drain(..).map(|pending| pending.damage);
+        self.damage.extend(torn);
+        let lost = self.loss();
+        let mut head = Anchor { op_number: self.replay.head(), ..checkpoint };
+        let Layout { headers, damaged, index, repairs, contradicts_checkpoint } =
+            self.replay.finish();
+        let last_header = headers.last().map(Anchor::of);
+        let last_damaged = damaged.last().map(|range| range.through);
+        for anchor in [last_header, last_damaged].into_iter().flatten() {
+            if anchor.op_number >= head.op_number {
+                head = anchor;
+            }
         }
-        let seal = self.last_seal();
-        if seal.is_some_and(|seal| self.lacks_segment(seal.next_segment)) {
-            self.note_loss("the segment after this one is missing");
-        }
-        if self.replay.contradicts_checkpoint() {
-            self.note_loss("the log has another entry at the checkpoint's op");
-        }
-        self.settle(|damage| {
-            if damage.sequence <= synced_sequence { SlotState::Corrupt } else { SlotState::Torn }
-        });
-        let mut head = self.replay.head();
         if head.op_number < checkpoint.op_number {
             head = checkpoint;
         }
-        let (headers, index) = self.replay.finish();
+        sort_damage(&mut self.damage, &damaged, &repairs);
+        let contradiction = contradicts_checkpoint
+            .then(|| "the log has another entry at the checkpoint's op".to_owned());
+        let sealed = last_seal(self.seal, self.active).is_some();
         Scan {
             headers,
+            damaged,
             index,
             head,
+            last_number: self.segments.last().map_or(0, |segment| segment.number),
             segments: self.segments,
             damage: self.damage,
             last: self.last,
+            last_ops: self.last_ops,
+            last_sequence: self.last_sequence,
             synced_sequence,
-            sealed: seal.is_some(),
+            active: self.active,
+            sealed,
+            lost: lost.or(contradiction),
         }
     }
 
-    /// The seal behind the last batch, if no batch was written in the segment that it names.
-    fn last_seal(&self) -> Option<BatchHeader> {
-        let last = self.last.map_or(0, |last| last.segment);
-        self.seal.filter(|seal| seal.segment >= last)
-    }
-
-    fn lacks_segment(&self, number: u64) -> bool {
-        self.segments.iter().all(|segment| segment.number != number)
-    }
-
-    /// Damage that is corrupt whatever the markers say.
-    fn note_loss(&mut self, what: &str) {
-        let Some(segment) = self.segments.last() else { return };
-        let window = Window::new(self.disk, segment.number, segment.length);
-        let damage = self.damage_at(&window, segment.end, 0, None, what.to_owned());
-        self.damage.push(Damage { state: SlotState::Corrupt, ..damage });
+    /// What may have been behind the last record, and is gone without a trace.
+    fn loss(&mut self) -> Option<String> {
+        if let Some(number) = self.short.iter().find(|number| **number >= self.active) {
+            let name = names::segment(*number);
+            return Some(format!("{name} is truncated, and nothing says what it held"));
+        }
+        let seal = last_seal(self.seal, self.active)?;
+        let is_there = self.segments.iter().any(|segment| segment.number == seal.next_segment);
+        if is_there {
+            return None;
+        }
+        let name = names::segment(seal.next_segment);
+        Some(format!("{name}, in which the log went on, is missing"))
     }
 }
 
-/// The headers of a batch's entries; or, if the batch does not verify, what is wrong.
+/// The seal behind the last batch, if no batch was written in the segment that it names.
+fn last_seal(seal: Option<BatchHeader>, active: u64) -> Option<BatchHeader> {
+    seal.filter(|seal| seal.segment >= active)
+}
+
+fn damage_at<D: Disk>(
+    window: &Window<'_, D>,
+    at: u64,
+    bytes: u64,
+    ops: Option<(OpNumber, OpNumber)>,
+    what: String,
+) -> Damage {
+    Damage { state: SlotState::Torn, file: window.name().to_owned(), at, bytes, ops, what }
+}
+
+/// What verifies of a batch's entries, one slot each; and what is wrong, if something is.
+///
+/// The batch's header is whole, so the checksum of the last entry is known whatever became of it.
+/// Entries lie behind each other: behind a header that does not verify nothing can be found.
 fn read_entries<D: Disk>(
     window: &mut Window<'_, D>,
     at: u64,
     batch: &BatchHeader,
-) -> Result<Result<Vec<EntryHeader>, String>, StorageError> {
-    let mut entries = Vec::new();
+) -> Result<(Vec<Slot>, Option<String>), StorageError> {
+    let count = usize::try_from(batch.count).unwrap_or(usize::MAX);
+    let place = |offset| Some(Place { segment: batch.segment, offset });
+    let mut slots = Vec::new();
+    let mut problem = None;
+    let mut next = at + byte_count(BATCH_HEADER_BYTES);
+    let end = next + batch.entry_bytes;
     let mut parent = batch.base;
-    let mut place = at + byte_count(BATCH_HEADER_BYTES);
-    let end = place + batch.entry_bytes;
-    for _ in 0..batch.count {
+    if batch.kind == BatchKind::Repair {
+        // Its base is the end of the log; what its entries follow, the first one says.
+        let first = window.get(next, ENTRY_HEADER_BYTES)?.map(decode_header);
+        parent = first.and_then(Result::ok).map_or(parent, |first| Anchor::below(&first));
+    }
+    for _ in 0..count {
         let op_number = parent.op_number.next();
-        let room = end.saturating_sub(place);
-        let header = match window.get(place, ENTRY_HEADER_BYTES)?.map(decode_header) {
-            Some(Ok(header)) if header.entry_bytes() <= room => header,
-            Some(Ok(_)) => return Ok(Err(format!("op {op_number} is longer than its batch"))),
-            Some(Err(error)) => return Ok(Err(format!("op {op_number}: {error}"))),
-            None => return Ok(Err(format!("op {op_number} is beyond the end of the file"))),
+        let header = match read_header(window, next, end, parent)? {
+            Ok(header) => header,
+            Err(what) => {
+                problem.get_or_insert(what);
+                break;
+            }
         };
-        if header.op_number != op_number || header.parent != parent.checksum {
-            return Ok(Err(format!("op {op_number} does not follow the entry before it")));
-        }
-        let payload = place + byte_count(ENTRY_HEADER_BYTES);
+        let payload = next + byte_count(ENTRY_HEADER_BYTES);
         let length = usize::try_from(header.payload_length).unwrap_or(usize::MAX);
-        if window.get(payload, length)?.map(Checksum::of) != Some(header.payload_checksum) {
-            return Ok(Err(format!("op {op_number}: the checksum of payload does not match")));
+        let is_whole =
+            window.get(payload, length)?.map(Checksum::of) == Some(header.payload_checksum);
+        if !is_whole {
+            let what = format!("op {op_number}: the checksum of payload does not match");
+            problem.get_or_insert(what);
         }
-        place += header.entry_bytes();
-        parent = Anchor { op_number, checksum: header.checksum };
-        entries.push(header);
+        let checksum = Some(header.checksum);
+        slots.push(Slot { header: Some(header), checksum, place: place(next), is_whole });
+        next += header.entry_bytes();
+        parent = Anchor::of(&header);
     }
-    if parent.checksum != batch.head_checksum || place != end {
-        return Ok(Err("the batch's entries are not those that its header names".to_owned()));
+    if slots.len() < count {
+        slots.resize(count, Slot { place: place(at), ..Slot::default() });
+        if let Some(last) = slots.last_mut() {
+            last.checksum = Some(batch.head_checksum);
+        }
+    } else if parent.checksum != batch.head_checksum || next != end {
+        problem = Some("the batch's entries are not those that its header names".to_owned());
+        for slot in &mut slots {
+            *slot = Slot { place: place(at), ..Slot::default() };
+        }
+        if let Some(last) = slots.last_mut() {
+            last.checksum = Some(batch.head_checksum);
+        }
     }
-    Ok(Ok(entries))
+    Ok((slots, problem))
+}
+
+/// The entry header at `at`, if it verifies and follows `parent`.
+fn read_header<D: Disk>(
+    window: &mut Window<'_, D>,
+    at: u64,
+    end: u64,
+    parent: Anchor,
+) -> Result<Result<EntryHeader, String>, StorageError> {
+    let op_number = parent.op_number.next();
+    let room = end.saturating_sub(at);
+    let header = match window.get(at, ENTRY_HEADER_BYTES)?.map(decode_header) {
+        Some(Ok(header)) if header.entry_bytes() <= room => header,
+        Some(Ok(_)) => return Ok(Err(format!("op {op_number} is longer than its batch"))),
+        Some(Err(error)) => return Ok(Err(format!("op {op_number}: {error}"))),
+        None => return Ok(Err(format!("op {op_number} is beyond the end of the file"))),
+    };
+    if header.op_number != op_number || header.parent != parent.checksum {
+        return Ok(Err(format!("op {op_number} does not follow the entry before it")));
+    }
+    Ok(Ok(header))
 }

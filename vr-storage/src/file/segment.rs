@@ -30,6 +30,28 @@ impl Segment {
         Self { number, name: names::segment(number), length, end }
     }
 
+    /// Writes the first page again, durably, where it was damaged; batches do not depend on it.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] or [`StorageError::Io`] when the system refuses.
+    pub(crate) fn write_header<D: Disk>(&self, disk: &D, of: DiskId) -> Result<(), StorageError> {
+        self.write_header_to(disk, of, &self.name)
+    }
+
+    fn write_header_to<D: Disk>(
+        &self,
+        disk: &D,
+        of: DiskId,
+        name: &str,
+    ) -> Result<(), StorageError> {
+        let header = SegmentHeader { disk: of, number: self.number, length: self.length };
+        let header = header.encode();
+        let padding = ZEROS.get(header.len()..).unwrap_or_default();
+        let parts = [IoSlice::new(&header), IoSlice::new(padding)];
+        disk.write_at(name, 0, &parts).map_err(|error| refused(disk, "write", name, error))?;
+        disk.sync(name).map_err(|error| refused(disk, "sync", name, error))
+    }
+
     /// Whether a batch that takes `span` bytes fits, with a marker behind it.
     pub(crate) const fn has_room_for(&self, span: u64) -> bool {
         self.end.saturating_add(span).saturating_add(SECTOR_BYTES) <= self.length
@@ -79,13 +101,7 @@ impl<D: Disk> Preparation<D> {
             })?;
             staged
         };
-        let header = SegmentHeader { disk: self.disk_id, number: self.number, length: self.length };
-        let header = header.encode();
-        let padding = ZEROS.get(header.len()..).unwrap_or_default();
-        let parts = [IoSlice::new(&header), IoSlice::new(padding)];
-        disk.write_at(&staged, 0, &parts)
-            .map_err(|error| refused(disk, "write", &staged, error))?;
-        disk.sync(&staged).map_err(|error| refused(disk, "sync", &staged, error))?;
+        segment.write_header_to(disk, self.disk_id, &staged)?;
         disk.rename(&staged, &segment.name)
             .map_err(|error| refused(disk, "rename", &staged, error))?;
         disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))?;

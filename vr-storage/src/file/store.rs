@@ -3,19 +3,20 @@
 use vr_core::{
     OpNumber, Recovered, StorageError, WriteBatch,
     model::{
-        durable::{Identity, Superblock},
+        durable::{Durability, Identity, Superblock, Trust},
         types::DiskId,
     },
-    ports::storage::Anchor,
+    ports::storage::{Anchor, DamagedRange},
 };
 
 use crate::{
     disk::{Disk, LOCK_NAME, refused},
     file::{
-        names::FileName,
+        damage::{Damage, SlotState},
+        names::{self, FileName},
         reader::StoreReader,
         record::{BATCHES_START, Copy, PAGE_BYTES, round_up},
-        scan::{Damage, Scan, scan},
+        scan::{Scan, scan},
         segment::{Preparation, Segment},
         superblock::{Copies, SuperblockFiles},
         wal::Wal,
@@ -66,14 +67,15 @@ pub struct Store<D> {
 impl<D: Disk> Store<D> {
     /// Opens the directory, or formats it for `identity` when it is empty.
     ///
-    /// Everything is checked before anything is changed. What an interrupted write left is cut
-    /// off, and what is returned is durable.
+    /// Whose it is is checked before anything is changed. What an interrupted write left is cut
+    /// off, and what is returned is durable. Damage whose place in the log is known is told, and
+    /// left as it is until it is repaired. If it is not known what was lost, the superblock says
+    /// so before the log is set aside; without a superblock the directory is formatted anew.
     ///
     /// # Errors
     /// [`StorageError::InUse`] when another process has the directory; [`StorageError::Foreign`]
     /// when it, or a file in it, belongs to somebody else; [`StorageError::Version`] when another
-    /// version wrote it; [`StorageError::Corrupt`] when something that was synced is damaged;
-    /// [`StorageError::Full`] and [`StorageError::Io`] when the system refuses.
+    /// version wrote it; [`StorageError::Full`] and [`StorageError::Io`] when the system refuses.
     pub fn open(
         disk: D,
         identity: &Identity,
@@ -86,18 +88,44 @@ impl<D: Disk> Store<D> {
         let files = Files::list(&disk)?;
         files.require_known(&disk)?;
         let copies = Copies::read(&disk)?;
-        if copies.are_absent() && files.segments.is_empty() {
-            return Self::format(disk, identity, options, &files);
-        }
-        let (update, superblock) = copies.newest(&disk)?;
+        let Some((update, superblock)) = copies.newest(&disk)? else {
+            let is_new = copies.are_absent() && files.segments.is_empty();
+            return Self::format(disk, identity, options, &files, is_new);
+        };
         identity::check(&disk.path(), superblock, identity)?;
-        if files.segments.is_empty() && update > 1 {
-            return Err(corrupt(&disk, "the log: all its files are missing", "", 0));
+        let mut lost = None;
+        let mut scanned = Scan::empty(checkpoint_of(superblock), files.last_number());
+        if is_evidence(superblock) {
+            match scan_log(&disk, &files, superblock) {
+                // A replica that gave up its group has formatted its disk: the log is that of its
+                // former life, and it is not missed.
+                Err(StorageError::Foreign { .. }) if superblock.certificate.is_none() => {
+                    files.set_aside(&disk)?;
+                }
+                found => scanned = found?,
+            }
+            lost = scanned.lost.take();
+            if files.segments.is_empty() && update > 1 {
+                lost = Some("all its files are missing".to_owned());
+            }
         }
-        let scanned = scan_log(&disk, &files, superblock)?;
         files.clean_up(&disk, options.whole_pages())?;
-        let superblocks = SuperblockFiles::adopt(disk.clone(), &copies, update, superblock)?;
-        Self::with_log(disk, superblocks, superblock.clone(), scanned, options, &files)
+        let mut superblock = superblock.clone();
+        let mut superblocks = SuperblockFiles::adopt(disk.clone(), &copies, update, &superblock)?;
+        if lost.is_some() {
+            // A replica that never was part of a group has nothing to lose.
+            if superblock.certificate.is_some() {
+                superblock.trust = Trust::Lost;
+                superblocks.write(&superblock)?;
+            }
+            files.set_aside(&disk)?;
+        } else if !is_evidence(&superblock) {
+            files.drop_log(&disk)?;
+        }
+        if lost.is_some() || !is_evidence(&superblock) {
+            scanned = Scan::empty(checkpoint_of(&superblock), files.last_number());
+        }
+        Self::with_log(disk, superblocks, superblock, scanned, options, &files, lost)
     }
 
     /// Makes `batch` durable: its log part, then its superblock, then its release.
@@ -175,6 +203,7 @@ impl<D: Disk> Store<D> {
         if batch.cut.is_some() || !batch.entries.is_empty() {
             self.wal.write(batch.cut, &batch.entries)?;
         }
+        self.wal.repair(&batch.repairs)?;
         if let Some(superblock) = &batch.superblock {
             self.superblock.write(superblock)?;
             self.wal.set_checkpoint(checkpoint_of(superblock));
@@ -191,12 +220,15 @@ impl<D: Disk> Store<D> {
         identity: &Identity,
         options: StoreOptions,
         files: &Files,
+        is_new: bool,
     ) -> Result<(Recovered, Self), StorageError> {
         files.clean_up(&disk, options.whole_pages())?;
+        files.set_aside(&disk)?;
         let superblock = Superblock::blank(identity);
         let superblocks = SuperblockFiles::format(disk.clone(), &superblock)?;
-        let scanned = scan_log(&disk, files, &superblock)?;
-        Self::with_log(disk, superblocks, superblock, scanned, options, files)
+        let scanned = Scan::empty(checkpoint_of(&superblock), files.last_number());
+        let lost = (!is_new).then(|| "no copy of the superblock can be read".to_owned());
+        Self::with_log(disk, superblocks, superblock, scanned, options, files, lost)
     }
 
     fn with_log(
@@ -206,16 +238,17 @@ impl<D: Disk> Store<D> {
         mut scanned: Scan,
         options: StoreOptions,
         files: &Files,
+        set_aside: Option<String>,
     ) -> Result<(Recovered, Self), StorageError> {
         let segment_bytes = options.whole_pages();
         let recovered = Recovered {
             headers: core::mem::take(&mut scanned.headers),
             torn_bytes: scanned.torn_bytes(),
+            damaged: core::mem::take(&mut scanned.damaged),
             superblock,
+            set_aside,
         };
-        if recovered.torn_bytes > 0 {
-            tracing::warn!(bytes = recovered.torn_bytes, "torn tail of the log cut off");
-        }
+        warn_of_damage(&recovered, &scanned);
         let checkpoint = checkpoint_of(&recovered.superblock);
         let spares = files.spares_of(segment_bytes).map(ToOwned::to_owned).collect();
         let disk_id: DiskId = recovered.superblock.disk;
@@ -235,28 +268,37 @@ pub(crate) const fn checkpoint_of(superblock: &Superblock) -> Anchor {
     Anchor { op_number: superblock.checkpoint.op_number, checksum: superblock.checkpoint.checksum }
 }
 
-/// Scans the log and refuses it when it is corrupt.
+/// Whether the log counts for anything. The log of a replica that lost its own is what an
+/// installation left that never came to its end.
+fn is_evidence(superblock: &Superblock) -> bool {
+    superblock.trust == Trust::Intact || superblock.durability != Durability::Full
+}
+
 fn scan_log<D: Disk>(
     disk: &D,
     files: &Files,
     superblock: &Superblock,
 ) -> Result<Scan, StorageError> {
     let checkpoint = checkpoint_of(superblock);
-    let scanned = scan(disk, &files.segments, superblock.disk, checkpoint, &mut |_| {})?;
-    match scanned.corrupt() {
-        None => Ok(scanned),
-        Some(Damage { file, at, ops, what, .. }) => {
-            let ops =
-                ops.map_or_else(String::new, |(first, last)| format!(" at ops {first}..={last}"));
-            let what = format!("the log{ops} ({what}; docs/STORAGE.md, \"Remedies\")");
-            Err(corrupt(disk, &what, file, *at))
-        }
-    }
+    let mut scanned = scan(disk, &files.segments, superblock.disk, checkpoint, &mut |_| {})?;
+    scanned.last_number = files.last_number();
+    Ok(scanned)
 }
 
-fn corrupt<D: Disk>(disk: &D, what: &str, name: &str, at: u64) -> StorageError {
-    let path = if name.is_empty() { disk.path() } else { disk.path().join(name) };
-    StorageError::Corrupt { what: what.to_owned(), path, at }
+fn warn_of_damage(recovered: &Recovered, scanned: &Scan) {
+    if recovered.torn_bytes > 0 {
+        tracing::warn!(bytes = recovered.torn_bytes, "torn tail of the log cut off");
+    }
+    let corrupt = |damage: &&Damage| damage.state == SlotState::Corrupt;
+    for Damage { file, at, what, .. } in scanned.damage.iter().filter(corrupt) {
+        tracing::warn!(%file, at, %what, "the log is damaged");
+    }
+    for DamagedRange { first, through } in &recovered.damaged {
+        tracing::warn!(%first, through = %through.op_number, "these ops have to be repaired");
+    }
+    if let Some(reason) = &recovered.set_aside {
+        tracing::error!(%reason, "the log is lost; what is left of it was set aside");
+    }
 }
 
 /// The files of a directory, sorted by what they are.
@@ -266,6 +308,8 @@ pub(crate) struct Files {
     pub(crate) segments: Vec<(u64, u64)>,
     /// Released segments, with their lengths.
     pub(crate) spares: Vec<(String, u64)>,
+    /// Numbers of the segments of an older log.
+    pub(crate) set_aside: Vec<u64>,
     /// What a crash left half created.
     pub(crate) unfinished: Vec<String>,
     /// What is not ours.
@@ -280,6 +324,7 @@ impl Files {
             match FileName::of(&name) {
                 FileName::Segment(number) => files.segments.push((number, length)),
                 FileName::Spare => files.spares.push((name, length)),
+                FileName::SetAside(number) => files.set_aside.push(number),
                 FileName::Unfinished => files.unfinished.push(name),
                 FileName::Unknown => files.unknown.push(name),
                 FileName::Superblock(Copy::A | Copy::B) | FileName::Lock | FileName::Hidden => {}
@@ -297,6 +342,39 @@ impl Files {
             found: "something else (move it away, or choose another directory)".to_owned(),
             expected: "this storage".to_owned(),
         })
+    }
+
+    /// The largest number that any segment here has or had.
+    fn last_number(&self) -> u64 {
+        let segments = self.segments.iter().map(|(number, _)| *number);
+        segments.chain(self.set_aside.iter().copied()).max().unwrap_or(0)
+    }
+
+    /// Gives the segments names under which nothing reads them any more, in the place of those that
+    /// were set aside before.
+    fn set_aside<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        if self.segments.is_empty() {
+            return Ok(());
+        }
+        for number in &self.set_aside {
+            let name = names::set_aside(*number);
+            disk.remove(&name).map_err(|error| refused(disk, "remove", &name, error))?;
+        }
+        for (number, _) in &self.segments {
+            let (name, aside) = (names::segment(*number), names::set_aside(*number));
+            let renamed = disk.rename(&name, &aside);
+            renamed.map_err(|error| refused(disk, "rename", &name, error))?;
+        }
+        disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))
+    }
+
+    /// Removes all segments.
+    fn drop_log<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        for (number, _) in &self.segments {
+            let name = names::segment(*number);
+            disk.remove(&name).map_err(|error| refused(disk, "remove", &name, error))?;
+        }
+        disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))
     }
 
     fn spares_of(&self, segment_bytes: u64) -> impl Iterator<Item = &str> {

@@ -60,12 +60,14 @@ impl Copies {
         self.a == CopyState::Absent && self.b == CopyState::Absent
     }
 
-    /// The newest whole copy, with its update number.
+    /// The newest whole copy, with its update number; `None` when no copy is whole.
     ///
     /// # Errors
-    /// [`StorageError::Version`] when another version wrote what is there;
-    /// [`StorageError::Corrupt`] when no copy is whole.
-    pub(crate) fn newest<D: Disk>(&self, disk: &D) -> Result<(u64, &Superblock), StorageError> {
+    /// [`StorageError::Version`] when another version wrote what is there.
+    pub(crate) fn newest<D: Disk>(
+        &self,
+        disk: &D,
+    ) -> Result<Option<(u64, &Superblock)>, StorageError> {
         for (copy, state) in [(Copy::A, &self.a), (Copy::B, &self.b)] {
             if let CopyState::Version(found) = state {
                 let path = disk.path().join(names::superblock(copy));
@@ -73,13 +75,10 @@ impl Copies {
             }
         }
         let newest = if self.a.update() >= self.b.update() { &self.a } else { &self.b };
-        if let CopyState::Whole(update, superblock) = newest {
-            return Ok((*update, superblock));
-        }
-        let what = "the superblock, in both copies (docs/STORAGE.md, \"Remedies\": restore the \
-                    directory, or replace this replica by an empty one)";
-        let path = disk.path().join(names::superblock(Copy::A));
-        Err(StorageError::Corrupt { what: what.to_owned(), path, at: 0 })
+        Ok(match newest {
+            CopyState::Whole(update, superblock) => Some((*update, superblock)),
+            CopyState::Absent | CopyState::Damaged | CopyState::Version(_) => None,
+        })
     }
 
     /// Whether `copy` is the one that [`newest`](Self::newest) returns, or as new.

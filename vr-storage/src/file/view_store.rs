@@ -46,15 +46,10 @@ impl<D: Disk> ViewStore<D> {
         }
         Files::list(&disk)?.require_known(&disk)?;
         let copies = Copies::read(&disk)?;
-        let found = match copies.newest(&disk) {
-            Ok((update, superblock)) => Some((update, superblock.clone())),
-            Err(StorageError::Corrupt { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let (superblock, files) = if let Some((update, superblock)) = found {
-            identity::check(&disk.path(), &superblock, identity)?;
-            let files = SuperblockFiles::adopt(disk.clone(), &copies, update, &superblock)?;
-            (superblock, files)
+        let (superblock, files) = if let Some((update, superblock)) = copies.newest(&disk)? {
+            identity::check(&disk.path(), superblock, identity)?;
+            let files = SuperblockFiles::adopt(disk.clone(), &copies, update, superblock)?;
+            (superblock.clone(), files)
         } else {
             if !copies.are_absent() {
                 tracing::warn!(path = ?disk.path(), "no superblock can be read; formatted anew");
@@ -63,7 +58,10 @@ impl<D: Disk> ViewStore<D> {
             let files = SuperblockFiles::format(disk.clone(), &superblock)?;
             (superblock, files)
         };
-        Ok((recovered(superblock), Self { disk, superblock: files, poisoned: false }))
+        Ok((
+            Recovered::whole(superblock, Vec::new()),
+            Self { disk, superblock: files, poisoned: false },
+        ))
     }
 
     /// Makes the superblock of `batch` durable.
@@ -89,10 +87,6 @@ impl<D: Disk> ViewStore<D> {
     pub fn path(&self) -> std::path::PathBuf {
         self.disk.path()
     }
-}
-
-const fn recovered(superblock: Superblock) -> Recovered {
-    Recovered { superblock, headers: Vec::new(), torn_bytes: 0 }
 }
 
 /// Reads a log that is not there.

@@ -20,7 +20,7 @@ use vr_core::{
 use crate::{
     disk::{Disk, byte_count, refused},
     file::{
-        index::Index,
+        index::{Index, Place},
         names,
         reader::StoreReader,
         record::{
@@ -68,7 +68,8 @@ pub(crate) struct Wal<D> {
 }
 
 impl<D: Disk> Wal<D> {
-    /// Takes over a log in which the scan found nothing corrupt, and makes what it found durable.
+    /// Takes over what the scan found, and makes it durable. What is damaged stays as it is, and
+    /// nothing is written over it.
     ///
     /// The last batch is written again unless a marker says that it was synced: what the scan read
     /// may have been in the system's memory only, even after a sync that failed. That batch, or a
@@ -84,7 +85,7 @@ impl<D: Disk> Wal<D> {
         scan: Scan,
         spares: Vec<String>,
     ) -> Result<Self, StorageError> {
-        let last_sequence = scan.last.map_or(0, |last| last.sequence);
+        let last_sequence = scan.last_sequence;
         let mut wal = Self {
             disk,
             disk_id,
@@ -94,7 +95,7 @@ impl<D: Disk> Wal<D> {
             live: VecDeque::new(),
             ready: None,
             preparing: false,
-            last_number: scan.segments.last().map_or(0, |segment| segment.number),
+            last_number: scan.last_number,
             spares: Vec::new(),
             index: Arc::new(Mutex::new(scan.index)),
             last_sequence,
@@ -106,10 +107,13 @@ impl<D: Disk> Wal<D> {
         for name in spares {
             wal.keep_spare(name)?;
         }
-        let active = scan.last.map_or(0, |last| last.segment);
+        let active = scan.active;
         let mut outdated = Vec::new();
         for found in &scan.segments {
             let segment = Segment::new(found.number, found.length, found.end);
+            if found.lacks_header {
+                segment.write_header(&wal.disk, disk_id)?;
+            }
             if found.number <= active || wal.live.is_empty() {
                 wal.live.push_back(segment);
             } else {
@@ -121,7 +125,7 @@ impl<D: Disk> Wal<D> {
             wal.last_number = first.number;
             wal.live.push_back(first);
         }
-        wal.settle_last_batch(scan.last)?;
+        wal.settle_last_batch(scan.last, scan.last_ops)?;
         if scan.sealed {
             wal.undo_seal()?;
         }
@@ -157,6 +161,27 @@ impl<D: Disk> Wal<D> {
         let head = self.check_chain(base, entries)?;
         let kind = if cut.is_some() { BatchKind::Cut } else { BatchKind::Append };
         self.write_batch(kind, base, head, entries)
+    }
+
+    /// Puts `entries`, ascending, in the place of those with the same ops; durable when it returns.
+    ///
+    /// Each run of consecutive ops is all or nothing. What is not in the log any more is left out.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn repair(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
+        let in_log = |entry: &&Entry| {
+            let op_number = entry.header.op_number;
+            op_number > self.checkpoint.op_number && op_number <= self.head.op_number
+        };
+        let entries: Vec<Entry> = entries.iter().filter(in_log).cloned().collect();
+        let follows = |one: &Entry, next: &Entry| one.header.checksum == next.header.parent;
+        for run in entries.chunk_by(follows) {
+            let Some(first) = run.first() else { continue };
+            let last = self.check_chain(Anchor::below(&first.header), run)?;
+            self.write_batch(BatchKind::Repair, self.head, last, run)?;
+        }
+        Ok(())
     }
 
     /// Says, without a sync, that everything so far is synced; once until the next batch.
@@ -254,20 +279,41 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Makes the last batch durable if no marker says that it is.
-    fn settle_last_batch(&mut self, last: Option<BatchHeader>) -> Result<(), StorageError> {
+    fn settle_last_batch(
+        &mut self,
+        last: Option<BatchHeader>,
+        ops: Option<(OpNumber, OpNumber)>,
+    ) -> Result<(), StorageError> {
         let Some(last) = last else { return Ok(()) };
         if last.sequence > self.synced_sequence {
-            let (from, through) = (last.base.op_number.next(), last.last_op());
-            let entries = if from <= through {
-                self.reader().entries(from, through, u64::MAX)?
-            } else {
-                Vec::new()
-            };
-            let head = self.check_chain(last.base, &entries)?;
-            self.write_batch(BatchKind::Cut, last.base, head, &entries)?;
+            self.write_again(&last, ops)?;
         }
         self.synced_op = self.head.op_number;
         self.mark_idle()
+    }
+
+    fn write_again(
+        &mut self,
+        batch: &BatchHeader,
+        ops: Option<(OpNumber, OpNumber)>,
+    ) -> Result<(), StorageError> {
+        let is_repair = batch.kind == BatchKind::Repair;
+        let needed = ops.map(|(from, through)| match is_repair {
+            true => (from.max(self.checkpoint.op_number.next()), through),
+            false => (from, through),
+        });
+        let entries = match needed.filter(|(from, through)| from <= through) {
+            Some((from, through)) => self.reader().entries(from, through, u64::MAX)?,
+            None => Vec::new(),
+        };
+        if !is_repair {
+            let head = self.check_chain(batch.base, &entries)?;
+            return self.write_batch(BatchKind::Cut, batch.base, head, &entries);
+        }
+        if entries.is_empty() {
+            return self.write_batch(BatchKind::Cut, self.head, self.head, &[]);
+        }
+        self.repair(&entries)
     }
 
     /// Replaces the seal behind the last batch, for good: the segment that it names is free to be
@@ -358,15 +404,21 @@ impl<D: Disk> Wal<D> {
         }
         self.last_sequence = header.sequence;
         self.synced_sequence = header.sequence;
-        self.synced_op = head.op_number;
-        self.head = head;
         self.marked = false;
-        let first = header.offset + byte_count(BATCH_HEADER_BYTES);
+        let offset = header.offset + byte_count(BATCH_HEADER_BYTES);
+        let at = Place { segment: header.segment, offset };
         let lengths = entries.iter().map(|entry| entry.header.entry_bytes());
         let base = header.base.op_number;
+        if header.kind == BatchKind::Repair {
+            let first = entries.first().map_or(base, |entry| entry.header.op_number.previous());
+            self.index().replace(first, at, lengths);
+            return;
+        }
+        self.synced_op = head.op_number;
+        self.head = head;
         let mut index = self.index();
         index.truncate(base);
-        index.append(base, header.segment, first, lengths);
+        index.append(base, at, lengths);
     }
 
     /// A header for the place behind the last batch, without entries.

@@ -1,8 +1,15 @@
 //! Damage of what was synced: always noticed, never hidden, never repaired by forgetting.
 
+use core::ops::RangeInclusive;
+use std::collections::BTreeMap;
+
 use vr_core::{
-    OpNumber, StorageError,
-    model::types::{Checksum, DiskId},
+    OpNumber, Recovered, StorageError, View, WriteBatch,
+    model::{
+        durable::Trust,
+        types::{Checksum, DiskId},
+    },
+    ports::storage::{Anchor, DamagedRange},
 };
 use vr_storage::Store;
 
@@ -23,7 +30,7 @@ fn written(marked: bool) -> (FaultyDisk, Content) {
         let batch = match step {
             0 => content.promise(0),
             3 => content.cut(3, &[300, 20]),
-            6 => content.promise(1),
+            6 => content.promise(0),
             _ => content.append(&[1500, 1100, 30]),
         };
         store.write(&batch).unwrap();
@@ -44,20 +51,117 @@ fn flip(disk: &FaultyDisk, name: &str, at: usize, bit: usize) -> FaultyDisk {
     disk
 }
 
-#[test]
-fn no_flipped_bit_makes_the_log_shorter() {
-    let (disk, content) = written(true);
+/// What became of damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    /// It hit nothing that counts.
+    Harmless,
+    /// It is told which ops are damaged; they were written again, and all is as it was.
+    Repaired,
+    /// The last batch was taken for a torn write.
+    Torn,
+    /// The log is lost, and the superblock says so.
+    Lost,
+}
+
+/// Opens a damaged directory that held `content`, repairs what is said to be damaged, and opens it
+/// again.
+pub(crate) fn fate(
+    disk: &FaultyDisk,
+    content: &Content,
+    torn: Option<&Content>,
+    when: &str,
+) -> Fate {
+    let (recovered, mut store) = open(disk).unwrap_or_else(|error| panic!("{when}: {error}"));
+    if content.is_lost_in(&recovered) {
+        drop(store);
+        let (again, _) = open(&disk.after_kill()).unwrap();
+        assert_eq!((again.superblock, again.headers), (recovered.superblock, Vec::new()), "{when}");
+        return Fate::Lost;
+    }
+    if torn.is_some_and(|torn| torn.is(&recovered)) {
+        return Fate::Torn;
+    }
+    let damaged = content.damaged_in(&recovered);
+    let repairs = damaged.unwrap_or_else(|| panic!("{when}: {recovered:?}"));
+    if repairs.is_empty() {
+        assert!(content.is(&recovered), "{when}");
+        content.assert_readable(&store);
+        return Fate::Harmless;
+    }
+    let ranges = recovered.damaged.iter();
+    for op_number in ranges.flat_map(|range| range.first.0..=range.through.op_number.0) {
+        let op_number = OpNumber(op_number);
+        let read = store.reader().entries(op_number, op_number, 0);
+        assert!(matches!(read, Err(StorageError::Corrupt { .. })), "{when}, op {op_number}");
+    }
+    store.write(&WriteBatch { repairs, ..WriteBatch::default() }).unwrap();
+    content.assert_readable(&store);
+    drop(store);
+    let (recovered, store) = open(&disk.settled()).unwrap();
+    assert!(content.is(&recovered), "{when}, repaired: {recovered:?}");
+    content.assert_readable(&store);
+    Fate::Repaired
+}
+
+/// Damages every file of a written directory, `step` bytes apart, each time anew.
+fn everywhere(
+    marked: bool,
+    step: usize,
+    damage: impl Fn(&mut Vec<u8>, usize),
+) -> BTreeMap<Fate, u32> {
+    let (disk, content) = written(marked);
+    let mut shorter = content.clone();
+    shorter.log.truncate(content.log.len() - 3);
+    let torn = (!marked).then_some(&shorter);
+    let mut fates = BTreeMap::new();
     for name in disk.names() {
-        let bytes = disk.bytes(&name);
-        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-        for at in (0..=used).step_by(7) {
-            match open(&flip(&disk, &name, at, at % 8)) {
-                Ok((recovered, _)) => assert!(content.is(&recovered), "{name} at {at}"),
-                Err(StorageError::Corrupt { .. }) => {}
-                Err(error) => panic!("{name} at {at}: {error}"),
-            }
+        let whole = disk.bytes(&name);
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        for at in (0..=used).step_by(step) {
+            let disk = disk.settled();
+            let mut bytes = whole.clone();
+            damage(&mut bytes, at);
+            disk.set_bytes(&name, bytes);
+            let fate = fate(&disk, &content, torn, &format!("{name} at {at}"));
+            *fates.entry(fate).or_default() += 1;
         }
     }
+    fates
+}
+
+fn zero_sector(bytes: &mut [u8], at: usize) {
+    let start = at / 512 * 512;
+    let end = bytes.len().min(start + 512);
+    bytes[start..end].fill(0);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_repaired_or_harmless() {
+    let fates = everywhere(true, 7, |bytes, at| bytes[at] ^= 1 << (at % 8));
+    assert_eq!(fates.keys().copied().collect::<Vec<_>>(), [Fate::Harmless, Fate::Repaired]);
+    assert!(fates[&Fate::Repaired] > 1000, "{fates:?}");
+}
+
+#[test]
+fn a_zeroed_sector_anywhere_is_repaired_or_harmless() {
+    let fates = everywhere(true, 512, |bytes, at| zero_sector(bytes, at));
+    assert!(!fates.contains_key(&Fate::Lost), "{fates:?}");
+    assert!(fates[&Fate::Repaired] > 20, "{fates:?}");
+}
+
+#[test]
+fn a_file_that_ends_anywhere_is_no_refusal() {
+    let fates = everywhere(true, 512, |bytes, at| bytes.truncate(at));
+    assert!(fates[&Fate::Lost] > 10 && fates[&Fate::Repaired] > 10, "{fates:?}");
+}
+
+/// The documented residual: without a marker the last batch reads as torn.
+#[test]
+fn without_a_marker_only_the_last_batch_can_read_as_torn() {
+    let fates = everywhere(false, 11, |bytes, at| bytes[at] ^= 1 << (at % 8));
+    assert!(!fates.contains_key(&Fate::Lost), "{fates:?}");
+    assert!(fates[&Fate::Torn] > 10 && fates[&Fate::Repaired] > 1000, "{fates:?}");
 }
 
 #[test]
@@ -66,44 +170,146 @@ fn every_flipped_bit_of_an_entry_is_noticed() {
     let start = 4096 + 144;
     let length = usize::try_from(content.log[0].header.entry_bytes()).unwrap();
     for at in start..start + length {
-        let opened = open(&flip(&disk, FIRST, at, at % 8));
-        assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "byte {at}");
+        let disk = flip(&disk, FIRST, at, at % 8);
+        let fate = fate(&disk, &content, None, &format!("byte {at}"));
+        assert_eq!(fate, Fate::Repaired, "byte {at}");
     }
 }
 
-/// The documented residual: without a marker the last batch reads as torn.
+/// S48: a damaged entry below the head is named, with those whose place it hides, and nothing is
+/// changed.
 #[test]
-fn without_a_marker_only_the_last_batch_can_read_as_torn() {
-    let (disk, content) = written(false);
-    let mut shorter = content.clone();
-    shorter.log.truncate(content.log.len() - 3);
-    for name in disk.names() {
-        let bytes = disk.bytes(&name);
-        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-        for at in (0..=used).step_by(11) {
-            match open(&flip(&disk, &name, at, at % 8)) {
-                Ok((recovered, _)) => {
-                    assert!(content.is(&recovered) || shorter.is(&recovered), "{name} at {at}");
-                }
-                Err(StorageError::Corrupt { .. }) => {}
-                Err(error) => panic!("{name} at {at}: {error}"),
-            }
+fn a_corrupt_entry_is_named_and_left_alone() {
+    let (disk, content) = written(true);
+    let payload = 4096 + 144 + 128 + 5;
+    let damaged = flip(&disk, FIRST, payload, 0);
+    let before = damaged.bytes(FIRST);
+    let (recovered, store) = open(&damaged).unwrap();
+    assert_eq!(damaged_ops(&recovered), [1..=1]);
+    assert_eq!(recovered.headers, content.headers(), "its header is whole");
+    drop(store);
+    assert_eq!(damaged.bytes(FIRST), before);
+    let (recovered, _) = open(&flip(&disk, FIRST, 4096 + 144 + 5, 0)).unwrap();
+    assert_eq!(damaged_ops(&recovered), [1..=3], "nothing behind a damaged header is found");
+    assert_eq!(recovered.headers, content.headers()[3..]);
+}
+
+#[test]
+fn a_damaged_batch_header_hides_its_entries_and_not_which_they_are() {
+    let (disk, content) = written(true);
+    let (recovered, _) = open(&flip(&disk, FIRST, 4096 + 70, 2)).unwrap();
+    assert_eq!(damaged_ops(&recovered), [1..=3]);
+    let third = Anchor::of(&content.log[2].header);
+    assert_eq!(recovered.damaged, [DamagedRange { first: OpNumber(1), through: third }]);
+}
+
+fn damaged_ops(recovered: &Recovered) -> Vec<RangeInclusive<u64>> {
+    let ops = |range: &DamagedRange| range.first.0..=range.through.op_number.0;
+    recovered.damaged.iter().map(ops).collect()
+}
+
+/// A cut that is damaged hides where it began: the entries that it replaced seem to be there, and
+/// only the chain from above tells that they are not.
+#[test]
+fn a_damaged_cut_says_which_entry_the_log_went_on_from() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    for step in 0..4 {
+        let batch = match step {
+            0 => content.promise(0),
+            1 => content.append(&[10, 20, 30, 40]),
+            2 => content.cut(1, &[50, 60]),
+            _ => content.append(&[70]),
+        };
+        let mut batch = batch;
+        if step == 2 {
+            let mut later = content.clone();
+            later.superblock.view = View(9);
+            batch = later.cut(1, &[50, 60]);
+        }
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+    }
+    drop(store);
+    let append = 144 + 4 * 128 + 100;
+    let cut: usize = 4096 + append;
+    let cut = cut.div_ceil(512) * 512;
+    let disk = flip(&disk.settled(), FIRST, cut + 90, 1);
+    let (recovered, mut store) = open(&disk).unwrap();
+    assert_eq!(damaged_ops(&recovered), [3..=3]);
+    let second = recovered.headers.iter().find(|header| header.op_number == OpNumber(2));
+    assert_ne!(second, content.headers().get(1), "the replaced entry");
+    let repairs = content.log[1..3].to_vec();
+    store.write(&WriteBatch { repairs, ..WriteBatch::default() }).unwrap();
+    content.assert_readable(&store);
+    drop(store);
+    let (recovered, store) = open(&disk.settled()).unwrap();
+    assert!(content.is(&recovered), "{recovered:?}");
+    content.assert_readable(&store);
+}
+
+/// A cut that made the log shorter is damaged, and only the marker behind it says so. A repair takes
+/// the marker's place, and must say it too.
+#[test]
+fn a_repair_does_not_bring_back_what_was_cut_off() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    for step in 0..3 {
+        let batch = match step {
+            0 => content.promise(0),
+            1 => content.append(&[10, 20, 30, 40]),
+            _ => content.cut(1, &[50]),
+        };
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+    }
+    store.mark_idle().unwrap();
+    drop(store);
+    let cut: usize = 4096 + 144 + 4 * 128 + 100;
+    let disk = flip(&disk.settled(), FIRST, cut.div_ceil(512) * 512 + 90, 1);
+    assert_eq!(fate(&disk, &content, None, "cut"), Fate::Repaired);
+}
+
+/// As many repairs as a log has places, with crashes between them.
+#[test]
+fn a_crash_while_repairing_leaves_what_was_there_or_the_repair() {
+    let (disk, content) = written(true);
+    let damaged = flip(&disk, FIRST, 4096 + 70, 2);
+    let repairs = content.log[..3].to_vec();
+    for calls in 0..8 {
+        for dice in 0..20 {
+            let disk = damaged.settled();
+            let (_, mut store) = open(&disk).unwrap();
+            disk.die_after(calls);
+            let batch = WriteBatch { repairs: repairs.clone(), ..WriteBatch::default() };
+            let written = store.write(&batch).is_ok();
+            drop(store);
+            let after = disk.after_power_cut(&mut Dice(dice));
+            let (recovered, _) = open(&after).unwrap();
+            assert!(content.damaged_in(&recovered).is_some(), "{calls}, {dice}: {recovered:?}");
+            assert!(!written || content.is(&recovered), "{calls}, {dice}");
         }
     }
 }
 
-/// S48: a damaged entry below the head is named, and nothing is changed.
+/// Whole segments of a log are released although a later one holds their repairs.
 #[test]
-fn a_corrupt_entry_is_named_and_left_alone() {
-    let (disk, _) = written(true);
-    let damaged = flip(&disk, FIRST, 4096 + 144 + 128 + 5, 0);
-    let before = damaged.bytes(FIRST);
-    let error = open(&damaged).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("ops 1..=3") && text.contains(FIRST), "{text}");
-    assert!(text.contains("payload") && text.contains("Remedies"), "{text}");
-    assert_eq!(damaged.bytes(FIRST), before);
-    assert_eq!(damaged.calls(), 0);
+fn a_repaired_log_can_be_released() {
+    let (disk, mut content) = written(true);
+    let disk = flip(&disk, FIRST, 4096 + 70, 2);
+    let (_, mut store) = open(&disk).unwrap();
+    let repairs = content.log[..3].to_vec();
+    store.write(&WriteBatch { repairs, ..WriteBatch::default() }).unwrap();
+    for checkpoint in [2, 5, content.op_number()] {
+        let mut batch = content.promise(checkpoint);
+        batch.release = Some(OpNumber(checkpoint));
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+        let (recovered, _) = open(&disk.settled()).unwrap();
+        assert!(content.is(&recovered), "{checkpoint}: {recovered:?}");
+    }
 }
 
 #[test]
@@ -148,18 +354,82 @@ fn a_superblock_copy_in_the_other_file_is_damage() {
     assert!(content.is(&open(&disk).unwrap().0));
     disk.set_bytes("superblock-a", disk.bytes("superblock-b"));
     disk.set_bytes("superblock-b", vec![0; 100]);
-    let error = open(&disk.settled()).unwrap_err();
-    assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
+    let (recovered, _) = open(&disk.settled()).unwrap();
+    assert_eq!(recovered.superblock.certificate, None);
 }
 
 #[test]
-fn two_damaged_superblock_copies_are_refused_with_the_remedy() {
-    let (disk, _) = written(true);
+fn without_a_superblock_the_directory_is_formatted_and_the_log_set_aside() {
+    let (disk, content) = written(true);
     let disk = flip(&flip(&disk, "superblock-a", 17, 0), "superblock-b", 90, 7);
-    let error = open(&disk).unwrap_err();
-    assert!(matches!(error, StorageError::Corrupt { .. }));
-    assert!(error.to_string().contains("replace this replica"), "{error}");
-    assert_eq!(disk.calls(), 0, "nothing is changed");
+    let segments = |disk: &FaultyDisk, prefix: &str| {
+        let names = disk.names().into_iter().filter(|name| name.starts_with(prefix));
+        names.map(|name| name[5..].to_owned()).collect::<Vec<_>>()
+    };
+    let used = |disk: &FaultyDisk, prefix: &str| {
+        disk.names().into_iter().filter(|name| name.starts_with(prefix)).count()
+    };
+    let before = disk.bytes(FIRST);
+    let identity = vr_core::model::durable::Identity { fresh_disk: DiskId(0xf00), ..identity() };
+    let (recovered, store) = Store::open(disk.clone(), &identity, options()).unwrap();
+    assert_eq!(recovered.superblock, vr_core::model::durable::Superblock::blank(&identity));
+    assert_eq!((recovered.headers, recovered.damaged), (Vec::new(), Vec::new()));
+    assert!(recovered.set_aside.is_some_and(|reason| reason.contains("superblock")));
+    assert!(!segments(&disk, "lost-").is_empty());
+    assert_eq!(disk.bytes("lost-0000000000000001"), before);
+    assert_eq!(used(&disk, "wal-"), 1);
+    drop(store);
+    let (again, mut store) = Store::open(disk.settled(), &identity, options()).unwrap();
+    assert_eq!((again.superblock.disk, again.set_aside), (DiskId(0xf00), None));
+    store.write(&Content::new().append(&[5])).unwrap();
+    assert!(content.op_number() > 1);
+}
+
+/// Whatever crash comes while a log is given up, it is Lost or still there.
+#[test]
+fn a_crash_while_the_log_is_set_aside_never_leaves_an_intact_empty_one() {
+    let (disk, content) = written(true);
+    let last = disk.names().into_iter().rfind(|name| name.starts_with("wal-")).unwrap();
+    let mut bytes = disk.bytes(&last);
+    bytes.truncate(5000);
+    disk.set_bytes(&last, bytes);
+    let mut given_up = 0;
+    for calls in 0..40 {
+        for dice in 0..8 {
+            let disk = disk.settled();
+            disk.die_after(calls);
+            given_up += u32::from(open(&disk).is_ok());
+            let after = disk.after_power_cut(&mut Dice(dice));
+            let (recovered, _) = open(&after).unwrap();
+            let trust = recovered.superblock.trust;
+            assert_eq!((trust, recovered.headers.len()), (Trust::Lost, 0), "{calls}, {dice}");
+            assert_eq!(recovered.superblock.view, content.superblock.view);
+        }
+    }
+    assert!(given_up > 0);
+}
+
+/// What an installation left that never came to its end is no log; the next one begins with nothing.
+#[test]
+fn a_lost_log_is_empty_until_one_is_installed() {
+    let (disk, mut content) = written(true);
+    let last = disk.names().into_iter().rfind(|name| name.starts_with("wal-")).unwrap();
+    disk.set_bytes(&last, Vec::new());
+    let (recovered, mut store) = open(&disk).unwrap();
+    assert!(content.is_lost_in(&recovered));
+    content.log.clear();
+    let install = content.append(&[10, 20, 30]);
+    store.write(&install).unwrap();
+    drop(store);
+    let disk = disk.settled();
+    let (recovered, mut store) = open(&disk).unwrap();
+    assert_eq!((recovered.headers.len(), recovered.superblock.trust), (0, Trust::Lost));
+    let batch = WriteBatch { superblock: content.promise(0).superblock, ..install };
+    store.write(&batch).unwrap();
+    content.apply(&batch);
+    drop(store);
+    let (recovered, _) = open(&disk.settled()).unwrap();
+    assert!(content.is(&recovered), "{recovered:?}");
 }
 
 #[test]
@@ -176,50 +446,35 @@ fn another_format_version_is_refused_with_both_numbers() {
 }
 
 #[test]
-fn a_truncated_segment_is_refused() {
-    for length in [0, 100, 4096, 5000, 16_000] {
-        let (disk, _) = written(true);
-        let last = disk.names().into_iter().rfind(|name| name.starts_with("wal-")).unwrap();
-        for name in [FIRST.to_owned(), last] {
-            let disk = disk.settled();
-            let mut bytes = disk.bytes(&name);
-            bytes.truncate(length);
-            disk.set_bytes(&name, bytes);
-            let error = open(&disk).unwrap_err();
-            assert!(matches!(error, StorageError::Corrupt { .. }), "{name}, {length}: {error}");
-        }
-    }
-}
-
-#[test]
-fn a_missing_segment_is_refused() {
-    let (disk, _) = written(true);
+fn without_its_last_segment_a_log_is_lost_and_without_another_it_is_repaired() {
+    let (disk, content) = written(true);
     let segments: Vec<_> =
         disk.names().into_iter().filter(|name| name.starts_with("wal-")).collect();
     let is_used = |name: &&String| disk.bytes(name)[4096 + 16..].starts_with(b"vrbatch");
     let used: Vec<_> = segments.iter().filter(is_used).collect();
     assert!(used.len() >= 2, "{segments:?}");
-    for name in used {
+    for name in &used {
         let disk = disk.settled();
         vr_storage::Disk::remove(&disk, name).unwrap();
-        let error = open(&disk).unwrap_err();
-        assert!(matches!(error, StorageError::Corrupt { .. }), "{name}: {error}");
+        let is_last = Some(name) == used.last();
+        let expected = if is_last { Fate::Lost } else { Fate::Repaired };
+        assert_eq!(fate(&disk, &content, None, name), expected, "{name}");
     }
     for name in &segments {
         vr_storage::Disk::remove(&disk, name).unwrap();
     }
-    let error = open(&disk).unwrap_err();
-    assert!(error.to_string().contains("missing"), "{error}");
+    assert_eq!(fate(&disk, &content, None, "without any"), Fate::Lost);
 }
 
 #[test]
 fn the_loss_of_everything_behind_a_full_segment_is_noticed() {
-    let (disk, _) = written(true);
+    let (disk, content) = written(true);
     for name in disk.names().into_iter().filter(|name| name.starts_with("wal-") && name != FIRST) {
         vr_storage::Disk::remove(&disk, &name).unwrap();
     }
-    let error = open(&disk).unwrap_err();
-    assert!(error.to_string().contains("the segment after this one is missing"), "{error}");
+    let (recovered, _) = open(&disk).unwrap();
+    assert!(content.is_lost_in(&recovered));
+    assert!(recovered.set_aside.unwrap().contains("is missing"));
 }
 
 #[test]
@@ -236,7 +491,7 @@ fn a_segment_of_another_disk_is_refused_naming_both() {
 
 #[test]
 fn a_batch_that_is_missing_behind_the_marker_is_corrupt_and_not_torn() {
-    let (disk, _) = written(true);
+    let (disk, content) = written(true);
     let mut bytes = disk.bytes(SECOND);
     let magic = b"vrbatch\0";
     let starts: Vec<_> =
@@ -244,8 +499,7 @@ fn a_batch_that_is_missing_behind_the_marker_is_corrupt_and_not_torn() {
     let victim = starts[starts.len() - 2];
     bytes[victim..victim + 512].fill(0);
     disk.set_bytes(SECOND, bytes);
-    let opened = open(&disk);
-    assert!(matches!(opened, Err(StorageError::Corrupt { .. })));
+    assert_eq!(fate(&disk, &content, None, "zeroed"), Fate::Repaired);
 }
 
 #[test]

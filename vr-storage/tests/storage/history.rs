@@ -1,15 +1,18 @@
 //! Histories of writes, and what may be found after a crash in the middle of one.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use vr_core::{
     OpNumber, Recovered, ReplicaId, StorageError, View, WriteBatch,
     model::{
         certificate::Certificate,
-        durable::{Durability, Identity, Superblock},
+        durable::{Durability, Identity, Superblock, Trust},
         entry::{Entry, EntryHeader, EntryKind},
         membership::Members,
         types::{Checksum, DiskId},
     },
+    ports::storage::{Anchor, DamagedRange},
 };
 use vr_storage::{Store, StoreOptions};
 
@@ -140,7 +143,59 @@ impl Content {
 
     /// Whether exactly this was recovered.
     pub(crate) fn is(&self, recovered: &Recovered) -> bool {
-        recovered.superblock == self.superblock && recovered.headers == self.headers()
+        recovered.superblock == self.superblock
+            && recovered.headers == self.headers()
+            && recovered.damaged.is_empty()
+    }
+
+    /// The entries that make the log this one again, found as a replica finds them: from the upper
+    /// end of each damaged range down to where the chain meets what is there. `None` if anything
+    /// else is missing or different.
+    pub(crate) fn damaged_in(&self, recovered: &Recovered) -> Option<Vec<Entry>> {
+        let found = |op_number: OpNumber| {
+            recovered.headers.iter().find(|header| header.op_number == op_number)
+        };
+        let mut repairs = BTreeMap::new();
+        for DamagedRange { first, through } in recovered.damaged.iter().rev() {
+            if repairs.contains_key(&through.op_number) {
+                continue;
+            }
+            for entry in self.log.iter().rev() {
+                let op_number = entry.header.op_number;
+                if op_number > through.op_number {
+                    continue;
+                }
+                if op_number == through.op_number && entry.header.checksum != through.checksum {
+                    return None;
+                }
+                let is_damaged = recovered
+                    .damaged
+                    .iter()
+                    .any(|range| range.first <= op_number && op_number <= range.through.op_number);
+                let meets =
+                    !is_damaged && op_number < *first && found(op_number) == Some(&entry.header);
+                if meets || op_number <= self.superblock.checkpoint.op_number {
+                    break;
+                }
+                repairs.insert(op_number, entry.clone());
+            }
+        }
+        let head = self.headers().last().map(Anchor::of);
+        let told = recovered.superblock == self.superblock
+            && head.is_none_or(|head| head == recovered.head())
+            && self.headers().iter().all(|header| {
+                repairs.contains_key(&header.op_number) || found(header.op_number) == Some(header)
+            });
+        told.then(|| repairs.into_values().collect())
+    }
+
+    /// Whether the log is said to be lost, and nothing else is.
+    pub(crate) fn is_lost_in(&self, recovered: &Recovered) -> bool {
+        let lost = Superblock { trust: Trust::Lost, ..self.superblock.clone() };
+        recovered.set_aside.is_some()
+            && recovered.superblock == lost
+            && recovered.headers.is_empty()
+            && recovered.damaged.is_empty()
     }
 
     /// Checks that the store returns every entry above the checkpoint.

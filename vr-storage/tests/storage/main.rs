@@ -15,6 +15,8 @@ mod history;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod real;

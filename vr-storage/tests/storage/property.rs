@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use vr_core::{OpNumber, WriteBatch};
 
 use crate::{
+    damage::fate,
     faulty_disk::{Dice, FaultyDisk},
     history::{Content, open},
 };
@@ -98,7 +99,7 @@ fn live(disk: &FaultyDisk, life: &Life, possible: Vec<Content>) -> Vec<Content> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_storage_remembers_what_it_acknowledged(
@@ -113,6 +114,46 @@ proptest! {
             disk = if life.power { disk.after_power_cut(&mut dice) } else { disk.after_kill() };
         }
         let (recovered, _) = open(&disk).unwrap();
-        prop_assert!(possible.iter().any(|content| content.is(&recovered)));
+        prop_assert!(possible.iter().any(|content| content.is(&recovered)), "{recovered:?}");
+    }
+
+    /// Whatever was written before, and whatever becomes of one file: what was acknowledged is
+    /// there, or told to be damaged, or the log is told to be lost.
+    #[test]
+    fn no_damage_hides_what_was_acknowledged(
+        lives in prop::collection::vec(life(), 1..4),
+        file in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        harm in 0..3_u8,
+        seed in any::<u64>(),
+    ) {
+        let mut dice = Dice(seed);
+        let mut disk = FaultyDisk::default();
+        let mut possible = vec![Content::new()];
+        for life in &lives {
+            possible = live(&disk, life, possible);
+            disk = if life.power { disk.after_power_cut(&mut dice) } else { disk.after_kill() };
+        }
+        let (recovered, mut store) = open(&disk).unwrap();
+        let content = possible.iter().find(|content| content.is(&recovered)).unwrap().clone();
+        store.mark_idle().unwrap();
+        drop(store);
+        let disk = disk.settled();
+        let name = file.get(&disk.names()).clone();
+        let mut bytes = disk.bytes(&name);
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+        let at = at.index(used);
+        match harm {
+            0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (seed % 8)),
+            1 => bytes.iter_mut().skip(at / 512 * 512).take(512).for_each(|byte| *byte = 0),
+            _ => bytes.truncate(at),
+        }
+        disk.set_bytes(&name, bytes);
+        let content = match content.superblock.certificate {
+            Some(_) => content,
+            // Nobody was told anything yet: a log that is lost then is as good as none.
+            None => return Ok(()),
+        };
+        fate(&disk, &content, None, &format!("{name} at {at}, {harm}"));
     }
 }

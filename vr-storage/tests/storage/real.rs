@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, io::IoSlice, path::Path};
 
 use futures::{FutureExt, executor::block_on, join};
-use vr_core::{OpNumber, Opened, ReplicaId, Storage, StorageError};
+use vr_core::{OpNumber, Opened, ReplicaId, Storage, StorageError, WriteBatch};
 use vr_storage::{FileStorage, RealDisk, Store, StoreOptions, inspect};
 
 use crate::history::{Content, identity};
@@ -120,16 +120,51 @@ fn a_read_only_directory_is_refused_by_name() {
 }
 
 #[test]
-fn a_truncated_file_is_refused_and_inspected() {
+fn a_truncated_file_is_inspected_and_repaired() {
     let directory = tempfile::tempdir().unwrap();
-    fill(directory.path());
+    let content = fill(directory.path());
     let name = "wal-0000000000000001";
     let file = fs::OpenOptions::new().write(true).open(directory.path().join(name)).unwrap();
     file.set_len(20_000).unwrap();
-    let error = open(directory.path()).unwrap_err();
-    assert!(error.to_string().contains("truncated"), "{error}");
+    let before = snapshot(directory.path());
     let report = inspect(directory.path()).unwrap();
-    assert!(report.has_damage() && report.to_string().contains("truncated"), "{report}");
+    assert_eq!(snapshot(directory.path()), before);
+    assert!(report.has_damage() && report.lost.is_none(), "{report}");
+    for part in ["truncated", "TO REPAIR: ops ", "CORRUPT"] {
+        assert!(report.to_string().contains(part), "{part} in {report}");
+    }
+    let Opened { recovered, mut writer, reader } = open(directory.path()).unwrap();
+    let repairs = content.damaged_in(&recovered).unwrap();
+    let first = repairs[0].header.op_number;
+    let read = block_on(reader.entries(first, first, 0));
+    assert!(matches!(read, Err(StorageError::Corrupt { .. })), "{read:?}");
+    let batch = WriteBatch { repairs: repairs.clone(), ..WriteBatch::default() };
+    block_on(writer.write(batch)).unwrap();
+    assert_eq!(block_on(reader.entries(first, first, 0)).unwrap(), repairs[..1]);
+    drop((writer, reader));
+    assert!(content.is(&open(directory.path()).unwrap().recovered));
+    let report = inspect(directory.path()).unwrap();
+    assert_eq!((report.damaged.len(), report.ops.map(|ops| ops.0)), (0, Some(OpNumber(1))));
+    assert!(report.to_string().contains("repair"), "{report}");
+}
+
+#[test]
+fn a_log_that_is_lost_is_inspected_before_and_after_it_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let content = fill(directory.path());
+    for entry in fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with("wal-") && name != "wal-0000000000000001" {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let report = inspect(directory.path()).unwrap();
+    assert!(report.has_damage() && report.to_string().contains("LOST: wal-"), "{report}");
+    assert!(content.is_lost_in(&open(directory.path()).unwrap().recovered));
+    let report = inspect(directory.path()).unwrap();
+    assert!(!report.has_damage(), "{report}");
+    assert_eq!(report.set_aside, ["lost-0000000000000001"]);
+    assert!(report.to_string().contains("log Lost"), "{report}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ const NEWER: Versions = Versions { min: 7, max: 9 };
 fn facts(role: Role) -> Facts {
     Facts {
         role,
+        durability: mode_of(role),
         process: 0x0102,
         message_bytes_max: 4 << 20,
         group: GroupId(0x0a0b),
@@ -80,6 +81,7 @@ fn hellos_and_answers_survive_their_bytes() {
         Refusal::SameReplica { address: "a:1".into() },
         Refusal::Crowded { connections_max: 5 },
         Refusal::Malformed,
+        Refusal::Mode,
     ];
     for refusal in refusals {
         let here = facts(Role::Replica(ReplicaId(1)));
@@ -143,6 +145,13 @@ fn every_difference_is_refused_with_both_sides_and_a_remedy() {
              correct the addresses in the member list"
         )
     );
+    assert_eq!(
+        said(|hello| hello.facts.durability = Some(Durability::ViewOnly)),
+        refused(
+            "replica 2 runs in durability mode view-only, replica 1 in full; \
+             start all members in the same mode, the one that the group was founded in"
+        )
+    );
     let wrong_side = |hello: &mut Hello| hello.facts.role = Role::Replica(ReplicaId(0));
     assert!(said(wrong_side).unwrap_err().contains("cannot read what the caller said"));
     let client_lane = |hello: &mut Hello| hello.facts.role = Role::Client(ClientId(1));
@@ -169,6 +178,20 @@ proptest! {
             prop_assert!(length <= BODY_BYTES_MAX);
         }
     }
+}
+
+#[test]
+fn replicas_say_their_mode_and_clients_have_none() {
+    for mode in [Durability::Full, Durability::ViewOnly, Durability::Diskless] {
+        let mut hello = hello();
+        hello.facts.durability = Some(mode);
+        assert_eq!(Hello::decode(body(&hello.encode(VERSIONS))).as_ref(), Ok(&hello));
+        hello.facts.role = Role::Client(ClientId(1));
+        assert!(Hello::decode(body(&hello.encode(VERSIONS))).is_err(), "a client with {mode}");
+    }
+    let silent = Facts { durability: None, ..facts(Role::Replica(ReplicaId(2))) };
+    let silent = Hello { facts: silent, ..hello() };
+    assert!(Hello::decode(body(&silent.encode(VERSIONS))).is_err(), "a replica without a mode");
 }
 
 /// Two replicas that cannot agree, and what both complain of.
@@ -200,6 +223,19 @@ async fn another_member_list_is_refused_and_both_say_so() {
     for complaint in disagreeing(lengthen).await {
         assert!(complaint.contains("the members [0, 1, 2]"), "{complaint}");
         assert!(complaint.contains("members [0, 1]"), "{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn another_mode_is_refused_and_both_say_so() {
+    for complaint in disagreeing(|endpoint| endpoint.durability = Some(Durability::ViewOnly)).await
+    {
+        // Either of the two may be the one that called.
+        let said = [
+            "1 runs in durability mode view-only, replica 0 in full; start all members",
+            "0 runs in durability mode full, replica 1 in view-only; start all members",
+        ];
+        assert!(said.iter().any(|said| complaint.contains(said)), "{complaint}");
     }
 }
 

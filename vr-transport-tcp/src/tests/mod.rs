@@ -14,7 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 use vr_core::{
-    Backpressure, Endpoint, Member, Members, OpNumber, Received, ReplicaId, Role, Transport, View,
+    Backpressure, Durability, Endpoint, Member, Members, OpNumber, Received, ReplicaId, Role,
+    Transport, View,
     model::{
         certificate::{CertificateHash, CrashVector},
         kind::Lane,
@@ -145,8 +146,17 @@ pub(super) fn endpoint(role: Role, members: &Members) -> Endpoint {
         group_name: "test".into(),
         group: members.to_membership().group_id("test"),
         role,
+        durability: mode_of(role),
         members: members.clone(),
         message_bytes_max: MESSAGE_BYTES_MAX,
+    }
+}
+
+/// What groups run in where nothing else is said.
+pub(super) const fn mode_of(role: Role) -> Option<Durability> {
+    match role {
+        Role::Replica(_) => Some(Durability::Full),
+        Role::Client(_) => None,
     }
 }
 

@@ -15,6 +15,8 @@ use tokio::{
     time::sleep,
 };
 
+use vr_core::Durability;
+
 use crate::kv::client::{Info, RedisClient};
 
 /// How often a replica is asked whether it has got there.
@@ -30,6 +32,7 @@ pub struct Fleet {
     program: PathBuf,
     dir: PathBuf,
     members: String,
+    durability: Durability,
     replicas: Vec<Replica>,
 }
 
@@ -37,6 +40,10 @@ pub struct Fleet {
 struct Replica {
     resp: SocketAddr,
     child: Option<Child>,
+    /// Whether it ran before; without disks only the very first processes may found the group.
+    has_run: bool,
+    /// A program and its arguments that run the replica's process; empty for none.
+    wrapper: Vec<String>,
     /// Bound but never listening: as long as these live, the system gives the ports to nobody
     /// else, not even while the replica is down.
     _leases: [TcpSocket; 2],
@@ -62,7 +69,8 @@ impl Ending {
 }
 
 impl Fleet {
-    /// Prepares `count` replicas below `dir`; `program` is the `kv` binary. Starts none.
+    /// Prepares `count` replicas below `dir`, in [`Durability::Full`]; `program` is the `kv` binary.
+    /// Starts none.
     ///
     /// # Errors
     /// The system has no free ports, or the directory cannot be made.
@@ -73,9 +81,29 @@ impl Fleet {
             let (member, resp) = (lease_port()?, lease_port()?);
             members.push(member.local_addr()?.to_string());
             let address = resp.local_addr()?;
-            replicas.push(Replica { resp: address, child: None, _leases: [member, resp] });
+            let _leases = [member, resp];
+            let wrapper = Vec::new();
+            replicas.push(Replica { resp: address, child: None, has_run: false, wrapper, _leases });
         }
-        Ok(Self { program, dir, members: members.join(","), replicas })
+        let (members, durability) = (members.join(","), Durability::Full);
+        Ok(Self { program, dir, members, durability, replicas })
+    }
+
+    /// The same in another mode, for replicas that are started from now on.
+    #[must_use]
+    pub const fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Runs a replica's process under another program from its next start on, such as a tracer that
+    /// stays out of its way; an empty list ends that.
+    ///
+    /// # Errors
+    /// There is no such replica.
+    pub fn wrap(&mut self, replica: usize, wrapper: Vec<String>) -> Result<()> {
+        self.replica(replica)?.wrapper = wrapper;
+        Ok(())
     }
 
     /// How many replicas there are.
@@ -118,11 +146,26 @@ impl Fleet {
         let log = log.with_context(|| format!("cannot write {}", log_file.display()))?;
         let data_dir = self.data_dir(replica);
         let (program, members) = (self.program.clone(), self.members.clone());
+        let durability = self.durability;
         let process = self.replica(replica)?;
-        let child = Command::new(&program)
+        let mut command = match process.wrapper.split_first() {
+            None => Command::new(&program),
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(&program);
+                command
+            }
+        };
+        command
             .args(["serve", "--stop-with-stdin", "--replica", &replica.to_string()])
-            .args(["--members", &members, "--resp", &process.resp.to_string(), "--data"])
-            .arg(&data_dir)
+            .args(["--members", &members, "--resp", &process.resp.to_string()])
+            .args(["--durability", &durability.to_string()]);
+        match durability {
+            Durability::Full | Durability::ViewOnly => command.arg("--data").arg(&data_dir),
+            Durability::Diskless if process.has_run => &mut command,
+            Durability::Diskless => command.arg("--found"),
+        };
+        let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
@@ -130,6 +173,7 @@ impl Fleet {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         process.child = Some(child);
+        process.has_run = true;
         Ok(())
     }
 

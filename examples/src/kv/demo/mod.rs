@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::sleep};
+use vr_core::Durability;
 
 use crate::kv::demo::{
     fleet::Fleet,
@@ -39,6 +40,10 @@ pub struct Options {
     /// How many replica processes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7))]
     pub replicas: u8,
+    /// What the replicas keep on disk: full, view-only or diskless. In the last two the demo kills
+    /// a minority at a time, its primary among them, and never all
+    #[arg(long, value_name = "MODE", default_value_t = Durability::Full)]
+    pub durability: Durability,
     /// How many concurrent clients
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub clients: u16,
@@ -48,7 +53,7 @@ pub struct Options {
     /// Bytes of each value
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub value_bytes: u32,
-    /// How often the primary is killed during the load
+    /// How often the primary, or a minority with it, is killed during the load
     #[arg(long, default_value_t = 1)]
     pub failovers: u16,
     /// An empty directory for the replicas' data; kept afterwards. Default: a temporary one
@@ -65,8 +70,10 @@ pub struct Options {
 /// A replica did not start or did not come back, or could not be asked. What is wrong with the
 /// data is in the [`Report`].
 pub async fn run(program: PathBuf, options: &Options) -> Result<Report> {
+    require_survivors(options)?;
     let mut dir = Directory::new(options.dir.clone())?;
-    let mut fleet = Fleet::new(program, dir.path.clone(), usize::from(options.replicas))?;
+    let fleet = Fleet::new(program, dir.path.clone(), usize::from(options.replicas))?;
+    let mut fleet = fleet.with_durability(options.durability);
     let progress = progress(options);
     let result = Demo { options, fleet: &mut fleet, progress: &progress }.run().await;
     progress.finish_and_clear();
@@ -75,6 +82,17 @@ pub async fn run(program: PathBuf, options: &Options) -> Result<Report> {
         say(&progress, &format!("data and logs are kept in {}", dir.path.display()));
     }
     result
+}
+
+/// Without a log on disk a group that lost more than a minority at once blocks for ever.
+fn require_survivors(options: &Options) -> Result<()> {
+    let Options { durability, replicas, failovers, .. } = options;
+    ensure!(
+        *durability == Durability::Full || *replicas >= 3 || *failovers == 0,
+        "{replicas} replicas with --durability {durability} survive no crash; \
+         choose 3 --replicas or more, or --failovers 0"
+    );
+    Ok(())
 }
 
 /// Where the replicas' data is; goes away when dropped, unless it is to be kept.
@@ -141,16 +159,14 @@ impl Demo<'_> {
         });
         let mut workers = self.workers(&shared);
         let kills = self.kills(&shared).await;
-        let all: Vec<usize> = (0..self.fleet.count()).collect();
-        self.say("killing all replicas at once");
-        let killed_at = self.fleet.kill(&all).await;
+        let killed_at = self.kill_all_that_may().await;
         shared.stop.store(true, Ordering::Relaxed);
         let (kills, killed_at) = (kills?, killed_at?);
         let records = collect(&mut workers).await?;
         let restarted_at = Instant::now();
         self.fleet.start_all()?;
         self.fleet.wait_until_normal(PATIENCE).await?;
-        let full_restart = restarted_at.elapsed();
+        let full_restart = self.survives_all().then(|| restarted_at.elapsed());
         self.say("reading everything back from each replica");
         let mut found = Vec::new();
         for address in self.fleet.addresses() {
@@ -159,7 +175,23 @@ impl Demo<'_> {
         self.say("comparing the states");
         let digests = check::digests(&self.fleet.addresses()).await?;
         let load = killed_at.duration_since(shared.begun);
-        Ok(Report { records, load, kills, full_restart, found, digests })
+        let durability = self.options.durability;
+        Ok(Report { durability, records, load, kills, full_restart, found, digests })
+    }
+
+    const fn survives_all(&self) -> bool {
+        matches!(self.options.durability, Durability::Full)
+    }
+
+    /// The end of the load: all die at once where the mode promises that they come back, and
+    /// nobody otherwise. Returns when that was.
+    async fn kill_all_that_may(&mut self) -> Result<Instant> {
+        if !self.survives_all() {
+            return Ok(Instant::now());
+        }
+        self.say("killing all replicas at once");
+        let all: Vec<usize> = (0..self.fleet.count()).collect();
+        self.fleet.kill(&all).await
     }
 
     fn workers(&self, shared: &Arc<Shared>) -> JoinSet<Result<(usize, Record)>> {
@@ -178,18 +210,27 @@ impl Demo<'_> {
         let pause = load / (u32::from(self.options.failovers) + 1);
         for number in 1..=self.options.failovers {
             self.wait_until(shared, pause * u32::from(number)).await;
-            kills.push(self.kill_primary(shared, number).await?);
+            kills.push(self.kill_some(shared, number).await?);
         }
         self.wait_until(shared, load).await;
         Ok(kills)
     }
 
-    /// Kills the primary, waits for the others to go on, starts it again, and waits until it has
-    /// everything that was committed when it was started.
-    async fn kill_primary(&mut self, shared: &Shared, number: u16) -> Result<Kill> {
-        let primary = self.find_primary().await?;
-        let killed_at = self.fleet.kill(&[primary]).await?;
-        let what = format!("kill {number} (replica {primary})");
+    /// Who dies next: the primary, and where it is the worst that the mode survives, as many others
+    /// as make it the largest minority.
+    async fn victims(&self) -> Result<Vec<usize>> {
+        let (primary, count) = (self.find_primary().await?, self.fleet.count());
+        let minority = count.saturating_sub(1) / 2;
+        let several = if self.survives_all() { 1 } else { minority.max(1) };
+        Ok((0..several).map(|further| (primary + further) % count).collect())
+    }
+
+    /// Kills the primary, perhaps with others, waits for the rest to go on, starts what was killed
+    /// again, and waits until it has everything that was committed when it was started.
+    async fn kill_some(&mut self, shared: &Shared, number: u16) -> Result<Kill> {
+        let victims = self.victims().await?;
+        let killed_at = self.fleet.kill(&victims).await?;
+        let what = format!("kill {number} ({})", names(&victims));
         self.say(&what);
         let before = shared.acknowledged.load(Ordering::Relaxed);
         while killed_at.elapsed() < DOWN_MAX
@@ -198,16 +239,18 @@ impl Demo<'_> {
             self.tick(shared).await;
         }
         let mut committed = 0;
-        for other in (0..self.fleet.count()).filter(|other| *other != primary) {
+        for other in (0..self.fleet.count()).filter(|other| !victims.contains(other)) {
             let info = self.fleet.info(other).await.unwrap_or_default();
             committed = committed.max(info.number("commit"));
         }
         let restarted_at = Instant::now();
-        self.fleet.start(primary)?;
-        let caught_up = self.fleet.wait_for(primary, PATIENCE, |info| {
-            info.is_normal() && info.number("applied") >= committed
-        });
-        caught_up.await?;
+        self.fleet.start_all()?;
+        for victim in &victims {
+            let caught_up = self.fleet.wait_for(*victim, PATIENCE, |info| {
+                info.is_normal() && info.number("applied") >= committed
+            });
+            caught_up.await?;
+        }
         Ok(Kill {
             what,
             at: killed_at.duration_since(shared.begun),
@@ -244,6 +287,12 @@ impl Demo<'_> {
     fn say(&self, what: &str) {
         say(self.progress, what);
     }
+}
+
+/// `replica 0` or `replicas 0, 1`.
+fn names(replicas: &[usize]) -> String {
+    let ids: Vec<_> = replicas.iter().map(ToString::to_string).collect();
+    format!("replica{} {}", if ids.len() == 1 { "" } else { "s" }, ids.join(", "))
 }
 
 /// Says what happens, above the progress line if there is one.

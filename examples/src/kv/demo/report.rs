@@ -4,6 +4,7 @@ use core::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use vr_core::Durability;
 
 use crate::kv::demo::{check::Found, load::Record};
 
@@ -23,14 +24,17 @@ pub struct Kill {
 /// Everything that a demo has measured.
 #[derive(Debug)]
 pub struct Report {
+    /// What the replicas kept on disk.
+    pub durability: Durability,
     /// What the clients did, one record each.
     pub records: Vec<Record>,
     /// How long the load ran.
     pub load: Duration,
-    /// The kills of the primary, in order.
+    /// The kills during the load, in order.
     pub kills: Vec<Kill>,
-    /// From starting all processes, after all were killed, until all served again.
-    pub full_restart: Duration,
+    /// From starting all processes, after all were killed, until all served again; `None` if they
+    /// were not.
+    pub full_restart: Option<Duration>,
     /// What reading back from each replica has shown.
     pub found: Vec<Found>,
     /// Each replica's op and digest.
@@ -118,6 +122,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {name:<44}{value:>16}")
         };
         let acknowledged = self.sum(|record| record.acknowledged);
+        row(f, "durability", &self.durability)?;
         row(f, "operations", &self.sum(|record| record.operations))?;
         row(f, "acknowledged", &acknowledged)?;
         row(f, "outcome unknown", &self.sum(|record| record.unknown))?;
@@ -134,7 +139,9 @@ impl fmt::Display for Report {
         if let Some(time) = median(gaps.into_iter().map(|(_, fail_over)| fail_over).collect()) {
             row(f, "fail-over, median", &millis(time))?;
         }
-        row(f, "all killed at once, serving again after", &millis(self.full_restart))?;
+        if let Some(time) = self.full_restart {
+            row(f, "all killed at once, serving again after", &millis(time))?;
+        }
         let (lost, doubled) = (self.lost(), self.doubled());
         let judged = |count: u64| format!("{count} {}", verdict(count == 0));
         row(f, "acknowledged writes lost", &judged(lost))?;
@@ -181,10 +188,11 @@ mod tests {
     #[test]
     fn one_different_digest_is_enough() {
         let report = |digests: &[&str]| Report {
+            durability: Durability::Full,
             records: Vec::new(),
             load: ms(1),
             kills: Vec::new(),
-            full_restart: ms(1),
+            full_restart: Some(ms(1)),
             found: Vec::new(),
             digests: digests.iter().map(|digest| (*digest).to_owned()).collect(),
         };

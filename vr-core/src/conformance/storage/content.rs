@@ -1,19 +1,20 @@
 //! What a storage holds, as its user knows it, and what a crash may make of that.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::model::{
     certificate::Certificate,
-    durable::{Durability, Identity, Superblock},
+    durable::{Durability, Identity, Superblock, Trust},
     entry::{Entry, EntryHeader, EntryKind},
     membership::Membership,
     types::{
         Checksum, ClientId, DiskId, Epoch, Incarnation, OpNumber, ReplicaId, RequestNumber, View,
     },
 };
-use crate::ports::storage::{Recovered, WriteBatch};
+use crate::ports::storage::{Anchor, DamagedRange, Recovered, WriteBatch};
 
 /// Who opens the storages of this suite.
 pub(crate) fn identity() -> Identity {
@@ -129,7 +130,7 @@ impl Content {
             superblock.epoch = Epoch(7);
             superblock.incarnation = Incarnation(9);
             superblock.crash_vector.learn(ReplicaId(2), Incarnation(5));
-            superblock.trust = crate::model::durable::Trust::Lost;
+            superblock.trust = Trust::Lost;
         }
         batch
     }
@@ -171,7 +172,59 @@ impl Content {
 
     /// Whether exactly this was recovered.
     pub(crate) fn is(&self, recovered: &Recovered) -> bool {
-        recovered.superblock == self.superblock && recovered.headers == self.headers()
+        recovered.superblock == self.superblock
+            && recovered.headers == self.headers()
+            && recovered.damaged.is_empty()
+    }
+
+    /// The entries that make the log this one again, found as a replica finds them: from the upper
+    /// end of each damaged range down to where the chain meets what is there. `None` if anything
+    /// else is missing or different.
+    pub(crate) fn repairs(&self, recovered: &Recovered) -> Option<Vec<Entry>> {
+        let found = |op_number: OpNumber| {
+            recovered.headers.iter().find(|header| header.op_number == op_number)
+        };
+        let mut repairs = BTreeMap::new();
+        for DamagedRange { first, through } in recovered.damaged.iter().rev() {
+            let mut op_number = through.op_number;
+            if repairs.contains_key(&op_number) {
+                continue;
+            }
+            let last = self.entry(op_number.0)?;
+            if last.header.checksum != through.checksum {
+                return None;
+            }
+            while op_number > self.superblock.checkpoint.op_number {
+                let entry = self.entry(op_number.0)?;
+                let is_damaged = recovered
+                    .damaged
+                    .iter()
+                    .any(|range| range.first <= op_number && op_number <= range.through.op_number);
+                if !is_damaged && op_number < *first && found(op_number) == Some(&entry.header) {
+                    break;
+                }
+                repairs.insert(op_number, entry.clone());
+                op_number = op_number.previous();
+            }
+        }
+        let head = self.headers().last().map(Anchor::of);
+        let told = recovered.superblock == self.superblock
+            && head.is_none_or(|head| head == recovered.head())
+            && self.headers().iter().all(|header| {
+                repairs.contains_key(&header.op_number) || found(header.op_number) == Some(header)
+            });
+        told.then(|| repairs.into_values().collect())
+    }
+
+    /// Whether the storage says that the log is lost: it keeps every promise and has no log; or
+    /// that everything is.
+    pub(crate) fn is_given_up_in(&self, recovered: &Recovered) -> bool {
+        let lost = Superblock { trust: Trust::Lost, ..self.superblock.clone() };
+        let blank = Superblock::blank(&identity());
+        recovered.set_aside.is_some()
+            && recovered.headers.is_empty()
+            && recovered.damaged.is_empty()
+            && (recovered.superblock == lost || recovered.superblock == blank)
     }
 }
 
@@ -193,10 +246,6 @@ pub(crate) fn summary(recovered: &Recovered) -> String {
 impl Content {
     /// The same in few words.
     pub(crate) fn summary(&self) -> String {
-        summary(&Recovered {
-            superblock: self.superblock.clone(),
-            headers: self.headers(),
-            torn_bytes: 0,
-        })
+        summary(&Recovered::whole(self.superblock.clone(), self.headers()))
     }
 }

@@ -9,7 +9,7 @@ use crate::{
             harness::{Capability, Damage, Region},
         },
     },
-    ports::storage::{Recovered, StorageError},
+    ports::storage::{Recovered, StorageError, WriteBatch},
 };
 
 /// At how many places each region is damaged.
@@ -73,11 +73,17 @@ async fn nothing_is_hidden(
         Ok(recovered) => recovered,
         Err(error) => return refusal(&error, when),
     };
+    if whole.is_given_up_in(&recovered) {
+        return Ok(());
+    }
     let shorter_is_fine = !(marked && bench.harness.covers(Capability::IdleMarker));
     let torn = shorter_is_fine && recovered.torn_bytes > 0 && without_last.is(&recovered);
-    ensure(whole.is(&recovered) || torn, || hidden(&recovered, whole, when))?;
     let content = if torn { without_last } else { whole };
-    for op_number in content.checkpoint() + 1..=content.op_number() {
+    let repairs = content.repairs(&recovered);
+    let repairs = repairs.ok_or_else(|| Failure(hidden(&recovered, whole, when)))?;
+    let is_open = |op_number: u64| repairs.iter().any(|it| it.header.op_number.0 == op_number);
+    let (first, last) = (content.checkpoint() + 1, content.op_number());
+    for op_number in (first..=last).filter(|op_number| !is_open(*op_number)) {
         match bench.try_read(op_number, op_number, 0).await {
             Ok(entries) => ensure(entries.iter().eq(content.entry(op_number)), || {
                 format!("With {when}, reading op {op_number} returned another entry: {entries:?}")
@@ -91,8 +97,8 @@ async fn nothing_is_hidden(
 fn hidden(recovered: &Recovered, whole: &Content, when: &str) -> String {
     format!(
         "With {when}, it was opened and has {}; before it had {}. Damage of what was synced must \
-         be an error, or make no difference; only the very last batch may be taken for a torn \
-         write, and then torn_bytes says so.",
+         be told: in Recovered::damaged, by a log that is lost, or as an error. Only the very last \
+         batch may be taken for a torn write, and then torn_bytes says so.",
         summary(recovered),
         whole.summary()
     )
@@ -134,26 +140,55 @@ pub(crate) async fn no_truncation_is_hidden(bench: &mut Bench<'_>) -> Outcome {
 }
 
 /// Whoever is told of damage may want to look at it, or to put a copy back.
-pub(crate) async fn a_refusal_changes_nothing(bench: &mut Bench<'_>) -> Outcome {
+pub(crate) async fn telling_of_damage_changes_nothing(bench: &mut Bench<'_>) -> Outcome {
     written(bench, true).await?;
     let regions = bench.harness.regions();
-    let mut refusals = 0;
+    let mut told = 0;
     for Region { name, bytes } in &regions {
         for part in 0..16 {
-            let content = written(bench, true).await?;
+            let [whole, _] = written(bench, true).await?;
             let damage = flip(bytes * part / 16, *bytes);
             bench.harness.damage(name, damage);
-            if bench.try_open().await.is_err() {
-                refusals += 1;
-                bench.close();
-                bench.harness.damage(name, damage);
-                let when = format!(" after {damage:?} in {name:?} was refused and put right");
-                let [whole, _] = content;
-                bench.open_to_one_of(&[whole], &when).await?;
+            match bench.try_open().await {
+                Ok(recovered) if whole.is_given_up_in(&recovered) => continue,
+                Ok(recovered) => told += u64::from(!recovered.damaged.is_empty()),
+                Err(_) => told += 1,
             }
+            bench.close();
+            bench.harness.damage(name, damage);
+            let when = format!(" after {damage:?} in {name:?} was told and put right");
+            bench.open_to_one_of(&[whole], &when).await?;
         }
     }
-    ensure(refusals > 0, || "No damage anywhere was refused.".to_owned())
+    ensure(told > 0, || "No damage anywhere was told.".to_owned())
+}
+
+/// What was damaged, and written again from another replica's log, is as if nothing had been.
+pub(crate) async fn a_repair_takes_the_place_of_what_is_damaged(bench: &mut Bench<'_>) -> Outcome {
+    written(bench, true).await?;
+    let regions = bench.harness.regions();
+    for Region { name, bytes } in &regions {
+        for part in 0..48 {
+            let [whole, _] = written(bench, true).await?;
+            let damage = flip(bytes * part / 48, *bytes);
+            bench.harness.damage(name, damage);
+            let Ok(recovered) = bench.try_open().await else { continue };
+            if whole.is_given_up_in(&recovered) || recovered.damaged.is_empty() {
+                continue;
+            }
+            bench.content = whole.clone();
+            let repairs = whole.repairs(&recovered);
+            let repairs = repairs.ok_or_else(|| Failure(hidden(&recovered, &whole, "damage")))?;
+            let when = format!(" after {damage:?} in {name:?} was repaired");
+            bench.write(WriteBatch { repairs, ..WriteBatch::default() }).await?;
+            bench.check_readable(&when).await?;
+            bench.append(&[40]).await?;
+            let repaired = [bench.content.clone()];
+            let found = bench.open_to_one_of(&repaired, &when).await?;
+            ensure(found.damaged.is_empty(), || format!("It is still damaged{when}."))?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) async fn damage_under_an_open_storage_is_not_returned(bench: &mut Bench<'_>) -> Outcome {

@@ -204,7 +204,11 @@ cases! {
         no_flipped_bit_is_hidden
         no_zeroed_sector_is_hidden
         no_truncation_is_hidden
-        a_refusal_changes_nothing;
+        telling_of_damage_changes_nothing
+        a_repair_takes_the_place_of_what_is_damaged;
+    writing []:
+        a_repair_of_what_is_whole_changes_nothing
+        a_repair_of_what_is_gone_is_left_out;
     damage [Capability::Damage, Capability::IdleMarker]:
         no_flipped_bit_below_the_marker_is_hidden;
     damage [Capability::Damage, Capability::DamageWhileOpen]:

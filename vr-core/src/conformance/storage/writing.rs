@@ -233,3 +233,28 @@ async fn refused(bench: &mut Bench<'_>, batch: WriteBatch) -> Outcome {
     bench.append(&[4]).await?;
     bench.reopen().await
 }
+
+pub(crate) async fn a_repair_of_what_is_whole_changes_nothing(bench: &mut Bench<'_>) -> Outcome {
+    bench.open().await?;
+    bench.append(&[100, 2000, 0, 7]).await?;
+    bench.append(&[9]).await?;
+    for ops in [&[2, 3][..], &[1, 4, 5], &[3]] {
+        let repairs = ops.iter().filter_map(|op| bench.content.entry(*op).cloned()).collect();
+        bench.write(WriteBatch { repairs, ..WriteBatch::default() }).await?;
+        bench.check_readable(" and repaired").await?;
+    }
+    bench.reopen().await?;
+    bench.write(bench.content.cut(3, &[5, 50])).await?;
+    bench.reopen().await
+}
+
+/// The log may have been cut since the repair was asked for.
+pub(crate) async fn a_repair_of_what_is_gone_is_left_out(bench: &mut Bench<'_>) -> Outcome {
+    bench.open().await?;
+    bench.append(&[100, 200, 300]).await?;
+    let repairs: Vec<_> = bench.content.log.clone();
+    bench.write(bench.content.cut(1, &[])).await?;
+    bench.write(WriteBatch { repairs, ..WriteBatch::default() }).await?;
+    bench.check_readable(" and repaired").await?;
+    bench.reopen().await
+}
