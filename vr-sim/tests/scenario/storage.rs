@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use vr_core::{
-    Config, OpNumber, View,
+    Config, Durability, OpNumber, View,
     model::{durable::Trust, kind::Kind, message::StatusKind},
 };
 use vr_sim::{
@@ -206,6 +206,20 @@ fn latent_damage_is_found_before_it_is_needed() {
     group.start_all();
     group.heal_and_converge();
     assert_eq!((group.repaired_at(R0), group.repaired_at(R1)), (0, 0), "nothing is left to do");
+}
+
+/// Where storage has no log, reading it again reads nothing, and nobody minds.
+#[test]
+fn a_log_in_memory_is_not_looked_for_on_disk() {
+    for durability in [Durability::ViewOnly, Durability::Diskless] {
+        let mut scrubbing = Config::default();
+        scrubbing.scrub_interval = Duration::from_secs(2);
+        let options = GroupOptions::of(3).with_durability(durability).with_config(scrubbing);
+        let mut group = twenty(options);
+        group.run_for(Duration::from_secs(7));
+        assert!([R0, R1, R2].into_iter().all(|id| group.is_running(id)));
+        group.heal_and_converge();
+    }
 }
 
 /// S49: so much of a log is gone that nobody can say what it held. The replica is lost, durably,
