@@ -266,15 +266,14 @@ impl Replica {
         self.advance_repair(now);
     }
 
-    /// Reads the next part of the log, to notice damage before the entry is needed. A log in memory
-    /// is not read; its pass is over at once.
+    /// Reads the next part of the log, to notice damage before the entry is needed.
     pub(in crate::replica) fn on_scrub_timer(&mut self, now: Now) {
         let durable = self.log.durable_op();
         let from = self.progress.scrubbed.next().max(self.log.base().op_number.next());
         let busy = self.writes.pending() > 0 || self.progress.is_asking();
         if busy || self.is_incomplete() || self.install.is_some() {
             self.timers.arm(Timer::Scrub, now.monotonic + self.config.heartbeat_interval);
-        } else if from > durable || self.log.is_volatile() {
+        } else if from > durable {
             self.end_scrub_pass(now);
         } else {
             let request = self.next_question();
@@ -298,10 +297,11 @@ impl Replica {
         self.arm_scrub(now);
     }
 
-    /// Lets the next pass over the log begin when it is due.
+    /// Lets the next pass over the log begin when it is due. A log in memory is not looked for on
+    /// disk, and a superblock without one is written when a view changes and at no other time.
     pub(in crate::replica) fn arm_scrub(&mut self, now: Now) {
-        let disks = self.promise.durable().durability != Durability::Diskless;
-        if disks && self.config.scrub_bytes_per_second > 0 {
+        let logs = self.promise.durable().durability == Durability::Full;
+        if logs && self.config.scrub_bytes_per_second > 0 {
             self.timers.arm(Timer::Scrub, now.monotonic + self.config.scrub_interval);
         }
     }

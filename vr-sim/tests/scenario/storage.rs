@@ -216,8 +216,10 @@ fn a_log_in_memory_is_not_looked_for_on_disk() {
         scrubbing.scrub_interval = Duration::from_secs(2);
         let options = GroupOptions::of(3).with_durability(durability).with_config(scrubbing);
         let mut group = twenty(options);
+        let before = [R0, R1, R2].map(|id| group.disk(id).syncs());
         group.run_for(Duration::from_secs(7));
         assert!([R0, R1, R2].into_iter().all(|id| group.is_running(id)));
+        assert_eq!([R0, R1, R2].map(|id| group.disk(id).syncs()), before, "no view changed");
         group.heal_and_converge();
     }
 }
