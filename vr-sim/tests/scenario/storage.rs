@@ -2,10 +2,14 @@
 
 use core::time::Duration;
 
-use vr_core::{Config, OpNumber, model::message::StatusKind};
+use vr_core::{
+    Config, OpNumber,
+    model::{durable::Trust, kind::Kind, message::StatusKind},
+};
 use vr_sim::{
     cluster::{Cluster, R0, R1, R2},
     disk::{damage::Damage, faults::DiskFaults},
+    network::selection::Messages,
     options::GroupOptions,
     workload::{Kv, add, put},
 };
@@ -191,24 +195,28 @@ fn latent_damage_is_found_before_it_is_needed() {
 }
 
 /// S49: so much of a log is gone that nobody can say what it held. The replica is lost, durably,
-/// and comes back with the next view's log.
+/// until the primary of the view that it lost, or a later view, gives it a log.
 #[test]
-fn a_log_that_cannot_be_identified_is_lost_until_the_next_view() {
+fn a_log_that_cannot_be_identified_is_lost_until_the_group_gives_it_back() {
     let mut group = twenty(GroupOptions::of(3));
     group.crash(R1);
     group.lose_log(R1);
+    let answers = group.lose(Messages::of([Kind::RecoveryResponse]));
+    for life in ["the first", "a restart does not make it whole"] {
+        group.start(R1);
+        group.run_for(Duration::from_secs(1));
+        let status = group.status(R1);
+        assert_eq!((status.op_number, status.trust), (OpNumber::ZERO, Trust::Lost), "{life}");
+        group.crash(R1);
+    }
     group.start(R1);
-    group.run_for(Duration::from_secs(1));
-    let status = group.status(R1);
-    assert_eq!((status.op_number, status.incomplete), (OpNumber::ZERO, true));
-    group.crash(R1);
-    group.start(R1);
-    group.run_for(Duration::from_secs(1));
-    assert!(group.status(R1).incomplete, "a restart does not make it whole");
     let view = group.status(R0).view;
     group.isolate(R0);
     group.run_for(Duration::from_secs(3));
     assert_eq!(group.status(R1).log_view, view, "r2 alone has no quorum of evidence");
+    group.release(answers);
+    group.heal_and_converge();
+    assert_eq!(group.status(R1).trust, Trust::Intact);
 }
 
 /// S51: one copy of the superblock rots; the other one counts.
