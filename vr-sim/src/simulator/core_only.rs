@@ -1,5 +1,7 @@
 //! The first end of a storm: a quorum is mended, and must get on without the others.
 
+use core::time::Duration;
+
 use vr_core::{Durability, model::types::ReplicaId};
 
 use crate::{
@@ -9,6 +11,9 @@ use crate::{
     },
     simulator::{options::Ending, storm::Storm},
 };
+
+/// How long a simulated disk that is not stalled takes to say what became of a call, at most.
+const DISK_ANSWERS: Duration = Duration::from_secs(1);
 
 impl<S: Service> Storm<S> {
     /// Ends the storm for just as many replicas as are needed, and for all others for ever; those
@@ -34,6 +39,9 @@ impl<S: Service> Storm<S> {
         if self.ending == Ending::Down {
             others.iter().for_each(|id| self.group.crash(*id));
         }
+        self.group.mend_only(&core);
+        // A disk may have failed a call before it was mended, and not have said so yet.
+        self.group.run_for(DISK_ANSWERS);
         self.group.mend_only(&core);
         if self.ending == Ending::Haunted {
             others.iter().for_each(|id| self.haunt(*id));
