@@ -116,6 +116,18 @@ struct Shared {
     lock: Mutex<Option<File>>,
 }
 
+impl Drop for Shared {
+    /// Gives the lock back by name: closing the file is not enough while a child of this process,
+    /// between its fork and its own program, has it open too.
+    fn drop(&mut self) {
+        let lock = self.lock.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = lock.take() {
+            // Whoever wants the directory next is told if it is still taken.
+            let _ = file.unlock();
+        }
+    }
+}
+
 impl Debug for RealDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RealDisk").field("path", &self.shared.path).finish_non_exhaustive()
@@ -160,7 +172,7 @@ impl RealDisk {
             Err(error) => return Err(error),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(false),
+            Ok(()) => file.unlock().map(|()| false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(error),
         }

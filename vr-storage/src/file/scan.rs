@@ -76,6 +76,8 @@ pub(crate) struct Scan {
     pub(crate) active: u64,
     /// The largest number that any segment ever had.
     pub(crate) last_number: u64,
+    /// Whether a marker is behind the last batch.
+    pub(crate) marked: bool,
     /// Whether a seal is behind the last batch.
     pub(crate) sealed: bool,
     /// Why it is not known what the log held, if it is not.
@@ -122,6 +124,7 @@ pub(crate) fn scan<D: Disk>(
         last_sequence: 0,
         synced_sequence: 0,
         active: 0,
+        marked: false,
         seal: None,
         observer,
     };
@@ -154,6 +157,8 @@ struct Scanner<'a, D> {
     last_sequence: u64,
     synced_sequence: u64,
     active: u64,
+    /// A marker is behind the last batch.
+    marked: bool,
     /// The last seal.
     seal: Option<BatchHeader>,
     observer: &'a mut dyn FnMut(&Found),
@@ -178,7 +183,9 @@ impl<D: Disk> Scanner<'_, D> {
             if header.kind.is_marker() {
                 self.marker(&window, at, &header);
                 let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
-                self.note_gap(&window, at, next, "a batch was replaced by an older marker");
+                if !self.is_kept(&mut window, &header, next)? {
+                    self.note_gap(&window, at, next, "a batch was replaced by an older marker");
+                }
                 at = next;
                 continue;
             }
@@ -259,6 +266,19 @@ impl<D: Disk> Scanner<'_, D> {
         Ok(None)
     }
 
+    /// Whether the record at `next` was written behind the marker `header`, as repairs are, and not
+    /// before it.
+    fn is_kept(
+        &self,
+        window: &mut Window<'_, D>,
+        header: &BatchHeader,
+        next: u64,
+    ) -> Result<bool, StorageError> {
+        let follows = header.kind == BatchKind::Marker && next == header.offset + header.span();
+        let record = self.record(window, next)?;
+        Ok(follows && record.is_some_and(|record| record.sequence == header.sequence))
+    }
+
     /// A marker, or a seal: if everything before it was synced, it also says where the log ended.
     fn marker(&mut self, window: &Window<'_, D>, at: u64, header: &BatchHeader) {
         let follows = header.base.op_number;
@@ -271,6 +291,7 @@ impl<D: Disk> Scanner<'_, D> {
         }
         if header.kind == BatchKind::Marker {
             self.active = header.segment;
+            self.marked = true;
         }
         if let Some(segment) = self.segments.last_mut() {
             segment.end = at;
@@ -328,6 +349,7 @@ impl<D: Disk> Scanner<'_, D> {
         self.last_ops = ops;
         self.last_sequence = header.sequence;
         self.active = header.segment;
+        self.marked = false;
         missing
     }
 
@@ -429,6 +451,7 @@ impl<D: Disk> Scanner<'_, D> {
             last_sequence: self.last_sequence,
             synced_sequence,
             active: self.active,
+            marked: self.marked,
             sealed,
             lost: lost.or(contradiction),
         }

@@ -101,7 +101,8 @@ impl<D: Disk> Wal<D> {
             last_sequence,
             synced_sequence: scan.synced_sequence.min(last_sequence),
             synced_op: scan.last.map_or(OpNumber::ZERO, |last| last.synced_op),
-            marked: false,
+            // What else there is is written again below.
+            marked: scan.marked && scan.last.is_none(),
             assembly: Assembly::default(),
         };
         for name in spares {
@@ -379,6 +380,9 @@ impl<D: Disk> Wal<D> {
     ) -> Result<(), StorageError> {
         let entry_bytes = entries.iter().map(|entry| entry.header.entry_bytes()).sum();
         let span = batch_span(entry_bytes);
+        if kind == BatchKind::Repair && self.marked {
+            self.keep_marker();
+        }
         if !self.live.back().is_some_and(|active| active.has_room_for(span)) {
             self.begin_segment(span)?;
         }
@@ -395,6 +399,14 @@ impl<D: Disk> Wal<D> {
         self.sync_active()?;
         self.note_written(&header, head, entries);
         Ok(())
+    }
+
+    /// Goes on behind the marker: if the last batch is damaged, nothing else says that it was
+    /// synced, and a write that tears must not take that away.
+    fn keep_marker(&mut self) {
+        if let Some(active) = self.live.back_mut() {
+            active.end = active.end.saturating_add(batch_span(0));
+        }
     }
 
     /// What changes when a batch is durable.

@@ -164,6 +164,35 @@ fn without_a_marker_only_the_last_batch_can_read_as_torn() {
     assert!(fates[&Fate::Torn] > 10 && fates[&Fate::Repaired] > 1000, "{fates:?}");
 }
 
+/// A repair is written behind the marker, which may be all that says that the last batch was
+/// synced: a repair that tears must not turn damage of that batch into a torn tail.
+#[test]
+fn a_torn_repair_hides_no_other_damage() {
+    let (disk, content) = written(true);
+    let payload = content.log.last().unwrap().payload.clone();
+    let place = |name: &String| {
+        let found = disk.bytes(name).windows(payload.len()).rposition(|part| part == payload);
+        found.map(|at| (name.clone(), at))
+    };
+    let (last, at) = disk.names().iter().find_map(place).unwrap();
+    let third = 4096 + 144 + (128 + 1500) + (128 + 1100) + 128;
+    let disk = flip(&flip(&disk, FIRST, third, 0), &last, at, 3);
+    let (recovered, mut store) = open(&disk).unwrap();
+    let all = damaged_ops(&recovered);
+    assert_eq!(all, [3..=3, 17..=17]);
+    let before = disk.bytes(&last);
+    let repairs = vec![content.log[2].clone()];
+    store.write(&WriteBatch { repairs, ..WriteBatch::default() }).unwrap();
+    drop(store);
+    let disk = disk.settled();
+    let mut torn = disk.bytes(&last);
+    let place = before.iter().zip(&torn).position(|(before, after)| before != after).unwrap();
+    torn[place / 512 * 512..][..512].fill(0xa5);
+    disk.set_bytes(&last, torn);
+    let (recovered, _) = open(&disk).unwrap();
+    assert_eq!(damaged_ops(&recovered), all);
+}
+
 #[test]
 fn every_flipped_bit_of_an_entry_is_noticed() {
     let (disk, content) = written(true);
