@@ -24,10 +24,10 @@ use vr_core::{
         kind::Kind,
         message::{
             Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
-            ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Headers, Limit, Message,
-            Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
-            RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
-            StartView, StartViewChange, StatusKind, Suspicion, Wanted,
+            ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Limit,
+            Message, Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk,
+            Recovery, RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender,
+            Standing, StartView, StartViewChange, StatusKind, Suspicion, Wanted,
         },
         types::{
             Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce,
@@ -385,6 +385,8 @@ fn view_messages() -> Vec<(&'static str, Message)> {
     messages.push(("", Message::GetView(GetView { view: View(5), nonce: NONCE })));
     messages.push(("", Message::Ping(ping())));
     messages.push(("", Message::Pong(ping())));
+    let handoff = Handoff { view: View(5), op_number: OpNumber(20), checksum: CHECKSUM };
+    messages.push(("", Message::Handoff(handoff)));
     messages
 }
 

@@ -54,6 +54,7 @@ pub struct Witness {
     acted: BTreeSet<ReplicaId>,
     transfers: u64,
     rebuilds: u64,
+    handoffs: u64,
     repairs: u64,
 }
 
@@ -77,6 +78,7 @@ impl Witness {
             acted: BTreeSet::new(),
             transfers: 0,
             rebuilds: 0,
+            handoffs: 0,
             repairs: 0,
         }
     }
@@ -129,11 +131,16 @@ impl Witness {
         self.rebuilds
     }
 
+    /// How often a primary left its view on purpose.
+    #[must_use]
+    pub const fn handoffs(&self) -> u64 {
+        self.handoffs
+    }
+
     /// The node of `replica` tells its user that something happened.
     pub fn told(&mut self, at: Instant, replica: ReplicaId, event: &io::Event) {
-        if let io::Event::GroupRejoined { .. } = event {
-            self.rebuilds += 1;
-        }
+        self.rebuilds += u64::from(matches!(event, io::Event::GroupRejoined { .. }));
+        self.handoffs += u64::from(matches!(event, io::Event::HandedOff { .. }));
         self.note(at, format!("r{replica} {event:?}"));
     }
 

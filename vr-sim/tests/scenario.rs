@@ -9,6 +9,7 @@ mod scenario {
     mod flood;
     mod forgotten;
     mod group_size;
+    mod handoff;
     mod lost_log;
     mod partition;
     mod reads;

@@ -42,6 +42,7 @@ pub enum Genesis {
 /// | `execute_ops_max` | 1024 | committed ops wait before they are handed to the executor |
 /// | `forward_ops_max` | 4096 | a backup answers busy |
 /// | `forward_timeout` | 1 s | the backup answers busy, and the client tries again |
+/// | `handoff_timeout` | 500 ms | a planned hand-off is given up, and the primary goes on |
 /// | `reads_max` | 65 536 | queries are answered busy |
 /// | `transfer_headers_max` | 1024 | a larger range takes several questions |
 /// | `transfer_bytes_max` | 1 MiB | a larger range takes several questions |
@@ -89,6 +90,8 @@ pub struct Config {
     pub forward_ops_max: u32,
     /// How long a backup holds a request for a primary that does not answer.
     pub forward_timeout: Duration,
+    /// How long requests wait at a primary for the successor of a planned hand-off to catch up.
+    pub handoff_timeout: Duration,
     /// Queries that wait for their read round.
     pub reads_max: u32,
     /// Headers in one answer.
@@ -129,6 +132,7 @@ impl Default for Config {
             execute_ops_max: 1024,
             forward_ops_max: 4096,
             forward_timeout: Duration::from_secs(1),
+            handoff_timeout: Duration::from_millis(500),
             reads_max: 65_536,
             transfer_headers_max: 1024,
             transfer_bytes_max: 1 << 20,
@@ -184,6 +188,7 @@ impl Config {
             ("retry_interval", self.retry_interval),
             ("hello_interval_max", self.hello_interval_max),
             ("forward_timeout", self.forward_timeout),
+            ("handoff_timeout", self.handoff_timeout),
             ("scrub_interval", self.scrub_interval),
         ];
         for (field, value) in durations {

@@ -37,6 +37,7 @@ impl Message {
             Self::GetView(_) => Kind::GetView,
             Self::Ping(_) => Kind::Ping,
             Self::Pong(_) => Kind::Pong,
+            Self::Handoff(_) => Kind::Handoff,
             Self::GetHeaders(_) => Kind::GetHeaders,
             Self::Headers(_) => Kind::Headers,
             Self::GetEntries(_) => Kind::GetEntries,
@@ -75,6 +76,7 @@ impl Message {
             | Self::GetView(_)
             | Self::Ping(_)
             | Self::Pong(_)
+            | Self::Handoff(_)
             | Self::GetHeaders(_)
             | Self::ReadIndex(_)
             | Self::ReadIndexOk(_)
@@ -129,6 +131,8 @@ pub enum Kind {
     Ping = 36,
     /// [`Message::Pong`].
     Pong = 37,
+    /// [`Message::Handoff`].
+    Handoff = 38,
     /// [`Message::GetHeaders`].
     GetHeaders = 48,
     /// [`Message::Headers`].
@@ -173,7 +177,7 @@ impl Kind {
     }
 
     /// All kinds, in order of their numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Register,
         Self::Request,
         Self::Reply,
@@ -191,6 +195,7 @@ impl Kind {
         Self::GetView,
         Self::Ping,
         Self::Pong,
+        Self::Handoff,
         Self::GetHeaders,
         Self::Headers,
         Self::GetEntries,
@@ -235,6 +240,7 @@ impl Kind {
             35 => Some(Self::GetView),
             36 => Some(Self::Ping),
             37 => Some(Self::Pong),
+            38 => Some(Self::Handoff),
             48 => Some(Self::GetHeaders),
             49 => Some(Self::Headers),
             50 => Some(Self::GetEntries),

@@ -90,6 +90,8 @@ pub enum Message {
     Ping(Ping),
     /// Replica to replica: where I stand, in answer to a ping.
     Pong(Ping),
+    /// Primary to all: I leave this view on purpose, for one that another leads.
+    Handoff(Handoff),
 
     /// Replica to any: headers below a known checksum.
     GetHeaders(GetHeaders),
@@ -455,6 +457,20 @@ pub struct Ping {
     pub standing: Standing,
     /// The sender's monotonic clock in nanoseconds; a pong repeats the ping's.
     pub sent_at: u64,
+}
+
+/// Announces that the primary leaves its view, because a backup that holds everything is to lead.
+///
+/// # Source
+/// PROTOCOL.md "Hand-off"; not in the papers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handoff {
+    /// The view that the sender leaves for; its primary is the successor.
+    pub view: View,
+    /// The last op of the sender's log, which is committed.
+    pub op_number: OpNumber,
+    /// Checksum of its entry.
+    pub checksum: Checksum,
 }
 
 /// Asks for the headers that lead to a known checksum. Immutable, so any status answers.

@@ -23,9 +23,10 @@ use crate::{
     },
     node::{
         executor_front::{ExecutorFront, panic_message},
+        handoffs::Handoffs,
         local::LocalTransport,
         lock::lock,
-        shared::{COMPLAINTS_MAX, Counters, Numbers, Observed, Shared},
+        shared::{COMPLAINTS_MAX, Counters, Numbers, Observed, Orders, Shared},
         status::ExecutorMode,
         stop::NodeError,
         storage_front::{Fetch, StorageFront, Stored},
@@ -52,6 +53,7 @@ pub(crate) struct Driver {
     pub(crate) mode: ExecutorMode,
     /// The primary fell silent since the last turn.
     pub(crate) has_silent_primary: bool,
+    pub(crate) handoffs: Handoffs,
     /// When a shutdown stops waiting for what is prepared to commit.
     pub(crate) shutdown_at: Option<Instant>,
     pub(crate) complain_at: Instant,
@@ -134,7 +136,7 @@ impl Driver {
         self.finished = true;
         self.shared.stop.set(result);
         self.shared.events.close();
-        lock(&self.shared.orders).digests.clear();
+        lock(&self.shared.orders).refuse();
     }
 
     /// Waits until a turn is worth while. Sources are looked at in a fixed order, so that a
@@ -195,11 +197,11 @@ impl Driver {
         if self.senses.transport_closed {
             return Err(NodeError::TransportClosed);
         }
-        self.obey(self.shared.runtime.now());
         let shared = Arc::clone(&self.shared);
         let now = shared.now();
         {
             let mut observed = lock(&shared.observed);
+            self.obey(now, &mut observed);
             self.tell_received(now, &mut observed);
             if now.monotonic >= observed.replica.deadline() {
                 observed.replica.handle(now, Input::Timeout);
@@ -254,24 +256,35 @@ impl Driver {
     }
 
     /// Does what handles want.
-    fn obey(&mut self, now: Instant) {
-        let mut orders = lock(&self.shared.orders);
-        let digests = core::mem::take(&mut orders.digests);
-        let shutdown = core::mem::take(&mut orders.shutdown);
-        drop(orders);
-        if shutdown && self.shutdown_at.is_none() {
-            info!("node shutting down");
-            self.shutdown_at = Some(now + self.shared.facts.config.suspicion_timeout);
-        }
+    fn obey(&mut self, now: Now, observed: &mut Observed) {
+        let Orders { shutdown, digests, handoffs } = lock(&self.shared.orders).take();
         for answer in digests {
             self.executor.digest(answer);
+        }
+        for order in handoffs {
+            let taken = observed.replica.hand_off(now, order.to);
+            self.handoffs.ordered(order, taken);
+        }
+        if shutdown && self.shutdown_at.is_none() {
+            let config = &self.shared.facts.config;
+            let mut patience = config.suspicion_timeout;
+            match observed.replica.hand_off(now, None) {
+                Ok(()) => {
+                    self.handoffs.begin();
+                    patience = patience.saturating_add(config.handoff_timeout);
+                }
+                Err(reason) => debug!(%reason, "nothing is handed off"),
+            }
+            info!("node shutting down");
+            self.shutdown_at = Some(now.monotonic + patience);
         }
     }
 
     /// Hands everything that arrived to the engine; the transport's first, then the local one's.
     fn tell_received(&mut self, now: Now, observed: &mut Observed) {
         let Observed { replica, numbers } = observed;
-        let admits = self.shutdown_at.is_none();
+        // Until the successor leads, nobody else takes what clients ask for.
+        let admits = self.shutdown_at.is_none() || self.handoffs.is_under_way();
         let Senses { received, received_locally, .. } = &mut self.senses;
         for item in received.drain(..).chain(received_locally.drain(..)) {
             let input = match item {
@@ -333,8 +346,12 @@ impl Driver {
             | Event::RebuildBegan
             | Event::GroupRejoined { .. }
             | Event::ModeDiffers { .. }
+            | Event::HandoffBegan { .. }
+            | Event::HandedOff { .. }
+            | Event::HandoffFailed { .. }
             | Event::ExecutorMoved { .. } => {}
         }
+        self.handoffs.note(&event);
         info!(?event, "event");
         self.shared.events.tell(event);
     }
@@ -415,8 +432,8 @@ impl Driver {
     fn course(&self, shared: &Shared) -> Course {
         let Some(shutdown_at) = self.shutdown_at else { return Course::Onward };
         let now = shared.now();
-        let prepared = lock(&shared.observed).replica.status(now).pipeline_ops;
-        let is_settled = prepared == 0 && self.executor.is_idle();
+        let is_awaited = lock(&shared.observed).replica.is_awaited();
+        let is_settled = !is_awaited && !self.handoffs.is_under_way() && self.executor.is_idle();
         if self.storage.is_idle() && (is_settled || now.monotonic >= shutdown_at) {
             Course::Over
         } else {

@@ -392,6 +392,7 @@ mod tests {
             clients: 1,
             heard: heard(&[0, 1, 2]),
             serving: false,
+            handing_off: None,
             acknowledged: Vec::new(),
             awaited: Vec::new(),
             foreign_certificate: None,

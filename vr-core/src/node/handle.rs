@@ -7,11 +7,19 @@ use futures::channel::oneshot;
 
 use crate::{
     client::Client,
+    model::types::ReplicaId,
     node::{
-        events::Events, executor_front::StateDigest, explain::explain, finding::Explanation,
-        shared::Shared, status::NodeStatus, stop::NodeError,
+        events::Events,
+        executor_front::StateDigest,
+        explain::explain,
+        finding::Explanation,
+        handoffs::{HandedOff, HandoffOrder},
+        shared::Shared,
+        status::NodeStatus,
+        stop::NodeError,
     },
     ports::state_machine::{Service, SnapshotError},
+    replica::io::HandoffError,
 };
 
 /// A running node. Clones are the same node; dropping them all does not stop it,
@@ -80,10 +88,27 @@ impl<S> NodeHandle<S> {
         }
     }
 
+    /// Lets another replica lead, in good order: `to`, or the backup that holds most.
+    ///
+    /// Requests that arrive meanwhile wait, at most [`handoff_timeout`] for the successor to catch
+    /// up and then until its view has started; none is lost, and no client is told of it. Returns
+    /// when a later view has started at this replica.
+    ///
+    /// # Errors
+    /// [`HandoffError`]: why this replica hands nothing off; unless its view is over, it leads on.
+    ///
+    /// [`handoff_timeout`]: crate::model::config::Config::handoff_timeout
+    pub async fn hand_off(&self, to: Option<ReplicaId>) -> Result<HandedOff, HandoffError> {
+        let (answer, result) = oneshot::channel();
+        self.shared.order_handoff(HandoffOrder { to, answer });
+        result.await.unwrap_or(Err(HandoffError::Stopped))
+    }
+
     /// Stops the node in good order and waits until it has stopped.
     ///
-    /// It takes no more requests of clients, waits up to one suspicion timeout for what is
-    /// prepared to commit, waits until everything handed to storage is durable, and closes the
+    /// A primary first [hands its view off](Self::hand_off), if there is a successor. Then the node
+    /// takes no more requests of clients, waits up to one suspicion timeout for the answers that
+    /// clients still expect, waits until everything handed to storage is durable, and closes the
     /// transport.
     ///
     /// # Errors

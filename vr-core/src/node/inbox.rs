@@ -221,6 +221,7 @@ fn payload_bytes(message: &Message) -> u64 {
         | Message::GetView(_)
         | Message::Ping(_)
         | Message::Pong(_)
+        | Message::Handoff(_)
         | Message::GetHeaders(_)
         | Message::Headers(_)
         | Message::GetEntries(_)

@@ -6,6 +6,7 @@ pub mod executor_front;
 pub mod explain;
 pub mod finding;
 pub mod handle;
+pub mod handoffs;
 mod inbox;
 pub mod local;
 mod lock;
@@ -37,6 +38,7 @@ use crate::{
         events::EventHub,
         executor_front::ExecutorFront,
         handle::NodeHandle,
+        handoffs::Handoffs,
         local::LocalNetwork,
         shared::{Counters, Facts, Numbers, Observed, Orders, Shared},
         status::ExecutorMode,
@@ -323,6 +325,7 @@ impl Parts {
             counters: Counters::default(),
             mode,
             has_silent_primary: false,
+            handoffs: Handoffs::default(),
             shutdown_at: None,
             complain_at: Instant::ZERO,
             finished: false,

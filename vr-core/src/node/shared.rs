@@ -17,6 +17,7 @@ use crate::{
     node::{
         events::EventHub,
         executor_front::DigestSender,
+        handoffs::HandoffOrder,
         local::LocalNetwork,
         lock::lock,
         status::{ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
@@ -29,6 +30,8 @@ use crate::{
 
 /// Digests that may be asked for at a time.
 const DIGESTS_MAX: usize = 64;
+/// Hand-offs that may be asked for at a time.
+const HANDOFFS_MAX: usize = 64;
 /// Complaints of the transport that are kept.
 pub(crate) const COMPLAINTS_MAX: usize = 32;
 
@@ -96,6 +99,24 @@ pub(crate) struct Counters {
 pub(crate) struct Orders {
     pub(crate) shutdown: bool,
     pub(crate) digests: VecDeque<DigestSender>,
+    pub(crate) handoffs: VecDeque<HandoffOrder>,
+}
+
+impl Orders {
+    /// Everything that is wanted; it counts as done now.
+    pub(crate) fn take(&mut self) -> Self {
+        core::mem::take(self)
+    }
+
+    /// Nobody obeys any more.
+    pub(crate) fn refuse(&mut self) {
+        self.digests.clear();
+        self.handoffs.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.shutdown && self.digests.is_empty() && self.handoffs.is_empty()
+    }
 }
 
 impl Shared {
@@ -120,10 +141,19 @@ impl Shared {
         self.waker.wake();
     }
 
+    /// Asks the driver for a hand-off; the sender is dropped if too many are asked for.
+    pub(crate) fn order_handoff(&self, order: HandoffOrder) {
+        let mut orders = lock(&self.orders);
+        if orders.handoffs.len() < HANDOFFS_MAX && !self.stop.is_set() {
+            orders.handoffs.push_back(order);
+        }
+        drop(orders);
+        self.waker.wake();
+    }
+
     /// Whether a handle wants something.
     pub(crate) fn has_orders(&self) -> bool {
-        let orders = lock(&self.orders);
-        orders.shutdown || !orders.digests.is_empty()
+        !lock(&self.orders).is_empty()
     }
 
     /// The node at this instant.

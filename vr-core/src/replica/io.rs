@@ -203,6 +203,76 @@ pub enum Event {
         /// How long the slow one took here; zero when the primary was the silent one.
         took: Duration,
     },
+    /// This primary gives nothing a place any more, until its successor has caught up.
+    HandoffBegan {
+        /// The successor.
+        to: ReplicaId,
+    },
+    /// The successor holds everything, and this replica has left its view for the successor's.
+    HandedOff {
+        /// The successor.
+        to: ReplicaId,
+        /// The view that it is to lead.
+        view: View,
+    },
+    /// Nothing came of a planned hand-off; the primary goes on, unless its view is over.
+    HandoffFailed {
+        /// Why.
+        reason: HandoffError,
+    },
+}
+
+/// Why a primary does not hand its view off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandoffError {
+    /// It is not for this replica to hand anything off.
+    #[error("this replica follows replica {primary}; ask that one")]
+    NotPrimary {
+        /// Who leads the view.
+        primary: ReplicaId,
+    },
+    /// No view has started here, so there is nothing to hand off.
+    #[error("no view has started at this replica")]
+    NotStarted,
+    /// The successor has no vote in the group.
+    #[error("replica {to} is no member of the group")]
+    NotMember {
+        /// Who was to lead.
+        to: ReplicaId,
+    },
+    /// The successor leads already.
+    #[error("this replica leads already")]
+    Itself,
+    /// The successor is not connected, hears no quorum, or is too far behind.
+    #[error("replica {to} cannot lead: it is not connected, hears no quorum, or is far behind")]
+    NotReady {
+        /// Who was to lead.
+        to: ReplicaId,
+    },
+    /// No backup is connected, hears a quorum, and is not far behind.
+    #[error("no backup is connected, hears a quorum, and is not far behind")]
+    NoSuccessor,
+    /// Another hand-off is under way.
+    #[error("a hand-off to replica {to} is under way")]
+    UnderWay {
+        /// Its successor.
+        to: ReplicaId,
+    },
+    /// The successor did not catch up in time.
+    #[error("replica {to} did not catch up within {after:?}; this replica leads on")]
+    TimedOut {
+        /// Who was to lead.
+        to: ReplicaId,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The node stopped, or was asked for too many hand-offs at a time.
+    #[error("the node stopped, or was asked for too many hand-offs at a time")]
+    Stopped,
+    /// The view ended in another way.
+    #[error("the view ended before the successor had caught up")]
+    Interrupted,
 }
 
 /// Why the node stops.
@@ -272,6 +342,8 @@ pub struct ReplicaStatus {
     pub heard: ReplicaSet,
     /// At a primary: whether it hears a quorum and admits requests.
     pub serving: bool,
+    /// At a primary: to whom it hands its view off, as soon as that one has caught up.
+    pub handing_off: Option<ReplicaId>,
     /// At a primary: per member, the last op acknowledged.
     pub acknowledged: Vec<(ReplicaId, OpNumber)>,
     /// While blank: the members that have not answered yet.

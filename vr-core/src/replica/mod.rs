@@ -10,6 +10,7 @@ pub mod io;
 
 mod commit;
 mod genesis;
+mod handoff;
 mod heartbeat;
 mod install;
 mod invariants;
@@ -143,6 +144,7 @@ const fn named_view(message: &Message) -> View {
         Message::DoViewChange(m) => m.view,
         Message::StartView(m) => m.view,
         Message::GetView(m) => m.view,
+        Message::Handoff(m) => m.view,
         Message::Recovery(m) => m.view,
         Message::RecoveryResponse(RecoveryResponse { start: Some(m), .. }) => m.view,
         Message::Register(_)
@@ -303,6 +305,7 @@ impl Replica {
             Message::GetView(m) => self.on_get_view(from, &m),
             Message::Ping(m) => self.on_ping(now, from, &m),
             Message::Pong(m) => self.on_pong(now, from, &m),
+            Message::Handoff(m) => self.on_handoff(now, from, &m),
             Message::GetHeaders(m) => self.on_get_headers(from, &m),
             Message::Headers(m) => self.on_headers(now, &m),
             Message::GetEntries(m) => self.on_get_entries(now, from, m),
@@ -344,6 +347,7 @@ impl Replica {
             Timer::Hello => self.on_hello_timer(now),
             Timer::Repair => self.on_repair_timer(now),
             Timer::Scrub => self.on_scrub_timer(now),
+            Timer::Handoff => self.on_handoff_timer(),
         }
     }
 

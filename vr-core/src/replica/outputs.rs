@@ -23,6 +23,7 @@ impl Replica {
 
     /// Turns what changed since the last drain into messages, writes and work.
     fn derive(&mut self, now: Now) {
+        self.step_handoff(now);
         match &self.status {
             Status::Normal(Role::Primary(_)) => {
                 self.place_queued(now);

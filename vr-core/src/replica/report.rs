@@ -24,12 +24,13 @@ impl Replica {
     pub fn status(&self, now: Now) -> ReplicaStatus {
         let members = self.membership.voters().to_vec();
         let indexed = members.iter().copied().zip((0_u8..).map(ReplicaIndex));
-        let (mut serving, mut acknowledged) = (false, Vec::new());
+        let (mut serving, mut handing_off, mut acknowledged) = (false, None, Vec::new());
         let (mut awaited, mut foreign_certificate, mut rebuilding) = (Vec::new(), None, false);
         let (mut pipeline_ops, mut pipeline_bytes) = (0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
                 serving = primary.serving;
+                handing_off = primary.handing_off.map(|it| it.to);
                 acknowledged =
                     indexed.map(|(id, index)| (id, primary.backup(index).acked)).collect();
                 pipeline_ops = self.log.op_number().since(self.commit_number);
@@ -61,6 +62,7 @@ impl Replica {
             clients: self.admitted.len(),
             heard: self.peers.heard_set(self.index, now.monotonic),
             serving,
+            handing_off,
             acknowledged,
             awaited,
             trust: self.promise.durable().trust,
@@ -82,6 +84,20 @@ impl Replica {
             queues: self.queues(),
             ignored: self.ignored,
         }
+    }
+
+    /// Whether clients wait for something that only this replica can bring to its end: what it
+    /// prepared, or what it holds for the primary.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let prepared = match &self.status {
+            Status::Normal(Role::Primary(_)) => self.log.op_number() > self.commit_number,
+            Status::Blank(_)
+            | Status::Normal(Role::Backup(_))
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => false,
+        };
+        prepared || !self.forwards.is_empty()
     }
 
     /// How full the queues are. What a primary found when its view started may be more than it

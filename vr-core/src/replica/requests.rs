@@ -51,6 +51,7 @@ impl Replica {
             | Message::GetView(_)
             | Message::Ping(_)
             | Message::Pong(_)
+            | Message::Handoff(_)
             | Message::GetHeaders(_)
             | Message::Headers(_)
             | Message::GetEntries(_)
@@ -126,11 +127,12 @@ impl Replica {
         self.busy(from, &request, Limit::Pipeline)
     }
 
-    /// Whether one more op fits into the pipeline.
+    /// Whether one more op fits into the pipeline, and may be placed there.
     pub(in crate::replica) fn has_room(&self) -> bool {
         let Status::Normal(Role::Primary(primary)) = &self.status else { return false };
         let ops = self.log.op_number().since(self.commit_number);
-        ops < u64::from(self.config.pipeline_ops_max)
+        primary.handing_off.is_none()
+            && ops < u64::from(self.config.pipeline_ops_max)
             && primary.pipeline.bytes() < u64::from(self.config.pipeline_bytes_max)
     }
 

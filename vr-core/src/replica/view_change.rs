@@ -25,7 +25,7 @@ use crate::{
     replica::{
         Origin, Replica,
         ignored::Ignored,
-        io::{Event, Fatal, Output},
+        io::{Event, Fatal, HandoffError, Output},
     },
     state::{
         plan::Plan,
@@ -45,6 +45,8 @@ impl Replica {
     pub(in crate::replica) fn enter_view(&mut self, now: Now, view: View, started: bool) {
         assert!(view > self.view, "views never decrease: {view} follows {}", self.view);
         self.interrupt_reads();
+        self.end_handoff(HandoffError::Interrupted);
+        self.keep_queued(now);
         self.out.push_back(Output::Event(Event::ViewChangeBegan { from: self.view, to: view }));
         self.view = view;
         self.promise.promise(view);
@@ -142,7 +144,9 @@ impl Replica {
         })
     }
 
-    fn is_eligible(&self, view: View, now: Now) -> bool {
+    /// Whether the primary of `view` is believed to hear a quorum and to have a log that is not far
+    /// behind.
+    pub(in crate::replica) fn is_eligible(&self, view: View, now: Now) -> bool {
         let id = self.membership.primary_of(view);
         let quorum = self.membership.quorum();
         let lag_max = u64::from(self.config.pipeline_ops_max);

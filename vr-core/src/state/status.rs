@@ -95,8 +95,17 @@ pub struct Primary {
     pub rounds: Rounds,
     /// Whether a heartbeat leaves at the next drain.
     pub heartbeat_due: bool,
+    /// The hand-off under way: nothing is given a place until it is over.
+    pub handing_off: Option<HandingOff>,
     backups: Vec<Acknowledged>,
     echoes: Vec<(HeartbeatNumber, Instant)>,
+}
+
+/// A planned hand-off that waits for the successor to catch up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandingOff {
+    /// Who is to lead next.
+    pub to: ReplicaId,
 }
 
 impl Primary {
@@ -111,6 +120,7 @@ impl Primary {
             pipeline: Pipeline::default(),
             rounds: Rounds::default(),
             heartbeat_due: true,
+            handing_off: None,
             backups: vec![Acknowledged::after(start_op); members],
             echoes: vec![(HeartbeatNumber::ZERO, now); members],
         }

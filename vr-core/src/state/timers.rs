@@ -33,9 +33,11 @@ pub enum Timer {
     Repair,
     /// Read the next part of the log, to notice damage.
     Scrub,
+    /// Primary: the successor of a planned hand-off has not caught up.
+    Handoff,
 }
 
-const ALL: [Timer; 14] = [
+const ALL: [Timer; 15] = [
     Timer::Heartbeat,
     Timer::CheckQuorum,
     Timer::PrimarySilent,
@@ -50,6 +52,7 @@ const ALL: [Timer; 14] = [
     Timer::Hello,
     Timer::Repair,
     Timer::Scrub,
+    Timer::Handoff,
 ];
 
 /// The deadline of each timer.

@@ -26,7 +26,7 @@ use vr_core::{
     ports::storage::{Recovered, WriteBatch},
     replica::{
         Boot, Replica,
-        io::{Event, Fatal, Input, Output, ReplicaStatus},
+        io::{Event, Fatal, HandoffError, Input, Output, ReplicaStatus},
     },
 };
 
@@ -271,6 +271,19 @@ impl Subject {
         let asked = self.hear(2, view, get_entries_from(op_number.0));
         let found = asked.entries().into_iter().find(|entry| entry.header.op_number == op_number);
         found.expect("the op is in the log").header.checksum
+    }
+
+    /// An order to hand the view off, which is obeyed.
+    pub(crate) fn hand_off(&mut self, to: Option<u64>) -> Outputs {
+        self.replica.hand_off(self.now, to.map(ReplicaId)).expect("the order can be obeyed");
+        self.drain()
+    }
+
+    /// An order to hand the view off, and what became of the order.
+    pub(crate) fn try_hand_off(&mut self, to: Option<u64>) -> Result<(), HandoffError> {
+        let ordered = self.replica.hand_off(self.now, to.map(ReplicaId));
+        self.drain();
+        ordered
     }
 
     pub(crate) fn handle(&mut self, input: Input) -> Outputs {

@@ -82,6 +82,7 @@ impl<'a> From<&'a Message> for Claim<'a> {
             | Message::GetView(_)
             | Message::Ping(_)
             | Message::Pong(_)
+            | Message::Handoff(_)
             | Message::GetHeaders(_)
             | Message::Headers(_)
             | Message::GetEntries(_)

@@ -309,8 +309,9 @@ impl<S: Service> Cluster<S> {
             if let Some(member) = self.member_mut(id) {
                 member.disk.mend();
             }
-            // What failed before may be heard of only later.
-            if self.stop_reason(id).is_some() || self.disk(id).has_failed() {
+            // What failed before, or was ordered, may be heard of only later.
+            let will_stop = self.disk(id).has_failed() || self.member(id).leaving.get();
+            if self.stop_reason(id).is_some() || will_stop {
                 self.crash(id);
             }
             if self.member(id).is_down() {

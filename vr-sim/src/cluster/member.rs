@@ -38,6 +38,8 @@ pub(crate) struct Member<S: Service> {
     pub(crate) disk: DiskControl,
     pub(crate) gate: Gate,
     lived: Cell<bool>,
+    /// Its process was told to end.
+    pub(crate) leaving: Cell<bool>,
     life: Arc<Mutex<Life<S>>>,
 }
 
@@ -84,6 +86,7 @@ impl<S: Service> Member<S> {
             disk,
             gate: Gate::default(),
             lived: Cell::new(false),
+            leaving: Cell::new(false),
             life: Arc::new(Mutex::new(Life::Down)),
         }
     }
@@ -97,6 +100,7 @@ impl<S: Service> Member<S> {
         network: &Network,
         witness: &SharedWitness,
     ) {
+        self.leaving.set(false);
         let exact = self.runtime.with_exact_clock();
         let storage = SimStorage::new(
             self.id,

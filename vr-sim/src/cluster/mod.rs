@@ -3,6 +3,7 @@
 pub mod client;
 mod faults;
 mod member;
+mod orders;
 mod report;
 mod runs;
 

@@ -90,6 +90,9 @@ pub struct Storm<S: Service> {
     /// Whether disks are wiped in this run.
     pub(super) wiping: bool,
     pub(super) wiped: u64,
+    pub(super) orders: Prng,
+    /// Whether operators give orders in this run.
+    pub(super) ordering: bool,
     pub(super) faults: Faults,
     pub(super) crashes: u64,
     pub(super) atlas: Atlas,
@@ -136,11 +139,15 @@ impl<S: Service> Storm<S> {
         let atlas = Atlas::drawn(atlas, reach, &group.ids());
         let mut wipes = Prng::stream(options.seed, "wipes", 0);
         let wiping = wipes.below(2) == 0 && wipes_fit(options.durability, reach, &atlas);
+        let mut orders = Prng::stream(options.seed, "orders", 0);
+        let ordering = orders.below(2) == 0;
         Self {
             atlas,
             wipes,
             wiping,
             wiped: 0,
+            orders,
+            ordering,
             reach,
             ending: options.ending,
             durability: options.durability,
@@ -217,6 +224,7 @@ impl<S: Service> Storm<S> {
             self.strike_platter();
             self.strike_whole_disk();
             self.strike_clock();
+            self.give_orders();
         }
         if self.group.views_started() == 0 {
             self.take_the_primary_away();
@@ -287,6 +295,7 @@ impl<S: Service> Storm<S> {
             wipes: self.wiped,
             rebuilds: self.group.rebuilds(),
             repaired: self.group.repairs(),
+            handoffs: self.group.handoffs(),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
             transfers: self.group.transfers(),
             elapsed: self.group.now().since(Instant::ZERO),

@@ -74,6 +74,23 @@ impl<S: Service> Storm<S> {
         }
     }
 
+    /// Orders a hand-off or a shutdown, or nothing. What a shutdown takes time for, others may end
+    /// meanwhile, so there is none where too many may not be gone at once.
+    pub(super) fn give_orders(&mut self) {
+        if !self.ordering || !self.faults.contains(FaultKind::Process) {
+            return;
+        }
+        let order = self.orders.below(12);
+        let ids = self.group.ids();
+        let Some(to) = self.orders.pick(&ids).copied() else { return };
+        match order {
+            0 => self.group.hand_off(self.group.primary(), None),
+            1 => self.group.hand_off(self.group.primary(), Some(to)),
+            2 if self.durability == Durability::Full => self.group.shut_down(to),
+            _ => {}
+        }
+    }
+
     /// Lets a clock run at another rate, or right again, or does nothing.
     pub(super) fn strike_clock(&mut self) {
         if !self.faults.contains(FaultKind::Clock) || self.clocks.below(12) != 0 {

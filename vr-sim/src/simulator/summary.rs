@@ -38,6 +38,8 @@ pub struct Summary {
     pub wipes: u64,
     /// Times that a replica which had forgotten everything came back.
     pub rebuilds: u64,
+    /// Primaries that left on purpose.
+    pub handoffs: u64,
     /// Entries that replicas wrote again with what another one had.
     pub repaired: u64,
     /// How long the run took in virtual time.
@@ -62,6 +64,7 @@ impl Summary {
         self.wipes += other.wipes;
         self.rebuilds += other.rebuilds;
         self.repaired += other.repaired;
+        self.handoffs += other.handoffs;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
     }
@@ -73,7 +76,7 @@ impl fmt::Display for Summary {
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
-             {} repaired, \
+             {} repaired, {} handed off, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -88,6 +91,7 @@ impl fmt::Display for Summary {
             self.wipes,
             self.rebuilds,
             self.repaired,
+            self.handoffs,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -173,6 +177,7 @@ mod tests {
         wipes: 0,
         rebuilds: 0,
         repaired: 0,
+        handoffs: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
     };

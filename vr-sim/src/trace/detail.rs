@@ -20,7 +20,8 @@ pub fn detail_of(envelope: &Envelope) -> String {
         | Message::StartView(_)
         | Message::GetView(_)
         | Message::Ping(_)
-        | Message::Pong(_) => of_replicas(&envelope.message),
+        | Message::Pong(_)
+        | Message::Handoff(_) => of_replicas(&envelope.message),
         Message::GetHeaders(_)
         | Message::Headers(_)
         | Message::GetEntries(_)
@@ -108,6 +109,9 @@ fn of_replicas(message: &Message) -> String {
         Message::DoViewChange(m) => do_view_change(m),
         Message::StartView(m) => start_view(m),
         Message::GetView(m) => format!("from view {} on, nonce {}", m.view, short(m.nonce.0)),
+        Message::Handoff(m) => {
+            format!("to view {}, op {} {}", m.view, m.op_number, short(m.checksum.0))
+        }
         Message::Ping(m) | Message::Pong(m) => {
             format!("{}, sent at {}", standing(&m.standing), m.sent_at)
         }

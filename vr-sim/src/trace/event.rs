@@ -186,6 +186,7 @@ fn essence(message: &Message) -> (Option<View>, OpNumber, u64) {
         Message::StartViewChange(m) => (Some(m.view), m.standing.op_number, 0),
         Message::DoViewChange(m) => (Some(m.view), m.op_number, m.log_view.0),
         Message::StartView(m) => (Some(m.view), m.op_number, m.commit_number.0),
+        Message::Handoff(m) => (Some(m.view), m.op_number, low(m.checksum.0)),
         Message::GetView(m) => (Some(m.view), OpNumber::ZERO, low(m.nonce.0)),
         Message::Ping(m) | Message::Pong(m) => (None, m.standing.op_number, m.sent_at),
         Message::GetHeaders(m) => (None, m.through, m.request.0),

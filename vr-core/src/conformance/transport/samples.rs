@@ -11,10 +11,10 @@ use crate::model::{
     founding::{Found, FoundOk, Hello, HelloOk},
     message::{
         Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
-        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Headers, Message, Outcome,
-        Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse,
-        Register, Rejected, Rejection, Reply, Request, Sender, Standing, StartView,
-        StartViewChange, StatusKind, Suspicion, Wanted,
+        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Message,
+        Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
+        RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
+        StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
@@ -201,6 +201,7 @@ fn views() -> Vec<Message> {
         Message::GetView(GetView { view, nonce: NONCE }),
         Message::Ping(Ping { standing: standing(), sent_at: 123 }),
         Message::Pong(Ping { standing: standing(), sent_at: 123 }),
+        Message::Handoff(Handoff { view, op_number: OpNumber(9), checksum: CHECKSUM }),
     ]
 }
 

@@ -99,6 +99,7 @@ const fn guarded_bytes(kind: Kind, body_bytes: usize, left: usize) -> usize {
         | Kind::GetView
         | Kind::Ping
         | Kind::Pong
+        | Kind::Handoff
         | Kind::GetHeaders
         | Kind::Headers
         | Kind::GetEntries
@@ -193,6 +194,7 @@ fn put_message(frame: &mut FrameWriter<'_>, message: &Message) -> Result<(), Cod
         Message::GetView(body) => cold::put(frame, "GetView", body)?,
         Message::Ping(body) => cold::put(frame, "Ping", body)?,
         Message::Pong(body) => cold::put(frame, "Pong", body)?,
+        Message::Handoff(body) => cold::put(frame, "Handoff", body)?,
         Message::GetHeaders(body) => cold::put(frame, "GetHeaders", body)?,
         Message::Headers(body) => cold::put(frame, "Headers", body)?,
         Message::GetEntries(body) => cold::put(frame, "GetEntries", body)?,
@@ -234,6 +236,7 @@ fn take_message(
         Kind::GetView => Message::GetView(cold::take(fields, "GetView")?),
         Kind::Ping => Message::Ping(cold::take(fields, "Ping")?),
         Kind::Pong => Message::Pong(cold::take(fields, "Pong")?),
+        Kind::Handoff => Message::Handoff(cold::take(fields, "Handoff")?),
         Kind::GetHeaders => Message::GetHeaders(cold::take(fields, "GetHeaders")?),
         Kind::Headers => Message::Headers(cold::take(fields, "Headers")?),
         Kind::GetEntries => Message::GetEntries(cold::take(fields, "GetEntries")?),

@@ -3,7 +3,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const CLASSES = {
   client: ["#0f9d8a", "Register Request Reply Rejected Query Answer Forward ForwardReply"],
   normal: ["#3b7dea", "Prepare PrepareOk Commit"],
-  view: ["#d6409f", "StartViewChange DoViewChange StartView GetView"],
+  view: ["#d6409f", "StartViewChange DoViewChange StartView GetView Handoff"],
   alive: ["#8a93a3", "Ping Pong"],
   transfer: ["#d9822b", "GetHeaders Headers GetEntries Entries"],
   read: ["#8b5cf6", "ReadIndex ReadIndexOk"],

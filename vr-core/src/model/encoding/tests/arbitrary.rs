@@ -12,8 +12,8 @@ use crate::model::{
     founding::{Found, FoundOk, Hello, HelloOk},
     message::{
         Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
-        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Headers, Limit, Message,
-        Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
+        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Limit,
+        Message, Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
         RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
         StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
@@ -241,6 +241,13 @@ fn view_message() -> impl Strategy<Value = Message> {
             .prop_map(|(standing, sent_at)| Message::Ping(Ping { standing, sent_at })),
         (standing(), any::<u64>())
             .prop_map(|(standing, sent_at)| Message::Pong(Ping { standing, sent_at })),
+        any::<(u64, u64, u128)>().prop_map(|(view, op_number, checksum)| {
+            Message::Handoff(Handoff {
+                view: View(view),
+                op_number: OpNumber(op_number),
+                checksum: Checksum(checksum),
+            })
+        }),
     ]
 }
 
