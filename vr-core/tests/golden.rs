@@ -238,7 +238,6 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         ("", Message::Reply(reply(executed.clone()))),
         ("_malformed", Message::Reply(reply(Outcome::Malformed))),
         ("_registered", Message::Reply(reply(Outcome::Registered))),
-        ("_table_full", Message::Reply(reply(Outcome::TableFull))),
         ("_evicted", Message::Reply(reply(Outcome::Evicted))),
         ("_evicted", Message::Rejected(rejected(Rejection::Evicted))),
         ("_too_large", Message::Rejected(rejected(too_large))),

@@ -276,7 +276,7 @@ impl Session {
             Outcome::Executed(bytes) => Ok(Completed { op_number: reply.op_number, bytes }),
             Outcome::Malformed => Err(RequestError::Malformed),
             Outcome::Evicted => return self.on_evicted(now),
-            Outcome::Registered | Outcome::TableFull => return,
+            Outcome::Registered => return,
         };
         let Some(waiting) = self.window.answer(reply.request_number) else { return };
         if let Some(waiting) = waiting {
@@ -296,7 +296,6 @@ impl Session {
                 self.made_progress(now);
                 self.send_queued(now);
             }
-            Outcome::TableFull => self.pause_for(now, Limit::Clients),
             Outcome::Evicted => self.on_evicted(now),
             Outcome::Executed(_) | Outcome::Malformed => {}
         }

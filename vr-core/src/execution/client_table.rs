@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    execution::{use_order::UseOrder, work::Evicted},
     model::{
         message::{Outcome, Reply},
         types::{ClientId, Nonce, OpNumber, RequestNumber},
@@ -29,14 +30,25 @@ const TABLE_VERSION: u16 = 1;
 /// # Source
 /// VRR §4, Fig. 2 (client-table); departs from it by a window of requests per client and by
 /// sessions that are opened through the log (PROTOCOL.md "Client sessions").
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientTable {
     sessions: BTreeMap<ClientId, Session>,
+    /// Follows from the sessions.
+    use_order: UseOrder,
     /// Outcomes kept per client.
     window: usize,
     /// Sessions kept.
     clients_max: usize,
 }
+
+impl PartialEq for ClientTable {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { sessions, use_order: _, window, clients_max } = other;
+        (&self.sessions, self.window, self.clients_max) == (sessions, *window, *clients_max)
+    }
+}
+
+impl Eq for ClientTable {}
 
 /// What is known of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +90,9 @@ pub enum Turn<'a> {
 /// The place in the table for the outcome of the request that is being executed.
 #[derive(Debug)]
 pub struct Slot<'a> {
+    client: ClientId,
     session: &'a mut Session,
+    use_order: &'a mut UseOrder,
     window: usize,
 }
 
@@ -88,9 +102,15 @@ impl ClientTable {
     pub fn new(window: u32, clients_max: u32) -> Self {
         Self {
             sessions: BTreeMap::new(),
+            use_order: UseOrder::default(),
             window: usize::try_from(window).unwrap_or(usize::MAX),
             clients_max: usize::try_from(clients_max).unwrap_or(usize::MAX),
         }
+    }
+
+    /// What a mutant does: makes room for one more session, here and nowhere else.
+    pub(crate) const fn grow(&mut self) {
+        self.clients_max = self.clients_max.saturating_add(1);
     }
 
     /// How many sessions are open.
@@ -109,18 +129,38 @@ impl ClientTable {
     ///
     /// A repeated registration finds the session it opened the first time. One with another nonce
     /// comes from somebody who uses a client id a second time: the open session stays as it is, and
-    /// the newcomer is told that it has none. A full table opens nothing.
-    pub fn register(&mut self, client: ClientId, nonce: Nonce, op_number: OpNumber) -> Reply {
+    /// the newcomer is told that it has none. A full table closes the session whose last entry
+    /// was executed longest ago, which is the same one on every replica.
+    pub fn register(
+        &mut self,
+        client: ClientId,
+        nonce: Nonce,
+        op_number: OpNumber,
+    ) -> (Reply, Option<Evicted>) {
+        let mut evicted = None;
         let (session, outcome) = match self.sessions.get(&client) {
             Some(open) if open.nonce == nonce => (open.session, Outcome::Registered),
             Some(_) => (op_number, Outcome::Evicted),
-            None if self.sessions.len() >= self.clients_max => (op_number, Outcome::TableFull),
             None => {
+                if self.sessions.len() >= self.clients_max {
+                    evicted = self.evict(op_number);
+                }
                 self.sessions.insert(client, Session::new(op_number, nonce));
+                self.use_order.used(op_number, client);
                 (op_number, Outcome::Registered)
             }
         };
-        Reply { client, request_number: RequestNumber::ZERO, op_number: session, outcome }
+        let request_number = RequestNumber::ZERO;
+        (Reply { client, request_number, op_number: session, outcome }, evicted)
+    }
+
+    /// Closes the session that was used longest ago, because of the entry at `by`.
+    fn evict(&mut self, by: OpNumber) -> Option<Evicted> {
+        let sessions = &self.sessions;
+        let last_use = |client| sessions.get(&client).map(Session::last_use);
+        let client = self.use_order.take_oldest(last_use)?;
+        let closed = self.sessions.remove(&client)?;
+        Some(Evicted { by, client, session: closed.session })
     }
 
     /// What is to be done with request `number` of `client`, made in `session`.
@@ -129,13 +169,20 @@ impl ClientTable {
     /// request can stand in the log twice, because views change while clients ask again.
     pub fn turn(&mut self, client: ClientId, session: OpNumber, number: RequestNumber) -> Turn<'_> {
         let window = self.window;
+        let sessions = &self.sessions;
+        self.use_order.tidy(sessions.len(), |client| sessions.get(&client).map(Session::last_use));
         match self.sessions.get_mut(&client) {
             Some(open) if open.session == session => {
                 let done = open.done;
                 if number <= done {
                     Turn::Done(open.reply_to(client, number))
                 } else if number == done.next() {
-                    Turn::Next(Slot { session: open, window })
+                    Turn::Next(Slot {
+                        client,
+                        session: open,
+                        use_order: &mut self.use_order,
+                        window,
+                    })
                 } else {
                     Turn::Early { done }
                 }
@@ -210,6 +257,8 @@ impl ClientTable {
             }
             sessions.insert(record.client, open);
         }
+        let uses = sessions.iter().map(|(client, open): (_, &Session)| (open.last_use(), *client));
+        self.use_order = uses.collect();
         self.sessions = sessions;
         Ok(())
     }
@@ -218,6 +267,11 @@ impl ClientTable {
 impl Session {
     const fn new(session: OpNumber, nonce: Nonce) -> Self {
         Self { session, nonce, done: RequestNumber::ZERO, outcomes: VecDeque::new() }
+    }
+
+    /// The last entry of the client that was executed.
+    fn last_use(&self) -> OpNumber {
+        self.outcomes.back().map_or(self.session, |done| done.op_number)
     }
 
     fn reply_to(&self, client: ClientId, number: RequestNumber) -> Option<Reply> {
@@ -243,6 +297,7 @@ impl Slot<'_> {
             self.session.outcomes.pop_front();
         }
         self.session.outcomes.push_back(Done { op_number, outcome });
+        self.use_order.used(op_number, self.client);
     }
 }
 

@@ -174,7 +174,7 @@ impl Executor {
         let time = Duration::from_nanos(header.time);
         let told = match header.kind {
             EntryKind::Noop => None,
-            EntryKind::Register => Some(self.register(&header, &payload)),
+            EntryKind::Register => Some(self.register(&header, &payload, reply)),
             EntryKind::Request => self.execute(&header, payload, reply),
         };
         self.applied = header.op_number;
@@ -183,11 +183,16 @@ impl Executor {
     }
 
     /// Opens a session; a registration without a nonce opens none, on every replica alike.
-    fn register(&mut self, header: &EntryHeader, payload: &Bytes) -> Reply {
+    fn register(&mut self, header: &EntryHeader, payload: &Bytes, reply: bool) -> Reply {
         match payload.as_ref().try_into() {
             Ok(nonce) => {
                 let nonce = Nonce(u128::from_le_bytes(nonce));
-                self.client_table.register(header.client, nonce, header.op_number)
+                if !reply && self.mutants.contain(Mutant::EvictOnlyAtPrimary) {
+                    self.client_table.grow();
+                }
+                let opened = self.client_table.register(header.client, nonce, header.op_number);
+                self.finished.executed.evicted.extend(opened.1);
+                opened.0
             }
             Err(_) => reply_to(header, Outcome::Malformed),
         }

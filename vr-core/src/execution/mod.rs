@@ -4,4 +4,5 @@ pub mod client_table;
 pub mod executor;
 #[cfg(test)]
 mod tests;
+pub mod use_order;
 pub mod work;

@@ -9,7 +9,7 @@ use crate::{
     execution::{
         client_table::{ClientTable, Turn},
         executor::Executor,
-        work::{Executed, Finished, Work},
+        work::{Evicted, Executed, Finished, Work},
     },
     model::{
         entry::{Entry, EntryHeader, EntryKind},
@@ -172,16 +172,39 @@ fn a_registration_without_a_nonce_opens_nothing() {
     assert_eq!(replies[1].outcome, Outcome::Evicted);
 }
 
+/// S62: least recently *executed*, not first registered.
 #[test]
-fn a_full_table_opens_no_session_and_keeps_the_others() {
+fn a_full_table_closes_the_session_used_longest_ago() {
     let mut executor = executor();
-    let entries = (1..=4).map(|op| register(op, ClientId(u128::from(op)), 5)).collect();
-    let replies = run(&mut executor, entries);
-    assert_eq!(replies[2].outcome, Outcome::Registered);
-    assert_eq!(replies[3], reply(ClientId(4), 0, 4, Outcome::TableFull));
-    let replies = run(&mut executor, vec![request(5, ALICE, 1, 1), register(6, BOB, 5)]);
-    assert_eq!(replies[0].outcome, executed(1));
-    assert_eq!(replies[1], reply(BOB, 0, 2, Outcome::Registered));
+    let mut entries: Vec<Entry> =
+        (1..=3).map(|op| register(op, ClientId(u128::from(op)), 5)).collect();
+    entries.extend([request(4, ClientId(1), 1, 1), register(5, ClientId(4), 5)]);
+    entries
+        .into_iter()
+        .for_each(|entry| executor.push(Work::Entries { entries: vec![entry], reply: true }));
+    let finished = finish(&mut executor).executed;
+    assert_eq!(finished.replies[4], reply(ClientId(4), 0, 5, Outcome::Registered));
+    let closed = Evicted { by: OpNumber(5), client: ClientId(2), session: OpNumber(2) };
+    assert_eq!(finished.evicted, [closed]);
+    let replies =
+        run(&mut executor, vec![request(6, ClientId(2), 2, 1), request(7, ClientId(1), 1, 2)]);
+    assert_eq!((&replies[0].outcome, &replies[1].outcome), (&Outcome::Evicted, &executed(2)));
+}
+
+/// S62: what is closed next does not depend on whether the table was restored from a snapshot.
+#[test]
+fn a_restored_table_closes_the_same_session() {
+    let (mut one, bytes) = (table(), bytes_of(&table()));
+    let (mut other, _) = restored(&bytes).unwrap();
+    for op in 20..30 {
+        let client = ClientId(u128::from(op));
+        let (first, second) = (
+            one.register(client, Nonce(1), OpNumber(op)),
+            other.register(client, Nonce(1), OpNumber(op)),
+        );
+        assert_eq!(first, second);
+    }
+    assert_eq!(one, other);
 }
 
 #[test]
@@ -268,10 +291,13 @@ fn a_backup_executes_without_replies_and_can_answer_later() {
     executor.push(Work::Entries { entries, reply: false });
     let through = OpNumber(3);
     let silent =
-        Finished { executed: Executed { through, replies: Vec::new() }, answers: Vec::new() };
+        Finished { executed: Executed { through, ..Executed::default() }, answers: Vec::new() };
     assert_eq!(finish(&mut executor), silent);
     let stored = resend(&mut executor, ALICE, 1).unwrap().executed;
-    assert_eq!(stored, Executed { through, replies: vec![reply(ALICE, 1, 2, executed(1))] });
+    assert_eq!(
+        stored,
+        Executed { through, replies: vec![reply(ALICE, 1, 2, executed(1))], evicted: Vec::new() }
+    );
 }
 
 #[test]
@@ -449,8 +475,8 @@ fn line() -> impl Strategy<Value = Line> {
 
 /// The entries that `lines` stand for, and how many operations they execute.
 fn log_of(lines: &[Line]) -> (Vec<Entry>, usize) {
-    let mut sessions = [(0, 0); 5];
-    let mut open = 0;
+    // Session, requests executed, and the op of the last use; 0 for none.
+    let mut sessions = [(0, 0, 0); 5];
     let mut executed = 0;
     let mut entries = Vec::new();
     for (line, op) in lines.iter().zip(1..) {
@@ -462,9 +488,14 @@ fn log_of(lines: &[Line]) -> (Vec<Entry>, usize) {
             }
             Line::Register(client) => {
                 entries.push(register(op, name(client), 5));
-                if sessions[usize::from(client)].0 == 0 && open < CLIENTS {
-                    sessions[usize::from(client)] = (op, 0);
-                    open += 1;
+                if sessions[usize::from(client)].0 == 0 {
+                    let open = sessions.iter_mut().filter(|session| session.0 != 0);
+                    let open: Vec<_> = open.collect();
+                    if open.len() == usize::try_from(CLIENTS).unwrap() {
+                        let oldest = open.into_iter().min_by_key(|session| session.2);
+                        *oldest.unwrap() = (0, 0, 0);
+                    }
+                    sessions[usize::from(client)] = (op, 0, op);
                 }
                 continue;
             }
@@ -476,13 +507,14 @@ fn log_of(lines: &[Line]) -> (Vec<Entry>, usize) {
             Line::Early(client) => (client, 2),
             Line::Again(client, back) => (client, -i64::from(back)),
         };
-        let (session, done) = &mut sessions[usize::from(client)];
+        let (session, done, used) = &mut sessions[usize::from(client)];
         let number = u64::try_from(*done + offset).unwrap_or(0);
         let bad = matches!(line, Line::Malformed(_));
         let payload: &[u8] = if bad { b"?" } else { b"do" };
         entries.push(entry(op, EntryKind::Request, (name(client), *session, number), payload));
         if *session != 0 && offset == 1 {
             *done += 1;
+            *used = op;
             executed += usize::from(!bad);
         }
     }
@@ -552,7 +584,9 @@ proptest! {
     ) {
         let lines = [&[Line::Register(1), Line::Next(1)], lines.as_slice()].concat();
         let (mut entries, _) = log_of(&lines);
-        let effective = effective(&entries[..entries.len() - 1]);
+        // A registration that arrives again after its session was closed opens another one.
+        let mut effective = effective(&entries[..entries.len() - 1]);
+        effective.retain(|position| entries[*position].header.kind == EntryKind::Request);
         let source = effective[source.index(effective.len())];
         let place = source + 1 + place.index(entries.len() - source - 1);
         let op_number = entries[place].header.op_number;

@@ -50,6 +50,19 @@ pub struct Executed {
     pub through: OpNumber,
     /// Replies that were wanted and stored replies that were asked for again, in order.
     pub replies: Vec<Reply>,
+    /// Sessions that were closed, in order.
+    pub evicted: Vec<Evicted>,
+}
+
+/// A session that was closed because the table was full and nothing of it was executed longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// The op of the registration that needed its place.
+    pub by: OpNumber,
+    /// Whose session it was.
+    pub client: ClientId,
+    /// The op that had opened it.
+    pub session: OpNumber,
 }
 
 /// What one step of the executor produced.

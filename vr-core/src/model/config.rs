@@ -32,7 +32,7 @@ pub enum Genesis {
 /// | `retry_interval` | 50 ms | an unanswered question is asked again |
 /// | `hello_interval_max` | 1 s | back-off of a blank replica's questions stops growing |
 /// | `window` | 64 | a client's further requests wait at the client; the replica answers busy |
-/// | `clients_max` | 10 000 | registrations are answered busy |
+/// | `clients_max` | 10 000 | the session that was used longest ago is closed; its client is told |
 /// | `request_bytes_max` | 1 MiB | the operation is refused as too large |
 /// | `message_bytes_max` | 4 MiB | prepares and transfers are split; a larger frame closes its connection |
 /// | `pipeline_ops_max` | 1024 | requests are answered busy |
@@ -70,7 +70,8 @@ pub struct Config {
     pub hello_interval_max: Duration,
     /// Requests that one client may have in flight; also the replies kept per client.
     pub window: u32,
-    /// Sessions that the client table holds.
+    /// Sessions that the client table holds; part of the replicated state, so it must be the same
+    /// at all replicas.
     pub clients_max: u32,
     /// Bytes of one operation.
     pub request_bytes_max: u32,
@@ -152,6 +153,11 @@ impl Config {
         return self.mutants;
         #[cfg(not(feature = "mutants"))]
         Mutants::NONE
+    }
+
+    /// Sessions that are open, on their way, or still counted although their place is taken.
+    pub(crate) const fn sessions_max(&self) -> u32 {
+        self.clients_max.saturating_add(self.pipeline_ops_max)
     }
 
     /// Whether this rule is broken on purpose.

@@ -170,8 +170,6 @@ pub enum Outcome {
     Malformed,
     /// The session is open.
     Registered,
-    /// The client table is full; no session was opened.
-    TableFull,
     /// The client has no session (any more); nothing changed.
     Evicted,
 }

@@ -127,6 +127,9 @@ mutants! {
     /// A new primary answers queries before what it started with is committed.
     ReadBeforeStart = "read-before-start",
 
+    /// A backup keeps the sessions that the primary closes.
+    EvictOnlyAtPrimary = "evict-only-at-primary",
+
     // Section "Limits".
     /// A backup holds clients' requests for the primary without an end.
     EndlessForwards = "endless-forwards",

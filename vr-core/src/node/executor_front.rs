@@ -408,6 +408,7 @@ impl Outlet {
         let mut results = lock(&self.results);
         results.finished.executed.through = news.executed.through;
         results.finished.executed.replies.extend(news.executed.replies);
+        results.finished.executed.evicted.extend(news.executed.evicted);
         results.finished.answers.extend(news.answers);
         results.any = true;
     }

@@ -167,10 +167,15 @@ impl Replica {
     /// VRR §4.1 step 6: the executor has applied more; the primary answers the clients.
     pub(in crate::replica) fn on_executed(&mut self, executed: &Executed) {
         let through = min(executed.through, self.progress.ordered);
+        let mut evicted = executed.evicted.iter().peekable();
         while self.progress.applied < through {
             let next = self.progress.applied.next();
             if let Some(header) = self.log.header(next) {
-                self.admitted.executed(header, self.config.clients_max);
+                self.admitted.executed(header);
+            }
+            while let Some(closed) = evicted.next_if(|closed| closed.by <= next) {
+                self.admitted.evicted(closed.client, closed.session);
+                self.routes.forget(closed.client);
             }
             self.progress.applied = next;
         }

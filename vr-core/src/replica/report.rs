@@ -101,15 +101,20 @@ impl Replica {
     }
 
     /// How full the queues are. What a primary found when its view started may be more than it
-    /// would have admitted, and counts from when that is committed.
+    /// would have admitted, and counts from when that is committed; its clients, from when it is
+    /// executed.
     fn queues(&self) -> [Queue; 11] {
         let config = &self.config;
         let (mut ops, mut bytes, mut queued, mut parked, mut early) = (0, 0, 0, 0, 0);
+        let (mut clients, mut routes) = (0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
                 if self.commit_number >= primary.start_op {
                     ops = self.log.op_number().since(self.commit_number);
                     bytes = primary.pipeline.bytes();
+                }
+                if self.progress.applied >= primary.start_op {
+                    (clients, routes) = (self.admitted.len(), count(self.routes.len()));
                 }
                 queued = primary.pipeline.queued();
                 parked = primary.pipeline.parked_most();
@@ -120,8 +125,8 @@ impl Replica {
         let bytes_max = config.pipeline_bytes_max.saturating_add(config.request_bytes_max);
         let executing = self.progress.ordered.since(self.progress.applied);
         [
-            queue("clients_max", self.admitted.len(), config.clients_max),
-            queue("clients_max", count(self.routes.len()), config.clients_max),
+            queue("clients_max", clients, config.sessions_max()),
+            queue("clients_max", routes, config.sessions_max()),
             queue("pipeline_ops_max", ops, config.pipeline_ops_max),
             queue("pipeline_ops_max", count(queued), config.pipeline_ops_max),
             queue("pipeline_ops_max", count(early), config.pipeline_ops_max),

@@ -164,7 +164,8 @@ impl Replica {
             return Err(Ignored::Duplicate);
         }
         let request = Forward::Register(m.clone());
-        if self.admitted.len() >= self.config.clients_max {
+        // The executor makes room when it gets there; until then there are more for a while.
+        if self.admitted.len() >= self.config.sessions_max() {
             return self.busy(from, &request, Limit::Clients);
         }
         if !self.log_has_room(payload.len()) {

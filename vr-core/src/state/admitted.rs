@@ -74,13 +74,7 @@ impl Admitted {
     }
 
     /// The entry with `header` was executed.
-    pub fn executed(&mut self, header: &EntryHeader, clients_max: u32) {
-        if header.kind == EntryKind::Register
-            && !self.clients.contains_key(&header.client)
-            && self.len() >= clients_max
-        {
-            return;
-        }
+    pub fn executed(&mut self, header: &EntryHeader) {
         self.appended(header);
         if let Some(known) = self.clients.get_mut(&header.client) {
             match header.kind {
@@ -94,6 +88,13 @@ impl Admitted {
                 }
                 EntryKind::Request => known.done = known.done.max(header.request_number),
             }
+        }
+    }
+
+    /// The session of `client` that the entry at `session` opened was closed.
+    pub fn evicted(&mut self, client: ClientId, session: OpNumber) {
+        if self.clients.get(&client).is_some_and(|known| known.session == session) {
+            self.clients.remove(&client);
         }
     }
 
@@ -123,8 +124,8 @@ mod tests {
     #[test]
     fn a_request_that_fell_out_of_the_log_is_forgotten() {
         let mut admitted = Admitted::default();
-        admitted.executed(&header(EntryKind::Register, 1, 0), 9);
-        admitted.executed(&header(EntryKind::Request, 2, 1), 9);
+        admitted.executed(&header(EntryKind::Register, 1, 0));
+        admitted.executed(&header(EntryKind::Request, 2, 1));
         admitted.appended(&header(EntryKind::Request, 3, 2));
         admitted.forget_unexecuted();
         let known = admitted.get(ClientId(1)).unwrap();
@@ -143,15 +144,18 @@ mod tests {
     fn a_session_is_the_registration_that_was_executed() {
         let mut admitted = Admitted::default();
         admitted.appended(&header(EntryKind::Register, 5, 0));
-        admitted.executed(&header(EntryKind::Register, 6, 0), 9);
-        admitted.executed(&header(EntryKind::Register, 7, 0), 9);
+        admitted.executed(&header(EntryKind::Register, 6, 0));
+        admitted.executed(&header(EntryKind::Register, 7, 0));
         assert_eq!(admitted.get(ClientId(1)).unwrap().session, OpNumber(6));
     }
 
     #[test]
-    fn a_registration_beyond_the_limit_leaves_no_trace() {
+    fn a_closed_session_is_forgotten_unless_it_was_opened_again() {
         let mut admitted = Admitted::default();
-        admitted.executed(&header(EntryKind::Register, 1, 0), 0);
-        assert_eq!(admitted.len(), 0);
+        admitted.executed(&header(EntryKind::Register, 5, 0));
+        admitted.evicted(ClientId(1), OpNumber(4));
+        assert_eq!(admitted.len(), 1);
+        admitted.evicted(ClientId(1), OpNumber(5));
+        assert!(admitted.is_empty());
     }
 }

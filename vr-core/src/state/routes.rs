@@ -52,6 +52,11 @@ impl Routes {
         ways.own.into_iter().chain(ways.via)
     }
 
+    /// `client` has no session any more.
+    pub fn forget(&mut self, client: ClientId) {
+        self.routes.remove(&client);
+    }
+
     /// `peer` is gone, and all ways through it.
     pub fn disconnected(&mut self, peer: Peer) {
         self.routes.retain(|_, ways| {

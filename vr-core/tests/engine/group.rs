@@ -354,7 +354,11 @@ impl Group {
             Work::Query { .. } => {}
         }
         let through = op(process.applied.len());
-        process.inputs.push_back(Input::Executed(Executed { through, replies }));
+        process.inputs.push_back(Input::Executed(Executed {
+            through,
+            replies,
+            evicted: Vec::new(),
+        }));
     }
 
     fn session_of(&self, id: usize, client: ClientId) -> OpNumber {

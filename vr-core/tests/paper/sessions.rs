@@ -1,16 +1,17 @@
 //! What the primary lets into the log: sessions, numbers and windows (docs/PROTOCOL.md, Sessions).
 
 use vr_core::{
-    execution::work::Work,
+    execution::work::{Evicted, Executed, Work},
     model::{
         message::{
             Forward, ForwardReply, Limit, Message, Outcome, Register, Rejected, Rejection, Reply,
         },
         types::{Nonce, OpNumber, RequestNumber},
     },
+    replica::io::Input,
 };
 
-use crate::subject::{CLIENT, Outputs, Subject, register, request};
+use crate::subject::{CLIENT, Outputs, Subject, acknowledge, register, request};
 
 fn rejected(outputs: &Outputs) -> Vec<Rejection> {
     let mut found = Vec::new();
@@ -43,7 +44,7 @@ fn executed() -> (Subject, OpNumber) {
     primary.persisted();
     let op_number = primary.status().op_number;
     let head = primary.head_of(op_number);
-    primary.hear(1, 0, crate::subject::acknowledge(op_number, head));
+    primary.hear(1, 0, acknowledge(op_number, head));
     primary.executed(op_number, vec![reply(1, op_number.0)]);
     (primary, session)
 }
@@ -121,14 +122,44 @@ fn a_number_beyond_the_window_is_answered_busy() {
     assert_eq!(rejected(&primary.ask(request(session, 3))), [busy]);
 }
 
-/// A full client table answers registrations busy.
+/// A full client table takes registrations, and forgets whom the executor closes the session of.
 #[test]
-fn a_full_client_table_answers_busy() {
+fn a_full_client_table_makes_room() {
     let mut primary = Subject::primary_with(|config| config.clients_max = 1, 3);
-    primary.open_session();
+    let session = primary.open_session();
     let client = vr_core::ClientId(78);
     let outputs = primary.ask(Message::Register(Register { client, nonce: Nonce(1) }));
-    assert_eq!(rejected(&outputs), [Rejection::Busy(Limit::Clients)]);
+    assert!(rejected(&outputs).is_empty());
+    primary.persisted();
+    let by = session.next();
+    let checksum = primary.head_of(by);
+    primary.hear(1, 0, acknowledge(by, checksum));
+    let evicted = vec![Evicted { by, client: CLIENT, session }];
+    let replies = Vec::new();
+    primary.handle(Input::Executed(Executed { through: by, replies, evicted }));
+    assert_eq!(rejected(&primary.ask(request(session, 1))), [Rejection::Evicted]);
+    assert_eq!(primary.status().clients, 1);
+}
+
+/// More registrations than the executor can make room for are answered busy.
+#[test]
+fn registrations_that_outrun_the_executor_are_answered_busy() {
+    let limit = |config: &mut vr_core::Config| {
+        (config.clients_max, config.pipeline_ops_max) = (1, 2);
+    };
+    let mut primary = Subject::primary_with(limit, 3);
+    primary.open_session();
+    let mut answers = Vec::new();
+    for client in 78..83 {
+        let client = vr_core::ClientId(client);
+        let asked = primary.ask(Message::Register(Register { client, nonce: Nonce(1) }));
+        answers.extend(rejected(&asked));
+        primary.persisted();
+        let op = primary.status().op_number;
+        let checksum = primary.head_of(op);
+        primary.hear(1, 0, acknowledge(op, checksum));
+    }
+    assert_eq!(answers, vec![Rejection::Busy(Limit::Clients); 3]);
 }
 
 /// A full pipeline and a full queue before it answer busy.
@@ -150,7 +181,7 @@ fn a_forwarded_request_is_answered_through_its_backup() {
     primary.hear(2, 0, Message::Forward(Forward::Register(registration)));
     primary.persisted();
     let head = primary.head_of(OpNumber(1));
-    primary.hear(1, 0, crate::subject::acknowledge(OpNumber(1), head));
+    primary.hear(1, 0, acknowledge(OpNumber(1), head));
     let sent = primary.executed(OpNumber(1), vec![reply(0, 1)]).sent();
     let [(to, Message::ForwardReply(ForwardReply::Reply(told)))] = &sent[..] else { panic!() };
     assert_eq!((to.0, told), (2, &reply(0, 1)));

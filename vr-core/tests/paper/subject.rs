@@ -240,7 +240,7 @@ impl Subject {
 
     /// The executor has applied everything through `op_number`.
     pub(crate) fn executed(&mut self, through: OpNumber, replies: Vec<Reply>) -> Outputs {
-        self.handle(Input::Executed(Executed { through, replies }))
+        self.handle(Input::Executed(Executed { through, replies, evicted: Vec::new() }))
     }
 
     /// Time goes on by `by`; every deadline on the way is served.

@@ -1,6 +1,6 @@
 //! The first end of a storm: a quorum is mended, and must get on without the others.
 
-use vr_core::{Durability, model::types::ReplicaId};
+use vr_core::{Durability, client::outcome::RequestError, model::types::ReplicaId};
 
 use crate::{
     cluster::{
@@ -9,6 +9,9 @@ use crate::{
     },
     simulator::{options::Ending, storm::Storm},
 };
+
+/// How often a session may be closed before its first request is executed.
+const EVICTIONS_MAX: usize = 100;
 
 impl<S: Service> Storm<S> {
     /// Ends the storm for just as many replicas as are needed, and for all others for ever; those
@@ -39,8 +42,16 @@ impl<S: Service> Storm<S> {
             others.iter().for_each(|id| self.haunt(*id));
         }
         let client = self.group.client_without_session();
-        let call = client.ask((self.load.probe)(&mut self.rng));
+        let mut call = client.ask((self.load.probe)(&mut self.rng));
         self.group.run_until_answered(call);
+        // While what clients had asked for is under way, they may close each other's sessions.
+        for _ in 0..EVICTIONS_MAX {
+            if !matches!(self.group.ended(call), Some(Ended::Failed(RequestError::ClientEvicted))) {
+                break;
+            }
+            call = client.ask((self.load.probe)(&mut self.rng));
+            self.group.run_until_answered(call);
+        }
         if let None | Some(Ended::Failed(_)) = self.group.ended(call) {
             self.group.fail(
                 "O9 violated: a quorum that is up and connected executes what it is asked to",

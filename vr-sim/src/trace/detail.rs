@@ -90,7 +90,6 @@ const fn outcome(outcome: &Outcome) -> &'static str {
         Outcome::Executed(_) => "executed",
         Outcome::Malformed => "malformed",
         Outcome::Registered => "registered",
-        Outcome::TableFull => "table full",
         Outcome::Evicted => "evicted",
     }
 }

@@ -1,9 +1,10 @@
 //! Clients that ask again, restart, and keep several requests in flight.
 
-use vr_core::model::kind::Kind;
+use vr_core::{Config, client::outcome::RequestError, model::kind::Kind};
 use vr_sim::{
-    cluster::{Cluster, R0},
+    cluster::{Cluster, R0, client::Ended},
     network::selection::Messages,
+    options::GroupOptions,
     workload::{add, put},
 };
 
@@ -91,5 +92,32 @@ pub(crate) fn a_window_of_requests_executes_in_order() {
     group.run_until_answered(calls[3]);
     assert_eq!(group.committed(), calls);
     assert_eq!(group.reply_of(calls[3]), Some(Some(3)));
+    group.heal_and_converge();
+}
+
+/// S62: one session more than the table holds. Whoever was silent longest loses its session, on
+/// every replica alike, is told so, and goes on under a new one.
+#[test]
+pub(crate) fn a_full_table_closes_the_session_used_longest_ago() {
+    let mut narrow = Config::default();
+    narrow.clients_max = 2;
+    let mut group = Cluster::with(GroupOptions::of(3).with_config(narrow));
+    let (busy, silent) = (group.client(), group.client());
+    let mut calls = Vec::new();
+    for client in [&silent, &busy] {
+        calls.push(client.request(add("k", 1)));
+        group.run_until(|group| group.pending().is_empty());
+    }
+    let late = group.client();
+    let refused = silent.request(add("k", 1));
+    group.run_until_answered(refused);
+    assert!(matches!(group.ended(refused), Some(Ended::Failed(RequestError::ClientEvicted))));
+    group.crash(R0);
+    for client in [&late, &silent] {
+        calls.push(client.request(add("k", 1)));
+        group.run_until_answered(calls[calls.len() - 1]);
+    }
+    assert_eq!(group.reply_of(calls[3]), Some(Some(4)));
+    assert_eq!(group.committed(), calls);
     group.heal_and_converge();
 }

@@ -224,11 +224,11 @@ fn a_late_reply_to_an_evicted_client_is_nobodys() {
 }
 
 #[test]
-fn a_full_client_table_is_asked_again() {
+fn a_client_table_without_room_is_asked_again() {
     let mut desk = Desk::connected();
     desk.execute(1);
     let client = desk.session.client();
-    desk.outcome(0, 5, Outcome::TableFull);
+    desk.busy(0, Limit::Clients);
     desk.wait();
     assert_eq!(desk.registrations().len(), 1);
     assert_eq!(desk.session.client(), client, "a copy of it may still open the session");

@@ -71,8 +71,7 @@ pub(super) fn put_reply(frame: &mut FrameWriter<'_>, body: &Reply) {
         }
         Outcome::Malformed => fields.put_u8(1),
         Outcome::Registered => fields.put_u8(2),
-        Outcome::TableFull => fields.put_u8(3),
-        Outcome::Evicted => fields.put_u8(4),
+        Outcome::Evicted => fields.put_u8(3),
     }
 }
 
@@ -85,8 +84,7 @@ pub(super) fn take_reply(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Reply
             0 => Outcome::Executed(source.slice_ref(fields.take_rest())),
             1 => Outcome::Malformed,
             2 => Outcome::Registered,
-            3 => Outcome::TableFull,
-            4 => Outcome::Evicted,
+            3 => Outcome::Evicted,
             other => return Fields::invalid("outcome", other),
         },
     })

@@ -108,7 +108,6 @@ fn reply() -> impl Strategy<Value = Reply> {
         payload().prop_map(Outcome::Executed),
         Just(Outcome::Malformed),
         Just(Outcome::Registered),
-        Just(Outcome::TableFull),
         Just(Outcome::Evicted),
     ];
     (any::<(u128, u64, u64)>(), outcome).prop_map(|((client, number, op_number), outcome)| Reply {
