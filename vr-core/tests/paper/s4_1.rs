@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use vr_core::{
     model::{
+        durable::Durability,
         kind::Kind,
         message::{Limit, Message, Prepare, Rejected, Rejection, StatusKind},
-        types::{HeartbeatNumber, OpNumber, ReplicaId},
+        types::{Checksum, HeartbeatNumber, OpNumber, ReplicaId},
     },
     replica::io::{Event, Fatal},
 };
@@ -18,7 +19,7 @@ use crate::subject::{
 
 const ONE: OpNumber = OpNumber(1);
 
-fn first_op(subject: &mut Subject) -> vr_core::model::types::Checksum {
+fn first_op(subject: &mut Subject) -> Checksum {
     subject.head_of(ONE)
 }
 
@@ -99,6 +100,27 @@ fn another_entry_in_the_same_view_stops_the_node() {
     assert_eq!((*peer, *op_number), (ReplicaId(0), OpNumber(2)));
 }
 
+/// Step 4: an entry that does not follow the last one is of another history.
+#[test]
+fn an_entry_that_does_not_chain_stops_the_node() {
+    let mut backup = Subject::backup(3);
+    backup.hear(0, 0, prepare(&log(1), committed(&[], 0)));
+    let other = extended(&extended(&[], 9, 1, 3), 0, 1, 3);
+    let outputs = backup.hear(0, 0, prepare(&other[1..], committed(&[], 0)));
+    assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { op_number: ONE, .. })));
+}
+
+/// Step 4: of what comes early as much is kept as a pipeline holds.
+#[test]
+fn only_so_much_is_kept_of_what_comes_early() {
+    let limit = |config: &mut vr_core::model::config::Config| config.pipeline_ops_max = 1;
+    let (mut backup, _) = Subject::start_with(limit, 3, 1, Disk::default());
+    let entries = log(4);
+    backup.hear(0, 0, prepare(&entries[2..], committed(&[], 0)));
+    backup.hear(0, 0, prepare(&entries[..2], committed(&[], 0)));
+    assert_eq!(backup.status().op_number, OpNumber(3));
+}
+
 /// Step 4: only the primary of the view prepares.
 #[test]
 fn a_backup_ignores_a_prepare_that_is_not_from_its_primary() {
@@ -141,6 +163,18 @@ fn the_primary_counts_itself_only_when_its_write_is_done() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
+/// NP1 without a log on disk: the primary counts itself at once, and nothing is written.
+#[test]
+fn without_a_log_on_disk_an_op_writes_nothing() {
+    for durability in [Durability::ViewOnly, Durability::Diskless] {
+        let mut primary = Subject::primary_in(durability, |_| {}, 3);
+        assert!(primary.ask(register()).batches().is_empty());
+        let head = first_op(&mut primary);
+        let outputs = primary.hear(1, 0, acknowledge(ONE, head));
+        assert_eq!((primary.status().commit_number, outputs.batches().len()), (ONE, 0));
+    }
+}
+
 /// A quorum is a majority of all: two backups may commit before the primary's disk has answered.
 #[test]
 fn two_backups_of_three_commit_without_the_primary_s_disk() {
@@ -176,6 +210,29 @@ fn one_backup_counts_once() {
         primary.hear(1, 0, acknowledge(ONE, head));
     }
     assert_eq!(primary.status().commit_number, OpNumber(0));
+}
+
+/// Step 5: acknowledgements may overtake each other; an older one takes nothing back.
+#[test]
+fn a_late_acknowledgement_takes_nothing_back() {
+    let (mut primary, two) = (Subject::primary(5), OpNumber(2));
+    primary.ask(register());
+    primary.ask(request(ONE, 1));
+    primary.persisted();
+    let (first, second) = (first_op(&mut primary), primary.head_of(two));
+    primary.hear(1, 0, acknowledge(two, second));
+    primary.hear(1, 0, acknowledge(ONE, first));
+    primary.hear(2, 0, acknowledge(two, second));
+    assert_eq!(primary.status().commit_number, two);
+}
+
+/// Step 5: an acknowledgement is about one history; another one stops the node.
+#[test]
+fn an_acknowledgement_of_another_history_stops_the_node() {
+    let mut primary = Subject::primary(3);
+    primary.ask(register());
+    let outputs = primary.hear(1, 0, acknowledge(ONE, Checksum(9)));
+    assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { op_number: ONE, .. })));
 }
 
 /// An acknowledgement of a later op than there is counts for what there is.
@@ -230,6 +287,24 @@ fn a_commit_number_beyond_the_log_is_clamped() {
     assert_eq!(backup.status().commit_number, ONE);
 }
 
+/// Step 7: commit numbers may overtake each other; an older one takes nothing back.
+#[test]
+fn a_commit_number_never_goes_back() {
+    let (mut backup, entries) = (Subject::backup(3), log(3));
+    backup.hear(0, 0, prepare(&entries, committed(&entries, 2)));
+    let outputs = backup.hear(0, 0, commit(committed(&entries, 1), 1, 3));
+    assert_eq!((backup.status().commit_number, outputs.ordered()), (OpNumber(2), vec![]));
+}
+
+/// D21: what a view has committed says nothing of the log that is here while that is another's.
+#[test]
+fn a_commit_number_is_about_the_log_of_its_view() {
+    let disk = Disk { view: 3, log_view: 0, log: log(2) };
+    let (mut subject, _) = Subject::start(3, 1, disk);
+    let outputs = subject.hear(0, 3, commit(committed(&log(2), 2), 1, 2));
+    assert_eq!((subject.status().commit_number, outputs.ordered()), (OpNumber(0), vec![]));
+}
+
 /// Step 7: a commit number is about one history; another one stops the node.
 #[test]
 fn a_commit_of_another_history_stops_the_node() {
@@ -260,6 +335,21 @@ fn a_backup_asks_for_what_does_not_arrive() {
     assert!(heard.receivers(Kind::GetEntries).is_empty(), "it may be on its way");
     let heard = backup.hear(0, 0, commit(committed(&[], 0), 3, 2));
     assert_eq!(heard.receivers(Kind::GetEntries), [0]);
+}
+
+/// Push repair: what a backup does not acknowledge for some heartbeats is sent to it again.
+#[test]
+fn what_is_not_acknowledged_is_sent_again() {
+    let mut primary = Subject::primary(3);
+    primary.ask(register());
+    let first = first_op(&mut primary);
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        primary.hear(1, 0, acknowledge(ONE, first));
+        primary.hear(2, 0, acknowledge(OpNumber(0), head(&[])));
+        again.extend(primary.pass(Duration::from_millis(50)).receivers(Kind::Prepare));
+    }
+    assert_eq!(again, [2]);
 }
 
 /// Entry times grow strictly, whatever the wall clock does.
@@ -340,14 +430,16 @@ fn a_forwarded_request_without_an_answer_ends_as_busy() {
     assert_eq!(rejections(&told), [Rejection::Busy(Limit::NoQuorum)]);
 }
 
-/// The engine follows the view's status: between two views nothing is appended.
+/// Step 4: between two views nothing is appended; the view has started without this replica, which
+/// asks for its log.
 #[test]
 fn a_replica_between_two_views_appends_nothing() {
     let disk = Disk { view: 3, log_view: 0, log: Vec::new() };
     let (mut subject, _) = Subject::start(3, 1, disk);
     assert_eq!(subject.status().status, StatusKind::ViewChange);
-    subject.hear(0, 3, prepare(&log(1), committed(&[], 0)));
+    let outputs = subject.hear(0, 3, prepare(&log(1), committed(&[], 0)));
     assert_eq!(subject.status().op_number, OpNumber(0));
+    assert!(outputs.receivers(Kind::GetView).contains(&0));
 }
 
 /// The head of a log is what the tests' helper says.

@@ -7,6 +7,7 @@ use vr_core::{
         kind::Kind,
         message::{
             Limit, Message, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Rejected, Rejection,
+            StatusKind,
         },
         types::{HeartbeatNumber, OpNumber, RequestId, RequestNumber},
     },
@@ -14,7 +15,7 @@ use vr_core::{
 
 use crate::subject::{
     CLIENT, Outputs, Subject, acknowledge, committed, head, log, next_primary, picked, prepare,
-    promise, register,
+    promise, register, vote,
 };
 
 fn query(number: u64) -> Message {
@@ -67,6 +68,20 @@ fn reads_that_arrive_during_a_round_share_the_next() {
     assert_eq!(queries(&primary.hear(2, 0, echo(second))), 2);
 }
 
+/// Step 2: answers to a round of a view that was left prove nothing.
+#[test]
+fn a_round_ends_with_its_view() {
+    let mut primary = Subject::primary(3);
+    let mut outputs = primary.ask(query(1));
+    let round = heartbeat(&outputs);
+    for voter in [1, 2] {
+        outputs.0.extend(primary.hear(voter, 0, vote(0)).0);
+    }
+    outputs.0.extend(primary.hear(1, 0, echo(round)).0);
+    assert_eq!(queries(&outputs), 0);
+    assert_eq!(primary.status().status, StatusKind::ViewChange);
+}
+
 /// Step 2: a group of one has its quorum in itself.
 #[test]
 fn a_group_of_one_reads_at_once() {
@@ -117,6 +132,17 @@ fn a_backup_reads_when_it_has_ordered_the_index() {
     assert_eq!((outputs.ordered(), queries(&outputs)), (vec![1, 2], 1));
 }
 
+/// Step 3: a query is told the time that the primary chose, at whatever replica it is asked.
+#[test]
+fn a_query_is_told_the_time_of_the_primary() {
+    let mut backup = Subject::backup(3);
+    let asked = picked!(backup.ask(query(1)), Message::ReadIndex(m) => m.request);
+    let answer = ReadIndexOk { request: asked[0], op_number: OpNumber(0), time: 5 };
+    let outputs = backup.hear(0, 0, Message::ReadIndexOk(answer));
+    let [Work::Query { time, .. }] = outputs.work()[..] else { panic!("one query") };
+    assert_eq!(time.as_nanos(), 5);
+}
+
 /// A read index of another view's primary is not believed.
 #[test]
 fn a_read_index_that_is_not_from_the_primary_is_ignored() {
@@ -130,8 +156,8 @@ fn a_read_index_that_is_not_from_the_primary_is_ignored() {
 #[test]
 fn a_primary_alone_answers_no_read() {
     let mut primary = Subject::primary(3);
-    primary.ask(query(1));
-    let outputs = primary.pass(core::time::Duration::from_secs(2));
+    let mut outputs = primary.ask(query(1));
+    outputs.0.extend(primary.pass(core::time::Duration::from_secs(2)).0);
     assert_eq!(queries(&outputs), 0);
 }
 
