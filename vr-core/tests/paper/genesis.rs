@@ -253,7 +253,7 @@ fn another_certificate_is_answered_and_not_processed() {
     assert_ne!(certificate(3).to_hash(), CertificateHash::NONE);
 }
 
-/// A group of one founds itself.
+/// G3: a group of one founds itself.
 #[test]
 fn a_group_of_one_founds_itself() {
     let subject = Subject::primary(1);

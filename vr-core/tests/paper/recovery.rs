@@ -64,7 +64,8 @@ fn asks(view: u64, primary_restarted: bool) -> Message {
     Message::Recovery(Recovery { nonce, view, log_view, primary_restarted })
 }
 
-/// A replica without its log asks everybody, under one nonce, and acknowledges nothing.
+/// Without its log: a replica without its log asks everybody, under one nonce, and acknowledges
+/// nothing.
 #[test]
 fn a_replica_without_its_log_asks_everybody() {
     let (mut subject, _) = lost(1, 0, 0);
@@ -105,8 +106,8 @@ fn an_answer_of_a_view_below_the_promise_brings_nothing() {
     assert_eq!((status.status, status.view), (StatusKind::Recovering, View(1)));
 }
 
-/// R2: the start of the very view whose log was lost may be a late copy; that of a later view has
-/// everything.
+/// R2, D13: the start of the very view whose log was lost may be a late copy; that of a later view
+/// has everything.
 #[test]
 fn only_the_start_of_a_later_view_brings_the_log_back() {
     let (mut subject, _) = lost(2, 1, 1);
@@ -120,8 +121,8 @@ fn only_the_start_of_a_later_view_brings_the_log_back() {
     assert_eq!((status.status, status.log_view), (StatusKind::Normal, View(3)));
 }
 
-/// R3: it promises a view that is being formed, durably and as one that has lost the log of the
-/// view that its superblock names.
+/// R3, D12: it promises a view that is being formed, durably and as one that has lost the log of
+/// the view that its superblock names.
 #[test]
 fn a_replica_without_its_log_votes_as_lost() {
     let (mut subject, _) = lost(2, 1, 1);
@@ -194,7 +195,8 @@ fn what_is_left_of_a_lost_log_is_no_evidence() {
     assert_eq!((status.status, status.op_number), (StatusKind::Recovering, OpNumber(0)));
 }
 
-/// R3, the conditions of 1988: a vote that lost the log of the latest view completes no quorum.
+/// R3, the conditions of 1988, D12: a vote that lost the log of the latest view completes no
+/// quorum.
 #[test]
 fn a_lost_vote_of_the_latest_view_starts_nothing() {
     let mut subject = next_primary(&log(1));
@@ -215,7 +217,7 @@ fn the_primary_leaves_its_view_for_one_that_promised_more() {
     assert_eq!(subject.status().view, View(3), "the next view of which it is primary");
 }
 
-/// A primary that restarted says so, and its backups wait for nothing.
+/// Without its log, D15: a primary that restarted says so, and its backups wait for nothing.
 #[test]
 fn a_restarted_primary_is_voted_against_at_once() {
     let (_, asked) = lost(0, 0, 0);
@@ -225,7 +227,7 @@ fn a_restarted_primary_is_voted_against_at_once() {
     assert_eq!(outputs.receivers(Kind::StartViewChange), [0, 2]);
 }
 
-/// A backup answers without the log, which it cannot vouch for.
+/// VRR section 4.3 step 2: a backup answers without the log, which it cannot vouch for.
 #[test]
 fn a_backup_answers_without_a_log() {
     let mut subject = Subject::backup(3);
@@ -310,7 +312,7 @@ fn the_question_for_an_incarnation_passes_its_gate() {
     assert_eq!(outputs.envelopes()[0].crash_vector, knowing(1));
 }
 
-/// The incarnation gate: what an earlier life promised is not processed.
+/// D2: what an earlier life promised is not processed.
 #[test]
 fn a_promise_of_an_earlier_life_is_ignored() {
     let mut subject = Subject::backup(3);
@@ -322,7 +324,7 @@ fn a_promise_of_an_earlier_life_is_ignored() {
     assert_eq!(subject.status().view, View(1));
 }
 
-/// Who is told of a later life of its own has an old disk, formats it and stops.
+/// D2: who is told of a later life of its own has an old disk, formats it and stops.
 #[test]
 fn a_disk_of_an_earlier_life_is_formatted() {
     let (mut subject, _) = Subject::start_on(Durability::Full, 2, |_| {});

@@ -45,7 +45,7 @@ fn a_prepare_tells_what_is_committed() {
     assert_eq!(told, [session, session]);
 }
 
-/// Batching: what was handled between two drains leaves as one prepare per backup and one write.
+/// Step 3: what was handled between two drains leaves as one prepare per backup and one write.
 #[test]
 fn entries_of_a_gap_leave_the_pipeline_as_one_batch() {
     let mut primary = Subject::primary_with(|config| config.pipeline_ops_max = 1, 3);
@@ -68,7 +68,7 @@ fn a_backup_acknowledges_only_what_is_durable() {
     assert_eq!((outputs.acknowledged(), outputs.receivers(Kind::PrepareOk)), (vec![2], vec![0]));
 }
 
-/// Step 4: a backup appends in op order; what comes early is kept, and the gap is asked for.
+/// Step 4, D22: a backup appends in op order; what comes early is kept, and the gap is asked for.
 #[test]
 fn a_backup_appends_in_op_order_and_asks_for_the_gap() {
     let (mut backup, entries) = (Subject::backup(3), log(3));
@@ -175,7 +175,8 @@ fn without_a_log_on_disk_an_op_writes_nothing() {
     }
 }
 
-/// A quorum is a majority of all: two backups may commit before the primary's disk has answered.
+/// Step 5: a quorum is a majority of all: two backups may commit before the primary's disk has
+/// answered.
 #[test]
 fn two_backups_of_three_commit_without_the_primary_s_disk() {
     let mut primary = Subject::primary(3);
@@ -186,7 +187,7 @@ fn two_backups_of_three_commit_without_the_primary_s_disk() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// A quorum of four is three; the paper's f + 1 would be two, which need not overlap.
+/// Step 5: a quorum of four is three; the paper's f + 1 would be two, which need not overlap.
 #[test]
 fn a_group_of_four_needs_three() {
     let mut primary = Subject::primary(4);
@@ -199,7 +200,7 @@ fn a_group_of_four_needs_three() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// Votes are sets: one backup that answers twice is one.
+/// Step 5: votes are sets: one backup that answers twice is one.
 #[test]
 fn one_backup_counts_once() {
     let mut primary = Subject::primary(5);
@@ -235,7 +236,7 @@ fn an_acknowledgement_of_another_history_stops_the_node() {
     assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { op_number: ONE, .. })));
 }
 
-/// An acknowledgement of a later op than there is counts for what there is.
+/// Step 5: an acknowledgement of a later op than there is counts for what there is.
 #[test]
 fn an_acknowledgement_beyond_the_log_is_clamped() {
     let mut primary = Subject::primary(3);
@@ -246,7 +247,7 @@ fn an_acknowledgement_beyond_the_log_is_clamped() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// Acknowledgements of an earlier view do not count.
+/// Step 5: acknowledgements of an earlier view do not count.
 #[test]
 fn an_acknowledgement_of_another_view_does_not_count() {
     let (mut primary, _) = Subject::start(1, 0, Disk::default());
@@ -315,7 +316,7 @@ fn a_commit_of_another_history_stops_the_node() {
     assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { .. })));
 }
 
-/// A heartbeat is answered at once, whether or not anything became durable.
+/// Step 6: a heartbeat is answered at once, whether or not anything became durable.
 #[test]
 fn a_heartbeat_is_answered_without_waiting_for_a_write() {
     let mut backup = Subject::backup(3);
@@ -352,7 +353,7 @@ fn what_is_not_acknowledged_is_sent_again() {
     assert_eq!(again, [2]);
 }
 
-/// Entry times grow strictly, whatever the wall clock does.
+/// Step 3: entry times grow strictly, whatever the wall clock does.
 #[test]
 fn entry_times_grow_strictly() {
     let mut primary = Subject::primary(3);
@@ -362,7 +363,7 @@ fn entry_times_grow_strictly() {
     assert!(first[0].header.time < second[0].header.time);
 }
 
-/// A wall clock that jumps far ahead is not believed, and an event says so.
+/// Step 3: a wall clock that jumps far ahead is not believed, and an event says so.
 #[test]
 fn a_wall_clock_that_jumps_ahead_is_not_believed() {
     let mut primary = Subject::primary(3);
@@ -374,7 +375,7 @@ fn a_wall_clock_that_jumps_ahead_is_not_believed() {
     assert!(outputs.events().iter().any(|event| matches!(event, Event::ClockJumped { .. })));
 }
 
-/// Check quorum: a primary that no quorum answers says busy instead of letting its clients wait.
+/// D27: a primary that no quorum answers says busy instead of letting its clients wait.
 #[test]
 fn a_primary_without_a_quorum_answers_busy() {
     let mut primary = Subject::primary(3);
@@ -383,7 +384,7 @@ fn a_primary_without_a_quorum_answers_busy() {
     assert_eq!(rejections(&primary.ask(register()).told()), [Rejection::Busy(Limit::NoQuorum)]);
 }
 
-/// A full log is named, and nothing is appended.
+/// Step 2: a full log is named, and nothing is appended.
 #[test]
 fn a_full_log_answers_busy_and_names_the_limit() {
     let mut primary = Subject::primary_with(|config| config.log_bytes_max = 4 << 20, 3);
@@ -402,7 +403,7 @@ fn a_full_log_answers_busy_and_names_the_limit() {
     assert!(!told.is_empty() && told.iter().all(|why| *why == Rejection::Busy(Limit::Log)));
 }
 
-/// An operation over the limit is refused with both numbers.
+/// Step 2: an operation over the limit is refused with both numbers.
 #[test]
 fn a_large_operation_is_refused_with_both_sizes() {
     let mut backup = Subject::backup(3);
@@ -413,7 +414,7 @@ fn a_large_operation_is_refused_with_both_sizes() {
     assert_eq!(rejections(&told), [Rejection::TooLarge { bytes, bytes_max }]);
 }
 
-/// A backup forwards to the primary of its view and says nothing to the client yet.
+/// Step 1: a backup forwards to the primary of its view and says nothing to the client yet.
 #[test]
 fn a_backup_forwards_a_request_to_its_primary() {
     let mut backup = Subject::backup(3);
@@ -421,7 +422,7 @@ fn a_backup_forwards_a_request_to_its_primary() {
     assert_eq!((outputs.receivers(Kind::Forward), outputs.told()), (vec![0], vec![]));
 }
 
-/// A backup that finds no primary within the timeout says busy.
+/// Step 1: a backup that finds no primary within the timeout says busy.
 #[test]
 fn a_forwarded_request_without_an_answer_ends_as_busy() {
     let mut backup = Subject::backup(3);

@@ -51,7 +51,7 @@ fn answer(subject: &mut Subject, view: u64, outputs: &Outputs, log: &[Entry]) ->
     answered
 }
 
-/// Step 1: a backup whose primary is silent votes to leave the view, and stays in it.
+/// Step 1, D26: a backup whose primary is silent votes to leave the view, and stays in it.
 #[test]
 fn a_silent_primary_is_voted_against_and_not_left_yet() {
     let mut backup = Subject::backup(3);
@@ -195,7 +195,7 @@ fn a_primary_known_to_be_down_is_skipped() {
     assert_eq!(primary.status().view, View(2));
 }
 
-/// NP2: DoViewChange leaves when the promise is durable, not before.
+/// NP2, D1: DoViewChange leaves when the promise is durable, not before.
 #[test]
 fn a_promise_is_sent_when_it_is_durable() {
     let mut backup = Subject::backup(3);
@@ -208,7 +208,7 @@ fn a_promise_is_sent_when_it_is_durable() {
     assert_eq!(outputs.receivers(Kind::DoViewChange), [0, 2]);
 }
 
-/// NP3: an envelope names no view that a crash could take back.
+/// NP3, D20: an envelope names no view that a crash could take back.
 #[test]
 fn envelopes_name_durable_views_only() {
     let mut backup = Subject::backup(3);
@@ -316,7 +316,7 @@ fn a_promise_to_an_earlier_view_is_not_counted() {
     assert_eq!(subject.status().status, StatusKind::ViewChange);
 }
 
-/// Step 5 and NP3: StartView leaves when log and log view are durable, not before.
+/// Step 5 and NP3, D7: StartView leaves when log and log view are durable, not before.
 #[test]
 fn a_view_starts_when_its_log_is_durable() {
     let mut subject = next_primary(&log(1));
@@ -341,7 +341,7 @@ fn the_longest_log_of_a_view_is_chosen() {
     assert_eq!(subject.status().op_number, OpNumber(3));
 }
 
-/// Step 3: a later log view beats a longer log; the view of the last entry means nothing.
+/// Step 3, D5: a later log view beats a longer log; the view of the last entry means nothing.
 #[test]
 fn a_later_log_view_beats_a_longer_log() {
     let old = log(4);
@@ -377,7 +377,7 @@ fn a_commit_number_beyond_the_best_log_stops_the_node() {
     assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { .. })));
 }
 
-/// Step 4: bodies are fetched before anything is installed; the old log stays until then.
+/// Step 4, D8: bodies are fetched before anything is installed; the old log stays until then.
 #[test]
 fn nothing_is_installed_before_all_bodies_are_here() {
     let entries = log(3);
@@ -400,7 +400,7 @@ fn bodies_are_asked_of_another_when_nobody_answers() {
     assert!(outputs.receivers(Kind::GetEntries).contains(&0));
 }
 
-/// Step 4: when nobody who is left holds the bodies, the view is not waited for: the one who
+/// Step 4, D24: when nobody who is left holds the bodies, the view is not waited for: the one who
 /// promised them is gone, and a view without its promise does without them.
 #[test]
 fn a_view_whose_bodies_nobody_holds_is_voted_against() {
@@ -442,7 +442,7 @@ fn a_primary_that_asks_to_be_passed_over_is() {
     assert_eq!(subject.status().view, View(2));
 }
 
-/// Step 4: headers that the promise did not carry are asked for downward.
+/// Step 4, D9: headers that the promise did not carry are asked for downward.
 #[test]
 fn headers_below_the_suffix_are_asked_for() {
     let entries = log(3);
@@ -462,7 +462,7 @@ fn a_suffix_that_is_not_a_chain_is_ignored() {
     assert_eq!((subject.status().status, subject.status().ignored), (StatusKind::ViewChange, 1));
 }
 
-/// Step 4: what conflicts is cut in the batch that carries its replacement.
+/// Step 4, D6: what conflicts is cut in the batch that carries its replacement.
 #[test]
 fn a_conflicting_suffix_is_replaced_in_one_batch() {
     let ours = log(3);
@@ -605,7 +605,7 @@ fn a_ping_of_a_promised_view_pulls_a_replica_along() {
     assert_eq!(backup.status().view, View(5));
 }
 
-/// A view change that is stuck is voted out, and the timeouts grow.
+/// Step 1: a view change that is stuck is voted out, and the timeouts grow.
 #[test]
 fn a_stuck_view_change_is_voted_out() {
     let mut subject = next_primary(&[]);
@@ -615,7 +615,7 @@ fn a_stuck_view_change_is_voted_out() {
     assert_eq!(subject.status().view, View(2));
 }
 
-/// Entries of earlier views are committed by acknowledgements of this one: the log view orders
+/// D5: entries of earlier views are committed by acknowledgements of this one: the log view orders
 /// logs, not the view of an entry.
 #[test]
 fn acknowledgements_of_a_view_cover_entries_of_earlier_ones() {
@@ -627,7 +627,7 @@ fn acknowledgements_of_a_view_cover_entries_of_earlier_ones() {
     assert_eq!(subject.status().commit_number, OpNumber(2));
 }
 
-/// A primary admits writes as soon as its view has started.
+/// Step 5: a primary admits writes as soon as its view has started.
 #[test]
 fn a_new_primary_appends_behind_what_it_found() {
     let mut subject = next_primary(&log(2));
@@ -638,7 +638,7 @@ fn a_new_primary_appends_behind_what_it_found() {
     assert_eq!(subject.status().op_number, OpNumber(3));
 }
 
-/// A request that a backup holds is told to the primary of the next view.
+/// Normal operation, step 1: a request that a backup holds is told to the primary of the next view.
 #[test]
 fn a_held_request_is_forwarded_again_in_the_next_view() {
     let disk = Disk { view: 0, log_view: 0, log: Vec::new() };
@@ -650,7 +650,7 @@ fn a_held_request_is_forwarded_again_in_the_next_view() {
     assert_eq!(backup.persisted().receivers(Kind::Forward), [2]);
 }
 
-/// An answer to a question of an earlier plan is not taken.
+/// D31: an answer to a question of an earlier plan is not taken.
 #[test]
 fn an_answer_that_nobody_asked_for_is_ignored() {
     let mut subject = next_primary(&[]);

@@ -89,7 +89,7 @@ fn a_group_of_one_reads_at_once() {
     assert_eq!(queries(&primary.ask(query(1))), 1);
 }
 
-/// A primary that has not committed everything it started with makes reads wait.
+/// Step 2: a primary that has not committed everything it started with makes reads wait.
 #[test]
 fn a_read_waits_for_everything_the_view_started_with() {
     let entries = log(1);
@@ -143,7 +143,7 @@ fn a_query_is_told_the_time_of_the_primary() {
     assert_eq!(time.as_nanos(), 5);
 }
 
-/// A read index of another view's primary is not believed.
+/// Step 3: a read index of another view's primary is not believed.
 #[test]
 fn a_read_index_that_is_not_from_the_primary_is_ignored() {
     let mut backup = Subject::backup(3);
@@ -152,7 +152,7 @@ fn a_read_index_that_is_not_from_the_primary_is_ignored() {
     assert_eq!(queries(&backup.hear(2, 0, Message::ReadIndexOk(answer))), 0);
 }
 
-/// A read is not answered by a primary that no quorum answers.
+/// Step 2: a read is not answered by a primary that no quorum answers.
 #[test]
 fn a_primary_alone_answers_no_read() {
     let mut primary = Subject::primary(3);
@@ -161,7 +161,7 @@ fn a_primary_alone_answers_no_read() {
     assert_eq!(queries(&outputs), 0);
 }
 
-/// Reads write nothing.
+/// Step 2: reads write nothing.
 #[test]
 fn a_read_writes_nothing() {
     let mut primary = Subject::primary(3);
@@ -170,7 +170,7 @@ fn a_read_writes_nothing() {
     assert!(outputs.batches().is_empty() && answered.batches().is_empty());
 }
 
-/// A read that asks for no more is answered from what is executed here.
+/// Step 1: a read that asks for no more is answered from what is executed here.
 #[test]
 fn a_local_read_asks_nobody() {
     let mut backup = Subject::backup(3);
@@ -179,7 +179,7 @@ fn a_local_read_asks_nobody() {
     assert_eq!((queries(&outputs), outputs.sent().len()), (1, 0));
 }
 
-/// Too many reads that wait are answered busy.
+/// Step 1: too many reads that wait are answered busy.
 #[test]
 fn reads_over_the_limit_are_answered_busy() {
     let mut primary = Subject::primary_with(|config| config.reads_max = 1, 3);

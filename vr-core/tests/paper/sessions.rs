@@ -82,14 +82,14 @@ fn a_primary_that_left_its_view_answers_nobody() {
     assert_eq!(primary.status().applied, OpNumber(1));
 }
 
-/// A request without a session is told so.
+/// Normal operation, step 2: a request without a session is told so.
 #[test]
 fn a_request_without_a_session_is_evicted() {
     let mut primary = Subject::primary(3);
     assert_eq!(rejected(&primary.ask(request(OpNumber(9), 1))), [Rejection::Evicted]);
 }
 
-/// A request of another session than the known one is told so.
+/// Normal operation, step 2: a request of another session than the known one is told so.
 #[test]
 fn a_request_of_another_session_is_evicted() {
     let (mut primary, session) = executed();
@@ -111,7 +111,7 @@ fn a_new_primary_evicts_nobody_before_it_knows_all_sessions() {
     assert_eq!(rejected(&primary.ask(request(OpNumber(9), 1))), [Rejection::Evicted]);
 }
 
-/// A registration that is repeated is in the log once.
+/// Normal operation, step 2: a registration that is repeated is in the log once.
 #[test]
 fn a_repeated_registration_is_in_the_log_once() {
     let mut primary = Subject::primary(3);
@@ -128,7 +128,7 @@ fn an_executed_registration_is_answered_again() {
     assert_eq!((outputs.entries().len(), resends(&outputs)), (0, 1));
 }
 
-/// A client id is used once: another nonce is another client that chose the same id.
+/// D17, D19: a client id is used once: another nonce is another client that chose the same id.
 #[test]
 fn a_client_id_is_used_once() {
     let (mut primary, _) = executed();
@@ -136,7 +136,7 @@ fn a_client_id_is_used_once() {
     assert_eq!(rejected(&primary.ask(other)), [Rejection::Evicted]);
 }
 
-/// A number that is in the log is left alone.
+/// Normal operation, step 2: a number that is in the log is left alone.
 #[test]
 fn a_number_in_the_log_is_not_appended_again() {
     let mut primary = Subject::primary(3);
@@ -146,7 +146,7 @@ fn a_number_in_the_log_is_not_appended_again() {
     assert!(outputs.entries().is_empty() && resends(&outputs) == 0);
 }
 
-/// A number that was executed gets its stored reply from the executor.
+/// Normal operation, step 2: a number that was executed gets its stored reply from the executor.
 #[test]
 fn an_executed_number_gets_its_stored_reply() {
     let (mut primary, session) = executed();
@@ -214,7 +214,8 @@ fn what_was_parked_is_dropped_with_its_view() {
     assert_eq!(numbers, [1, 1], "to both backups");
 }
 
-/// A number that comes too early waits for those before it, and they enter the log in order.
+/// Normal operation, step 2: a number that comes too early waits for those before it, and they
+/// enter the log in order.
 #[test]
 fn a_number_that_comes_early_waits_for_its_predecessors() {
     let (mut primary, session) = executed();
@@ -225,7 +226,7 @@ fn a_number_that_comes_early_waits_for_its_predecessors() {
     assert_eq!(numbers, [2, 3, 2, 3], "the same to both backups");
 }
 
-/// A number beyond the window is answered busy.
+/// Normal operation, step 2: a number beyond the window is answered busy.
 #[test]
 fn a_number_beyond_the_window_is_answered_busy() {
     let mut primary = Subject::primary_with(|config| config.window = 2, 3);
@@ -235,7 +236,7 @@ fn a_number_beyond_the_window_is_answered_busy() {
     assert_eq!(rejected(&primary.ask(request(session, 3))), [busy]);
 }
 
-/// A full client table answers registrations busy.
+/// Normal operation, step 2: a full client table answers registrations busy.
 #[test]
 fn a_full_client_table_answers_busy() {
     let mut primary = Subject::primary_with(|config| config.clients_max = 1, 3);
@@ -245,7 +246,7 @@ fn a_full_client_table_answers_busy() {
     assert_eq!(rejected(&outputs), [Rejection::Busy(Limit::Clients)]);
 }
 
-/// A full pipeline and a full queue before it answer busy.
+/// Normal operation, step 2: a full pipeline and a full queue before it answer busy.
 #[test]
 fn a_full_pipeline_answers_busy() {
     let mut primary = Subject::primary_with(|config| config.pipeline_ops_max = 1, 3);
@@ -270,7 +271,7 @@ fn a_pipeline_is_full_by_bytes_too() {
     assert_eq!(outputs.entries().len(), 2);
 }
 
-/// What a backup forwarded is answered through that backup.
+/// Normal operation, step 6: what a backup forwarded is answered through that backup.
 #[test]
 fn a_forwarded_request_is_answered_through_its_backup() {
     let mut primary = Subject::primary(3);
@@ -284,7 +285,8 @@ fn a_forwarded_request_is_answered_through_its_backup() {
     assert_eq!((to.0, told), (2, &reply(0, 1)));
 }
 
-/// What the primary answers to a forwarded request reaches the client that asked.
+/// Normal operation, step 6: what the primary answers to a forwarded request reaches the client
+/// that asked.
 #[test]
 fn a_backup_passes_the_primary_s_answer_on() {
     let mut backup = Subject::backup(3);
@@ -294,7 +296,7 @@ fn a_backup_passes_the_primary_s_answer_on() {
     assert!(backup.hear(0, 0, answer).told().is_empty(), "once");
 }
 
-/// A backup that holds too many requests answers busy.
+/// Normal operation, step 1: a backup that holds too many requests answers busy.
 #[test]
 fn a_backup_holds_only_so_many_requests() {
     let disk = Disk::default();
@@ -304,7 +306,8 @@ fn a_backup_holds_only_so_many_requests() {
     assert_eq!(rejected(&backup.ask(request(OpNumber(1), 1))), [busy]);
 }
 
-/// What waited for the numbers before it finds the log as full as everybody else.
+/// Normal operation, step 2: what waited for the numbers before it finds the log as full as
+/// everybody else.
 #[test]
 fn what_was_parked_does_not_overfill_the_log() {
     let mut primary = Subject::primary_with(|config| config.log_bytes_max = 301, 3);
