@@ -106,6 +106,17 @@ fn a_group_is_founded_when_all_agree_and_the_disk_knows() {
     assert!(outputs.events().contains(&&Event::GroupJoined { founded: true }));
 }
 
+/// G3: who agreed to an earlier question has not agreed to this one.
+#[test]
+fn an_agreement_with_another_nonce_does_not_count() {
+    let (mut subject, nonce) = founder();
+    for from in [1, 2] {
+        let agreed = FoundOk { nonce: Nonce(nonce.0 ^ 1) };
+        assert!(subject.hear_uncertified(from, Message::FoundOk(agreed)).batches().is_empty());
+    }
+    assert_eq!(subject.status().status, StatusKind::Blank);
+}
+
 /// G3: one who agrees twice is one.
 #[test]
 fn one_who_agrees_twice_is_one() {
@@ -137,6 +148,43 @@ fn a_blank_replica_agrees_on_its_own_disk_only() {
     disks[1].1 = DiskId(9);
     let found = Message::Found(Found { nonce: Nonce(3), disks });
     assert!(subject.hear_uncertified(0, found).receivers(Kind::FoundOk).is_empty());
+}
+
+/// G2: nobody but the founder is agreed with.
+#[test]
+fn a_blank_replica_agrees_with_the_founder_only() {
+    let (mut subject, _) = blank(1);
+    let found = Message::Found(Found { nonce: Nonce(3), disks: certificate(3).disks });
+    assert!(subject.hear_uncertified(2, found).receivers(Kind::FoundOk).is_empty());
+}
+
+/// G2: a replica of another durability mode is no member, and that is told.
+#[test]
+fn a_replica_of_another_mode_founds_no_group() {
+    let (mut subject, nonce) = blank(0);
+    subject.hear_uncertified(1, told(Some(nonce), 1, None));
+    let (disk, durability) = (disk(2), Durability::ViewOnly);
+    let answer = HelloOk { nonce: Some(nonce), disk, certificate: None, durability };
+    let mut outputs = subject.hear_uncertified(2, Message::HelloOk(answer));
+    outputs.0.extend(subject.pass(Duration::ZERO).0);
+    assert!(outputs.receivers(Kind::Found).is_empty());
+    let event = Event::ModeDiffers { peer: ReplicaId(2), theirs: durability };
+    assert!(outputs.events().contains(&&event));
+    let hello = Hello { nonce, durability };
+    let outputs = subject.hear_uncertified(2, Message::Hello(hello));
+    assert!(outputs.receivers(Kind::HelloOk).is_empty());
+}
+
+/// G2: without disks a group that is lost looks like one that never was: it is founded when the
+/// configuration says so, and only then.
+#[test]
+fn a_group_without_disks_is_founded_only_when_told_to() {
+    let (mut subject, _) = Subject::start_on(Durability::Diskless, 0, |_| {});
+    let asked = subject.pass(Duration::ZERO);
+    assert_eq!(asked.receivers(Kind::Hello), [1, 2]);
+    assert!(subject.answer_hellos(asked).receivers(Kind::Found).is_empty());
+    let founder = Subject::primary_in(Durability::Diskless, |_| {}, 3);
+    assert_eq!(founder.status().status, StatusKind::Normal);
 }
 
 /// G2: whoever belongs to a group agrees to no other.
@@ -205,7 +253,7 @@ fn another_certificate_is_answered_and_not_processed() {
     assert_ne!(certificate(3).to_hash(), CertificateHash::NONE);
 }
 
-/// A group of one founds itself.
+/// G3: a group of one founds itself.
 #[test]
 fn a_group_of_one_founds_itself() {
     let subject = Subject::primary(1);

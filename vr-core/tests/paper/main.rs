@@ -4,10 +4,13 @@
 mod genesis;
 mod handoff;
 mod recovery;
+mod repair;
 mod s4_1;
 mod s4_2;
 mod s4_3;
 mod s5_2;
 mod s6_3;
 mod sessions;
+mod statuses;
 mod subject;
+mod timers;

@@ -6,11 +6,11 @@ use vr_core::{
     model::{
         certificate::{Certificate, CrashVector},
         durable::{CheckpointId, Durability, Superblock, Trust},
-        founding::HelloOk,
+        founding::{Hello, HelloOk},
         kind::Kind,
         message::{
-            CrashVectorIs, DoViewChange, Envelope, Message, Recovery, RecoveryResponse, StartView,
-            StatusKind,
+            CrashVectorIs, DoViewChange, Envelope, GetCrashVector, Message, Recovery,
+            RecoveryResponse, StartView, StatusKind, Suspicion,
         },
         types::{DiskId, Incarnation, Nonce, OpNumber, ReplicaId, View},
     },
@@ -19,8 +19,8 @@ use vr_core::{
 };
 
 use crate::subject::{
-    Outputs, Subject, certificate, committed, disk, head, log, next_primary, picked, prepare,
-    promise,
+    Outputs, Subject, certificate, commit, committed, disk, head, log, next_primary, picked,
+    prepare, promise, vote,
 };
 
 const R2: ReplicaId = ReplicaId(2);
@@ -64,7 +64,8 @@ fn asks(view: u64, primary_restarted: bool) -> Message {
     Message::Recovery(Recovery { nonce, view, log_view, primary_restarted })
 }
 
-/// A replica without its log asks everybody, under one nonce, and acknowledges nothing.
+/// Without its log: a replica without its log asks everybody, under one nonce, and acknowledges
+/// nothing.
 #[test]
 fn a_replica_without_its_log_asks_everybody() {
     let (mut subject, _) = lost(1, 0, 0);
@@ -105,8 +106,8 @@ fn an_answer_of_a_view_below_the_promise_brings_nothing() {
     assert_eq!((status.status, status.view), (StatusKind::Recovering, View(1)));
 }
 
-/// R2: the start of the very view whose log was lost may be a late copy; that of a later view has
-/// everything.
+/// R2, D13: the start of the very view whose log was lost may be a late copy; that of a later view
+/// has everything.
 #[test]
 fn only_the_start_of_a_later_view_brings_the_log_back() {
     let (mut subject, _) = lost(2, 1, 1);
@@ -120,8 +121,8 @@ fn only_the_start_of_a_later_view_brings_the_log_back() {
     assert_eq!((status.status, status.log_view), (StatusKind::Normal, View(3)));
 }
 
-/// R3: it promises a view that is being formed, durably and as one that has lost the log of the
-/// view that its superblock names.
+/// R3, D12: it promises a view that is being formed, durably and as one that has lost the log of
+/// the view that its superblock names.
 #[test]
 fn a_replica_without_its_log_votes_as_lost() {
     let (mut subject, _) = lost(2, 1, 1);
@@ -134,7 +135,68 @@ fn a_replica_without_its_log_votes_as_lost() {
     assert_eq!(subject.status().status, StatusKind::Recovering);
 }
 
-/// R3, the conditions of 1988: a vote that lost the log of the latest view completes no quorum.
+/// R3: a quorum of votes to leave its view is a view change that is going on.
+#[test]
+fn a_quorum_of_votes_makes_a_replica_without_its_log_promise() {
+    let (mut subject, _) = lost(2, 1, 1);
+    for voter in [0, 1] {
+        subject.hear(voter, 1, vote(1));
+    }
+    let outputs = subject.persisted();
+    let votes = picked!(outputs, Message::DoViewChange(m) => (m.log_view, m.trust));
+    assert_eq!(votes, [(View(1), Trust::Lost); 2]);
+    assert!(subject.status().view > View(1));
+}
+
+/// R3: it may vote to leave its view itself, when nobody answered for a view-change timeout.
+#[test]
+fn a_replica_without_its_log_waits_before_it_votes() {
+    let (mut subject, _) = lost(2, 1, 1);
+    let outputs = subject.pass(Duration::from_millis(290));
+    assert!(outputs.receivers(Kind::StartViewChange).is_empty());
+    let outputs = subject.pass(Duration::from_millis(50));
+    let reasons = picked!(outputs, Message::StartViewChange(m) => m.reason);
+    assert_eq!(reasons.first(), Some(&Suspicion::Recovering));
+}
+
+/// Without its log, D12: a replica without its log leads nothing, whoever promises to follow it.
+#[test]
+fn a_replica_without_its_log_starts_no_view() {
+    let (mut subject, _) = lost(1, 0, 0);
+    for other in [0, 2] {
+        subject.hear(other, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    }
+    let mut outputs = subject.persisted();
+    outputs.0.extend(subject.persisted().0);
+    assert!(outputs.receivers(Kind::StartView).is_empty());
+    let status = subject.status();
+    assert_eq!((status.status, status.log_view), (StatusKind::Recovering, View(0)));
+}
+
+/// NP1 without a log on disk: a log that is back is acknowledged as entries come, without a write.
+#[test]
+fn a_backup_with_its_log_in_memory_acknowledges_at_once() {
+    let (mut subject, asked) = lost(1, 0, 0);
+    subject.hear(0, 0, answer(asked.nonce, Some(start(0))));
+    subject.persisted();
+    let outputs = subject.hear(0, 0, prepare(&log(1), committed(&[], 0)));
+    assert_eq!((outputs.acknowledged(), outputs.batches().len()), (vec![1], 0));
+}
+
+/// `NP4b`: what is left of a log that the superblock calls lost makes room, and is no evidence.
+#[test]
+fn what_is_left_of_a_lost_log_is_no_evidence() {
+    let (subject, outputs) = Subject::start_without_evidence(&log(2), |superblock| {
+        superblock.certificate = Some(certificate(3));
+        superblock.trust = Trust::Lost;
+    });
+    assert_eq!(outputs.batches().first().and_then(|batch| batch.cut), Some(OpNumber(0)));
+    let status = subject.status();
+    assert_eq!((status.status, status.op_number), (StatusKind::Recovering, OpNumber(0)));
+}
+
+/// R3, the conditions of 1988, D12: a vote that lost the log of the latest view completes no
+/// quorum.
 #[test]
 fn a_lost_vote_of_the_latest_view_starts_nothing() {
     let mut subject = next_primary(&log(1));
@@ -155,7 +217,7 @@ fn the_primary_leaves_its_view_for_one_that_promised_more() {
     assert_eq!(subject.status().view, View(3), "the next view of which it is primary");
 }
 
-/// A primary that restarted says so, and its backups wait for nothing.
+/// Without its log, D15: a primary that restarted says so, and its backups wait for nothing.
 #[test]
 fn a_restarted_primary_is_voted_against_at_once() {
     let (_, asked) = lost(0, 0, 0);
@@ -165,7 +227,7 @@ fn a_restarted_primary_is_voted_against_at_once() {
     assert_eq!(outputs.receivers(Kind::StartViewChange), [0, 2]);
 }
 
-/// A backup answers without the log, which it cannot vouch for.
+/// VRR section 4.3 step 2: a backup answers without the log, which it cannot vouch for.
 #[test]
 fn a_backup_answers_without_a_log() {
     let mut subject = Subject::backup(3);
@@ -212,7 +274,45 @@ fn an_incarnation_is_durable_before_it_is_answered() {
     }
 }
 
-/// The incarnation gate: what an earlier life promised is not processed.
+/// NP8: a restart that forgets nothing keeps incarnation and crash vector, and bumps neither.
+#[test]
+fn a_restart_keeps_the_incarnation() {
+    let (_, outputs) = Subject::start_on(Durability::Full, 2, |superblock| {
+        superblock.incarnation = Incarnation(1);
+        superblock.crash_vector = knowing(1);
+    });
+    let said: Vec<_> = outputs.envelopes().iter().map(|it| it.incarnation).collect();
+    assert_eq!(said, [Incarnation(1)]);
+    assert_eq!(outputs.envelopes()[0].crash_vector, knowing(1));
+}
+
+/// NP8: what was learnt of the others' incarnations is told when a crash could not take it back.
+#[test]
+fn a_crash_vector_is_told_when_it_is_durable() {
+    let mut subject = Subject::backup(3);
+    let sign = commit(committed(&[], 0), 1, 0);
+    let told = |outputs: &Outputs| outputs.envelopes()[0].crash_vector.of(R2);
+    let early = subject.hear_as(0, 0, sign, |envelope| envelope.crash_vector = knowing(1));
+    assert_eq!(told(&early), Incarnation(0));
+    subject.persisted();
+    let sign = commit(committed(&[], 0), 2, 0);
+    assert_eq!(told(&subject.hear(0, 0, sign)), Incarnation(1));
+}
+
+/// G7: who asks for its own incarnation does not know it, and is answered all the same.
+#[test]
+fn the_question_for_an_incarnation_passes_its_gate() {
+    let (mut subject, _) =
+        Subject::start_on(Durability::Full, 1, |block| block.crash_vector = knowing(1));
+    let hello = Message::Hello(Hello { nonce: Nonce(3), durability: Durability::Full });
+    assert_eq!(subject.hear_uncertified(2, hello).receivers(Kind::HelloOk), [2]);
+    let question = Message::GetCrashVector(GetCrashVector { nonce: Nonce(4) });
+    let outputs = subject.hear(2, 0, question);
+    assert_eq!(outputs.receivers(Kind::CrashVectorIs), [2]);
+    assert_eq!(outputs.envelopes()[0].crash_vector, knowing(1));
+}
+
+/// D2: what an earlier life promised is not processed.
 #[test]
 fn a_promise_of_an_earlier_life_is_ignored() {
     let mut subject = Subject::backup(3);
@@ -224,7 +324,7 @@ fn a_promise_of_an_earlier_life_is_ignored() {
     assert_eq!(subject.status().view, View(1));
 }
 
-/// Who is told of a later life of its own has an old disk, formats it and stops.
+/// D2: who is told of a later life of its own has an old disk, formats it and stops.
 #[test]
 fn a_disk_of_an_earlier_life_is_formatted() {
     let (mut subject, _) = Subject::start_on(Durability::Full, 2, |_| {});
@@ -287,6 +387,44 @@ fn a_wiped_replica_believes_a_quorum_of_others() {
     assert!(subject.status().rebuilding);
 }
 
+/// P1: an answer to another question does not count.
+#[test]
+fn an_incarnation_is_not_taken_from_an_old_answer() {
+    let (mut subject, nonce) = wiped();
+    tell(&mut subject, 0, nonce, older());
+    let asked = tell(&mut subject, 1, nonce, older());
+    let nonces = picked!(asked, Message::GetCrashVector(m) => m.nonce);
+    let other = Nonce(nonces[0].0 ^ 1);
+    for from in [0, 1] {
+        let told = Message::CrashVectorIs(CrashVectorIs { nonce: other });
+        assert!(help(&mut subject, from, 0, 0, told).receivers(Kind::Recovery).is_empty());
+    }
+}
+
+/// G4: a certificate that names its disk is adopted also by one that took itself for wiped.
+#[test]
+fn a_certificate_of_the_own_disk_ends_the_way_back() {
+    let (mut subject, nonce) = wiped();
+    tell(&mut subject, 0, nonce, older());
+    tell(&mut subject, 1, nonce, older());
+    assert!(subject.status().rebuilding);
+    tell(&mut subject, 0, nonce, certificate(3));
+    subject.persisted();
+    let status = subject.status();
+    assert_eq!((status.status, status.incarnation), (StatusKind::Normal, Incarnation(0)));
+}
+
+/// G5: a log without the certificate that would make it count makes room for the one to come.
+#[test]
+fn a_log_without_a_certificate_is_no_evidence() {
+    let (mut subject, mut outputs) = Subject::start_without_evidence(&log(2), |_| {});
+    outputs.0.extend(subject.pass(Duration::ZERO).0);
+    assert_eq!(outputs.batches().first().and_then(|batch| batch.cut), Some(OpNumber(0)));
+    assert_eq!(outputs.receivers(Kind::Hello), [0, 1]);
+    let status = subject.status();
+    assert_eq!((status.status, status.op_number), (StatusKind::Blank, OpNumber(0)));
+}
+
 /// Replica 2 after P1, in which replica 1 knew of one loss before; its question.
 fn in_second_step() -> (Subject, Outputs) {
     let (mut subject, nonce) = wiped();
@@ -321,6 +459,23 @@ fn a_primary_alone_brings_nothing_back() {
     assert!(outputs.batches().is_empty());
 }
 
+/// P2: who gets no answer that is enough asks again, as the same incarnation and under another nonce,
+/// and answers to the old question do not count.
+#[test]
+fn the_second_step_is_repeated_under_another_nonce() {
+    let (mut subject, outputs) = in_second_step();
+    let old = question(&outputs).nonce;
+    help(&mut subject, 1, 3, 2, answer(old, None));
+    let outputs = subject.pass(Duration::from_millis(200));
+    assert_ne!(question(&outputs).nonce, old);
+    assert!(outputs.envelopes().iter().all(|envelope| {
+        envelope.message.kind() != Kind::Recovery || envelope.incarnation == Incarnation(2)
+    }));
+    let mut outputs = help(&mut subject, 1, 3, 2, answer(old, None));
+    outputs.0.extend(help(&mut subject, 0, 3, 2, answer(old, Some(start(3)))).0);
+    assert!(outputs.batches().is_empty());
+}
+
 /// P2: with a quorum of others, the primary of the highest view among them, everything becomes
 /// durable in one superblock.
 #[test]
@@ -352,6 +507,8 @@ fn a_member_of_a_founding_that_lost_formats_its_disk() {
     let outputs = tell(&mut subject, 0, nonce, older());
     let again = tell(&mut subject, 0, nonce, older());
     assert!(blank_disk(&outputs).is_none() && blank_disk(&again).is_none());
+    let another = Certificate { group_name: "another".into(), ..older() };
+    assert!(blank_disk(&tell(&mut subject, 2, nonce, another)).is_none(), "not one and the same");
     let outputs = tell(&mut subject, 2, nonce, older());
     assert!(blank_disk(&outputs).is_some_and(|formatted| formatted != disk(1)));
     let reason = Reformatting::OtherCertificate { told_by: R2 };

@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use vr_core::{
     model::{
+        durable::Durability,
         kind::Kind,
         message::{Limit, Message, Prepare, Rejected, Rejection, StatusKind},
-        types::{HeartbeatNumber, OpNumber, ReplicaId},
+        types::{Checksum, HeartbeatNumber, OpNumber, ReplicaId},
     },
     replica::io::{Event, Fatal},
 };
@@ -18,7 +19,7 @@ use crate::subject::{
 
 const ONE: OpNumber = OpNumber(1);
 
-fn first_op(subject: &mut Subject) -> vr_core::model::types::Checksum {
+fn first_op(subject: &mut Subject) -> Checksum {
     subject.head_of(ONE)
 }
 
@@ -44,7 +45,7 @@ fn a_prepare_tells_what_is_committed() {
     assert_eq!(told, [session, session]);
 }
 
-/// Batching: what was handled between two drains leaves as one prepare per backup and one write.
+/// Step 3: what was handled between two drains leaves as one prepare per backup and one write.
 #[test]
 fn entries_of_a_gap_leave_the_pipeline_as_one_batch() {
     let mut primary = Subject::primary_with(|config| config.pipeline_ops_max = 1, 3);
@@ -67,7 +68,7 @@ fn a_backup_acknowledges_only_what_is_durable() {
     assert_eq!((outputs.acknowledged(), outputs.receivers(Kind::PrepareOk)), (vec![2], vec![0]));
 }
 
-/// Step 4: a backup appends in op order; what comes early is kept, and the gap is asked for.
+/// Step 4, D22: a backup appends in op order; what comes early is kept, and the gap is asked for.
 #[test]
 fn a_backup_appends_in_op_order_and_asks_for_the_gap() {
     let (mut backup, entries) = (Subject::backup(3), log(3));
@@ -97,6 +98,27 @@ fn another_entry_in_the_same_view_stops_the_node() {
     let outputs = backup.hear(0, 0, prepare(&other, committed(&[], 0)));
     let Some(Fatal::Diverged { peer, op_number, .. }) = outputs.fatal() else { panic!() };
     assert_eq!((*peer, *op_number), (ReplicaId(0), OpNumber(2)));
+}
+
+/// Step 4: an entry that does not follow the last one is of another history.
+#[test]
+fn an_entry_that_does_not_chain_stops_the_node() {
+    let mut backup = Subject::backup(3);
+    backup.hear(0, 0, prepare(&log(1), committed(&[], 0)));
+    let other = extended(&extended(&[], 9, 1, 3), 0, 1, 3);
+    let outputs = backup.hear(0, 0, prepare(&other[1..], committed(&[], 0)));
+    assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { op_number: ONE, .. })));
+}
+
+/// Step 4: of what comes early as much is kept as a pipeline holds.
+#[test]
+fn only_so_much_is_kept_of_what_comes_early() {
+    let limit = |config: &mut vr_core::model::config::Config| config.pipeline_ops_max = 1;
+    let (mut backup, _) = Subject::start_with(limit, 3, 1, Disk::default());
+    let entries = log(4);
+    backup.hear(0, 0, prepare(&entries[2..], committed(&[], 0)));
+    backup.hear(0, 0, prepare(&entries[..2], committed(&[], 0)));
+    assert_eq!(backup.status().op_number, OpNumber(3));
 }
 
 /// Step 4: only the primary of the view prepares.
@@ -141,7 +163,20 @@ fn the_primary_counts_itself_only_when_its_write_is_done() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// A quorum is a majority of all: two backups may commit before the primary's disk has answered.
+/// NP1 without a log on disk: the primary counts itself at once, and nothing is written.
+#[test]
+fn without_a_log_on_disk_an_op_writes_nothing() {
+    for durability in [Durability::ViewOnly, Durability::Diskless] {
+        let mut primary = Subject::primary_in(durability, |_| {}, 3);
+        assert!(primary.ask(register()).batches().is_empty());
+        let head = first_op(&mut primary);
+        let outputs = primary.hear(1, 0, acknowledge(ONE, head));
+        assert_eq!((primary.status().commit_number, outputs.batches().len()), (ONE, 0));
+    }
+}
+
+/// Step 5: a quorum is a majority of all: two backups may commit before the primary's disk has
+/// answered.
 #[test]
 fn two_backups_of_three_commit_without_the_primary_s_disk() {
     let mut primary = Subject::primary(3);
@@ -152,7 +187,7 @@ fn two_backups_of_three_commit_without_the_primary_s_disk() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// A quorum of four is three; the paper's f + 1 would be two, which need not overlap.
+/// Step 5: a quorum of four is three; the paper's f + 1 would be two, which need not overlap.
 #[test]
 fn a_group_of_four_needs_three() {
     let mut primary = Subject::primary(4);
@@ -165,7 +200,7 @@ fn a_group_of_four_needs_three() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// Votes are sets: one backup that answers twice is one.
+/// Step 5: votes are sets: one backup that answers twice is one.
 #[test]
 fn one_backup_counts_once() {
     let mut primary = Subject::primary(5);
@@ -178,7 +213,30 @@ fn one_backup_counts_once() {
     assert_eq!(primary.status().commit_number, OpNumber(0));
 }
 
-/// An acknowledgement of a later op than there is counts for what there is.
+/// Step 5: acknowledgements may overtake each other; an older one takes nothing back.
+#[test]
+fn a_late_acknowledgement_takes_nothing_back() {
+    let (mut primary, two) = (Subject::primary(5), OpNumber(2));
+    primary.ask(register());
+    primary.ask(request(ONE, 1));
+    primary.persisted();
+    let (first, second) = (first_op(&mut primary), primary.head_of(two));
+    primary.hear(1, 0, acknowledge(two, second));
+    primary.hear(1, 0, acknowledge(ONE, first));
+    primary.hear(2, 0, acknowledge(two, second));
+    assert_eq!(primary.status().commit_number, two);
+}
+
+/// Step 5: an acknowledgement is about one history; another one stops the node.
+#[test]
+fn an_acknowledgement_of_another_history_stops_the_node() {
+    let mut primary = Subject::primary(3);
+    primary.ask(register());
+    let outputs = primary.hear(1, 0, acknowledge(ONE, Checksum(9)));
+    assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { op_number: ONE, .. })));
+}
+
+/// Step 5: an acknowledgement of a later op than there is counts for what there is.
 #[test]
 fn an_acknowledgement_beyond_the_log_is_clamped() {
     let mut primary = Subject::primary(3);
@@ -189,7 +247,7 @@ fn an_acknowledgement_beyond_the_log_is_clamped() {
     assert_eq!(primary.status().commit_number, ONE);
 }
 
-/// Acknowledgements of an earlier view do not count.
+/// Step 5: acknowledgements of an earlier view do not count.
 #[test]
 fn an_acknowledgement_of_another_view_does_not_count() {
     let (mut primary, _) = Subject::start(1, 0, Disk::default());
@@ -230,6 +288,24 @@ fn a_commit_number_beyond_the_log_is_clamped() {
     assert_eq!(backup.status().commit_number, ONE);
 }
 
+/// Step 7: commit numbers may overtake each other; an older one takes nothing back.
+#[test]
+fn a_commit_number_never_goes_back() {
+    let (mut backup, entries) = (Subject::backup(3), log(3));
+    backup.hear(0, 0, prepare(&entries, committed(&entries, 2)));
+    let outputs = backup.hear(0, 0, commit(committed(&entries, 1), 1, 3));
+    assert_eq!((backup.status().commit_number, outputs.ordered()), (OpNumber(2), vec![]));
+}
+
+/// D21: what a view has committed says nothing of the log that is here while that is another's.
+#[test]
+fn a_commit_number_is_about_the_log_of_its_view() {
+    let disk = Disk { view: 3, log_view: 0, log: log(2) };
+    let (mut subject, _) = Subject::start(3, 1, disk);
+    let outputs = subject.hear(0, 3, commit(committed(&log(2), 2), 1, 2));
+    assert_eq!((subject.status().commit_number, outputs.ordered()), (OpNumber(0), vec![]));
+}
+
 /// Step 7: a commit number is about one history; another one stops the node.
 #[test]
 fn a_commit_of_another_history_stops_the_node() {
@@ -240,7 +316,7 @@ fn a_commit_of_another_history_stops_the_node() {
     assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { .. })));
 }
 
-/// A heartbeat is answered at once, whether or not anything became durable.
+/// Step 6: a heartbeat is answered at once, whether or not anything became durable.
 #[test]
 fn a_heartbeat_is_answered_without_waiting_for_a_write() {
     let mut backup = Subject::backup(3);
@@ -262,7 +338,22 @@ fn a_backup_asks_for_what_does_not_arrive() {
     assert_eq!(heard.receivers(Kind::GetEntries), [0]);
 }
 
-/// Entry times grow strictly, whatever the wall clock does.
+/// Push repair: what a backup does not acknowledge for some heartbeats is sent to it again.
+#[test]
+fn what_is_not_acknowledged_is_sent_again() {
+    let mut primary = Subject::primary(3);
+    primary.ask(register());
+    let first = first_op(&mut primary);
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        primary.hear(1, 0, acknowledge(ONE, first));
+        primary.hear(2, 0, acknowledge(OpNumber(0), head(&[])));
+        again.extend(primary.pass(Duration::from_millis(50)).receivers(Kind::Prepare));
+    }
+    assert_eq!(again, [2]);
+}
+
+/// Step 3: entry times grow strictly, whatever the wall clock does.
 #[test]
 fn entry_times_grow_strictly() {
     let mut primary = Subject::primary(3);
@@ -272,7 +363,7 @@ fn entry_times_grow_strictly() {
     assert!(first[0].header.time < second[0].header.time);
 }
 
-/// A wall clock that jumps far ahead is not believed, and an event says so.
+/// Step 3: a wall clock that jumps far ahead is not believed, and an event says so.
 #[test]
 fn a_wall_clock_that_jumps_ahead_is_not_believed() {
     let mut primary = Subject::primary(3);
@@ -284,7 +375,7 @@ fn a_wall_clock_that_jumps_ahead_is_not_believed() {
     assert!(outputs.events().iter().any(|event| matches!(event, Event::ClockJumped { .. })));
 }
 
-/// Check quorum: a primary that no quorum answers says busy instead of letting its clients wait.
+/// D27: a primary that no quorum answers says busy instead of letting its clients wait.
 #[test]
 fn a_primary_without_a_quorum_answers_busy() {
     let mut primary = Subject::primary(3);
@@ -293,7 +384,7 @@ fn a_primary_without_a_quorum_answers_busy() {
     assert_eq!(rejections(&primary.ask(register()).told()), [Rejection::Busy(Limit::NoQuorum)]);
 }
 
-/// A full log is named, and nothing is appended.
+/// Step 2: a full log is named, and nothing is appended.
 #[test]
 fn a_full_log_answers_busy_and_names_the_limit() {
     let mut primary = Subject::primary_with(|config| config.log_bytes_max = 4 << 20, 3);
@@ -312,7 +403,7 @@ fn a_full_log_answers_busy_and_names_the_limit() {
     assert!(!told.is_empty() && told.iter().all(|why| *why == Rejection::Busy(Limit::Log)));
 }
 
-/// An operation over the limit is refused with both numbers.
+/// Step 2: an operation over the limit is refused with both numbers.
 #[test]
 fn a_large_operation_is_refused_with_both_sizes() {
     let mut backup = Subject::backup(3);
@@ -323,7 +414,7 @@ fn a_large_operation_is_refused_with_both_sizes() {
     assert_eq!(rejections(&told), [Rejection::TooLarge { bytes, bytes_max }]);
 }
 
-/// A backup forwards to the primary of its view and says nothing to the client yet.
+/// Step 1: a backup forwards to the primary of its view and says nothing to the client yet.
 #[test]
 fn a_backup_forwards_a_request_to_its_primary() {
     let mut backup = Subject::backup(3);
@@ -331,7 +422,7 @@ fn a_backup_forwards_a_request_to_its_primary() {
     assert_eq!((outputs.receivers(Kind::Forward), outputs.told()), (vec![0], vec![]));
 }
 
-/// A backup that finds no primary within the timeout says busy.
+/// Step 1: a backup that finds no primary within the timeout says busy.
 #[test]
 fn a_forwarded_request_without_an_answer_ends_as_busy() {
     let mut backup = Subject::backup(3);
@@ -340,14 +431,16 @@ fn a_forwarded_request_without_an_answer_ends_as_busy() {
     assert_eq!(rejections(&told), [Rejection::Busy(Limit::NoQuorum)]);
 }
 
-/// The engine follows the view's status: between two views nothing is appended.
+/// Step 4: between two views nothing is appended; the view has started without this replica, which
+/// asks for its log.
 #[test]
 fn a_replica_between_two_views_appends_nothing() {
     let disk = Disk { view: 3, log_view: 0, log: Vec::new() };
     let (mut subject, _) = Subject::start(3, 1, disk);
     assert_eq!(subject.status().status, StatusKind::ViewChange);
-    subject.hear(0, 3, prepare(&log(1), committed(&[], 0)));
+    let outputs = subject.hear(0, 3, prepare(&log(1), committed(&[], 0)));
     assert_eq!(subject.status().op_number, OpNumber(0));
+    assert!(outputs.receivers(Kind::GetView).contains(&0));
 }
 
 /// The head of a log is what the tests' helper says.

@@ -7,7 +7,10 @@ use vr_core::{
         durable::CheckpointId,
         entry::Entry,
         kind::Kind,
-        message::{DoViewChange, Entries, GetView, Message, Ping, StartView, StatusKind, Wanted},
+        message::{
+            DoViewChange, Entries, GetView, Message, Ping, StartView, StartViewChange, StatusKind,
+            Suspicion, Wanted,
+        },
         types::{Nonce, OpNumber, Peer, ReplicaId, RequestId, View},
     },
     replica::io::{Fatal, Input},
@@ -48,7 +51,7 @@ fn answer(subject: &mut Subject, view: u64, outputs: &Outputs, log: &[Entry]) ->
     answered
 }
 
-/// Step 1: a backup whose primary is silent votes to leave the view, and stays in it.
+/// Step 1, D26: a backup whose primary is silent votes to leave the view, and stays in it.
 #[test]
 fn a_silent_primary_is_voted_against_and_not_left_yet() {
     let mut backup = Subject::backup(3);
@@ -94,6 +97,55 @@ fn a_backup_that_hears_its_primary_does_not_join() {
     let outputs = backup.hear(2, 0, vote(0));
     assert!(outputs.receivers(Kind::StartViewChange).is_empty());
     assert_eq!(backup.status().view, View(0));
+}
+
+/// Step 1, D35: whoever has not heard the primary for a heartbeat joins the vote of another.
+#[test]
+fn a_backup_that_has_not_heard_its_primary_joins_a_vote() {
+    let mut backup = Subject::backup(5);
+    backup.pass(Duration::from_millis(60));
+    let outputs = backup.hear(2, 0, vote(0));
+    assert_eq!(outputs.receivers(Kind::StartViewChange), [0, 2, 3, 4]);
+    assert_eq!(backup.status().view, View(0));
+}
+
+/// Step 1: a vote is repeated for as long as the suspicion lasts, because others let it expire.
+#[test]
+fn a_vote_is_repeated_until_it_is_withdrawn() {
+    let mut backup = Subject::backup(5);
+    backup.pass(SILENCE);
+    let outputs = backup.pass(Duration::from_millis(600));
+    assert!(outputs.receivers(Kind::StartViewChange).len() >= 8);
+    assert_eq!(backup.status().view, View(0));
+}
+
+/// Step 1, D27: a primary that no quorum answers votes to leave its view, and is silent, so that
+/// those who still hear it can leave it too.
+#[test]
+fn a_primary_without_a_quorum_votes_to_leave_and_is_silent() {
+    let mut primary = Subject::primary(3);
+    let outputs = primary.pass(Duration::from_millis(155));
+    assert_eq!(outputs.receivers(Kind::StartViewChange), [1, 2]);
+    let outputs = primary.pass(Duration::from_millis(200));
+    assert!(outputs.receivers(Kind::Commit).is_empty());
+    assert_eq!(primary.status().view, View(0));
+}
+
+/// Step 1: a vote about a view that was left is answered with where this replica is.
+#[test]
+fn a_vote_to_leave_an_earlier_view_is_answered() {
+    let disk = Disk { view: 3, log_view: 3, log: Vec::new() };
+    let (mut backup, _) = Subject::start(3, 1, disk);
+    assert_eq!(backup.hear(2, 2, vote(2)).receivers(Kind::Ping), [2]);
+    assert_eq!(backup.status().view, View(3));
+}
+
+/// Step 1: a vote to leave a later view tells of a later view.
+#[test]
+fn a_vote_from_a_later_view_takes_a_replica_there() {
+    let mut backup = Subject::backup(3);
+    let outputs = backup.hear(0, 5, vote(5));
+    assert_eq!((backup.status().view, outputs.receivers(Kind::GetView)), (View(5), vec![2]));
 }
 
 /// Step 2: a quorum of votes moves a replica, even one that suspects nothing itself.
@@ -143,7 +195,7 @@ fn a_primary_known_to_be_down_is_skipped() {
     assert_eq!(primary.status().view, View(2));
 }
 
-/// NP2: DoViewChange leaves when the promise is durable, not before.
+/// NP2, D1: DoViewChange leaves when the promise is durable, not before.
 #[test]
 fn a_promise_is_sent_when_it_is_durable() {
     let mut backup = Subject::backup(3);
@@ -156,7 +208,7 @@ fn a_promise_is_sent_when_it_is_durable() {
     assert_eq!(outputs.receivers(Kind::DoViewChange), [0, 2]);
 }
 
-/// NP3: an envelope names no view that a crash could take back.
+/// NP3, D20: an envelope names no view that a crash could take back.
 #[test]
 fn envelopes_name_durable_views_only() {
     let mut backup = Subject::backup(3);
@@ -182,6 +234,37 @@ fn a_promise_describes_the_log_and_moves_nothing() {
     assert_eq!(backup.status().log_view, View(0));
 }
 
+/// Step 2: a promise carries headers from the commit number on, and no more than the last ones.
+#[test]
+fn a_promise_carries_the_last_headers_only() {
+    let disk = Disk { view: 2, log_view: 0, log: log(4) };
+    let (_, outputs) = Subject::start_with(|config| config.pipeline_ops_max = 1, 3, 1, disk);
+    let carried: Vec<usize> = promises(&outputs).iter().map(|m| m.suffix.len()).collect();
+    assert_eq!(carried, [2, 2]);
+}
+
+/// Step 2: a promise is repeated until the view starts.
+#[test]
+fn a_promise_is_repeated_until_the_view_starts() {
+    let mut subject = next_primary(&[]);
+    let outputs = subject.pass(Duration::from_millis(120));
+    assert!(outputs.receivers(Kind::DoViewChange).contains(&2));
+}
+
+/// Step 2, D14: a primary that started its view says so as long as it holds the log of that view.
+#[test]
+fn a_primary_that_started_its_view_says_so() {
+    let mut primary = Subject::primary(3);
+    primary.hear(1, 0, vote(0));
+    primary.hear(2, 0, vote(0));
+    assert!(promises(&primary.persisted()).iter().all(|m| m.unbroken));
+    primary.hear(1, 1, start_view(1, &[], 0));
+    primary.persisted();
+    primary.hear(2, 2, Message::DoViewChange(promise(2, 1, &[], 0)));
+    let sent = promises(&primary.persisted());
+    assert!(sent.iter().all(|m| m.log_view == View(1) && !m.unbroken) && sent.len() == 2);
+}
+
 /// Step 2: a promise binds, so hearing one for a later view is enough to follow.
 #[test]
 fn a_promise_to_a_later_view_is_joined() {
@@ -198,6 +281,33 @@ fn one_promise_of_three_starts_nothing() {
     assert_eq!(subject.status().status, StatusKind::ViewChange);
 }
 
+/// Step 3: the quorum includes the new primary, whose own log counts like the others'.
+#[test]
+fn a_primary_counts_its_own_promise_among_the_quorum() {
+    let mut subject = Subject::backup(3);
+    subject.hear(0, 0, prepare(&log(2), committed(&[], 0)));
+    subject.persisted();
+    for other in [0, 2] {
+        subject.hear(other, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    }
+    subject.persisted();
+    subject.persisted();
+    let status = subject.status();
+    assert_eq!((status.log_view, status.op_number), (View(1), OpNumber(2)));
+}
+
+/// Step 3: a promise to a view that was left is answered with where this replica is; by the primary
+/// of a later view with its log.
+#[test]
+fn a_promise_to_an_earlier_view_is_answered() {
+    let mut subject = next_primary(&[]);
+    let late = || Message::DoViewChange(promise(0, 0, &[], 0));
+    assert_eq!(subject.hear(2, 0, late()).receivers(Kind::Ping), [2]);
+    subject.hear(2, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    subject.persisted();
+    assert_eq!(subject.hear(2, 0, late()).receivers(Kind::StartView), [2]);
+}
+
 /// Step 3: a promise to another view is not counted.
 #[test]
 fn a_promise_to_an_earlier_view_is_not_counted() {
@@ -206,7 +316,7 @@ fn a_promise_to_an_earlier_view_is_not_counted() {
     assert_eq!(subject.status().status, StatusKind::ViewChange);
 }
 
-/// Step 5 and NP3: StartView leaves when log and log view are durable, not before.
+/// Step 5 and NP3, D7: StartView leaves when log and log view are durable, not before.
 #[test]
 fn a_view_starts_when_its_log_is_durable() {
     let mut subject = next_primary(&log(1));
@@ -231,7 +341,7 @@ fn the_longest_log_of_a_view_is_chosen() {
     assert_eq!(subject.status().op_number, OpNumber(3));
 }
 
-/// Step 3: a later log view beats a longer log; the view of the last entry means nothing.
+/// Step 3, D5: a later log view beats a longer log; the view of the last entry means nothing.
 #[test]
 fn a_later_log_view_beats_a_longer_log() {
     let old = log(4);
@@ -267,7 +377,7 @@ fn a_commit_number_beyond_the_best_log_stops_the_node() {
     assert!(matches!(outputs.fatal(), Some(Fatal::Diverged { .. })));
 }
 
-/// Step 4: bodies are fetched before anything is installed; the old log stays until then.
+/// Step 4, D8: bodies are fetched before anything is installed; the old log stays until then.
 #[test]
 fn nothing_is_installed_before_all_bodies_are_here() {
     let entries = log(3);
@@ -290,7 +400,7 @@ fn bodies_are_asked_of_another_when_nobody_answers() {
     assert!(outputs.receivers(Kind::GetEntries).contains(&0));
 }
 
-/// Step 4: when nobody who is left holds the bodies, the view is not waited for: the one who
+/// Step 4, D24: when nobody who is left holds the bodies, the view is not waited for: the one who
 /// promised them is gone, and a view without its promise does without them.
 #[test]
 fn a_view_whose_bodies_nobody_holds_is_voted_against() {
@@ -303,7 +413,36 @@ fn a_view_whose_bodies_nobody_holds_is_voted_against() {
     assert_eq!(second.receivers(Kind::StartViewChange), [0, 2]);
 }
 
-/// Step 4: headers that the promise did not carry are asked for downward.
+/// Step 4, D32: a primary that is far behind votes for its view to be left, and goes on all the
+/// same.
+#[test]
+fn a_primary_that_is_far_behind_asks_to_be_passed_over() {
+    let limit = |config: &mut vr_core::model::config::Config| config.pipeline_ops_max = 1;
+    let (mut subject, _) = Subject::start_with(limit, 3, 1, Disk::default());
+    let promise = Message::DoViewChange(promise(1, 0, &log(3), 0));
+    subject.hear(2, 1, promise.clone());
+    let outputs = subject.persisted();
+    let reasons = picked!(outputs, Message::StartViewChange(m) => m.reason);
+    assert_eq!(reasons, [Suspicion::Behind; 2]);
+    assert_eq!(outputs.receivers(Kind::GetEntries), [2]);
+    assert!(subject.hear(2, 1, promise).receivers(Kind::StartViewChange).is_empty(), "once");
+}
+
+/// Step 4: whoever promised joins a primary that asks to be passed over, and no other vote.
+#[test]
+fn a_primary_that_asks_to_be_passed_over_is() {
+    let disk = Disk { view: 1, log_view: 0, log: Vec::new() };
+    let (mut subject, _) = Subject::start(3, 2, disk);
+    subject.hear(1, 1, vote(1));
+    assert_eq!(subject.status().view, View(1));
+    let standing = standing(StatusKind::ViewChange, 0, 0);
+    let behind = StartViewChange { view: View(1), reason: Suspicion::Behind, standing };
+    let outputs = subject.hear(1, 1, Message::StartViewChange(behind));
+    assert_eq!(outputs.receivers(Kind::StartViewChange), [0, 1]);
+    assert_eq!(subject.status().view, View(2));
+}
+
+/// Step 4, D9: headers that the promise did not carry are asked for downward.
 #[test]
 fn headers_below_the_suffix_are_asked_for() {
     let entries = log(3);
@@ -323,7 +462,7 @@ fn a_suffix_that_is_not_a_chain_is_ignored() {
     assert_eq!((subject.status().status, subject.status().ignored), (StatusKind::ViewChange, 1));
 }
 
-/// Step 4: what conflicts is cut in the batch that carries its replacement.
+/// Step 4, D6: what conflicts is cut in the batch that carries its replacement.
 #[test]
 fn a_conflicting_suffix_is_replaced_in_one_batch() {
     let ours = log(3);
@@ -351,6 +490,23 @@ fn a_backup_acknowledges_the_log_of_a_started_view() {
     let outputs = subject.persisted();
     assert_eq!((outputs.acknowledged(), subject.status().commit_number), (vec![2], OpNumber(1)));
     assert_eq!((subject.status().log_view, subject.status().primary), (View(2), ReplicaId(2)));
+}
+
+/// NP4: a view that was started without this replica's promise is promised first; only then is its
+/// log written.
+#[test]
+fn a_started_view_is_promised_before_its_log_is_written() {
+    let (mut backup, entries) = (Subject::backup(3), log(1));
+    let outputs = backup.hear(2, 2, start_view(2, &entries, 0));
+    let early = answer(&mut backup, 2, &outputs, &entries);
+    let [promise] = outputs.batches()[..] else { panic!("one write") };
+    let views = promise.superblock.as_ref().map(|it| (it.view, it.log_view));
+    assert_eq!((promise.entries.len(), views), (0, Some((View(2), View(0)))));
+    assert!(early.batches().is_empty());
+    let outputs = backup.persisted();
+    let [log] = outputs.batches()[..] else { panic!("one write") };
+    let log_view = log.superblock.as_ref().map(|it| it.log_view);
+    assert_eq!((log.entries.len(), log_view), (1, Some(View(2))));
 }
 
 /// D4: while the new log is incomplete the log view stays, and so does what is promised next.
@@ -449,7 +605,7 @@ fn a_ping_of_a_promised_view_pulls_a_replica_along() {
     assert_eq!(backup.status().view, View(5));
 }
 
-/// A view change that is stuck is voted out, and the timeouts grow.
+/// Step 1: a view change that is stuck is voted out, and the timeouts grow.
 #[test]
 fn a_stuck_view_change_is_voted_out() {
     let mut subject = next_primary(&[]);
@@ -459,7 +615,7 @@ fn a_stuck_view_change_is_voted_out() {
     assert_eq!(subject.status().view, View(2));
 }
 
-/// Entries of earlier views are committed by acknowledgements of this one: the log view orders
+/// D5: entries of earlier views are committed by acknowledgements of this one: the log view orders
 /// logs, not the view of an entry.
 #[test]
 fn acknowledgements_of_a_view_cover_entries_of_earlier_ones() {
@@ -471,7 +627,7 @@ fn acknowledgements_of_a_view_cover_entries_of_earlier_ones() {
     assert_eq!(subject.status().commit_number, OpNumber(2));
 }
 
-/// A primary admits writes as soon as its view has started.
+/// Step 5: a primary admits writes as soon as its view has started.
 #[test]
 fn a_new_primary_appends_behind_what_it_found() {
     let mut subject = next_primary(&log(2));
@@ -482,7 +638,7 @@ fn a_new_primary_appends_behind_what_it_found() {
     assert_eq!(subject.status().op_number, OpNumber(3));
 }
 
-/// A request that a backup holds is told to the primary of the next view.
+/// Normal operation, step 1: a request that a backup holds is told to the primary of the next view.
 #[test]
 fn a_held_request_is_forwarded_again_in_the_next_view() {
     let disk = Disk { view: 0, log_view: 0, log: Vec::new() };
@@ -494,7 +650,7 @@ fn a_held_request_is_forwarded_again_in_the_next_view() {
     assert_eq!(backup.persisted().receivers(Kind::Forward), [2]);
 }
 
-/// An answer to a question of an earlier plan is not taken.
+/// D31: an answer to a question of an earlier plan is not taken.
 #[test]
 fn an_answer_that_nobody_asked_for_is_ignored() {
     let mut subject = next_primary(&[]);

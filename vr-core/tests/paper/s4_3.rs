@@ -56,7 +56,7 @@ fn the_primary_of_a_promised_view_goes_one_further() {
     assert_eq!(subject.status().view, View(2));
 }
 
-/// A group of one moves on by itself each time it is opened, and loses nothing.
+/// Step 3: a group of one moves on by itself each time it is opened, and loses nothing.
 #[test]
 fn a_group_of_one_starts_its_next_view_alone() {
     let disk = Disk { view: 0, log_view: 0, log: crate::subject::extended(&[], 0, 2, 1) };
@@ -68,7 +68,7 @@ fn a_group_of_one_starts_its_next_view_alone() {
     assert_eq!(status.commit_number, OpNumber(2));
 }
 
-/// A replica that restarted is patient with its primary for one suspicion timeout.
+/// Step 1: a replica that restarted is patient with its primary for one suspicion timeout.
 #[test]
 fn a_restarted_backup_waits_before_it_suspects() {
     let (mut subject, _) = Subject::start(3, 1, Disk::default());

@@ -65,7 +65,7 @@ fn an_answer_from_another_view_is_ignored() {
     assert_eq!(backup.status().op_number, OpNumber(0));
 }
 
-/// A question without an answer is asked again.
+/// In the same view: a question without an answer is asked again.
 #[test]
 fn a_question_without_an_answer_is_asked_again() {
     let (mut backup, question) = lagging(&log(3));
@@ -91,7 +91,7 @@ fn a_replica_of_the_view_answers_from_an_op_on() {
 fn a_replica_between_two_views_does_not_answer_from_an_op_on() {
     let disk = Disk { view: 2, log_view: 0, log: log(3) };
     let (mut subject, _) = Subject::start(3, 1, disk);
-    assert!(subject.hear(0, 2, get_entries_from(1)).receivers(Kind::Entries).is_empty());
+    assert!(subject.hear(0, 2, get_entries_from(1)).0.is_empty(), "storage is not asked either");
 }
 
 /// By checksum: immutable, so it is told in every status; what differs is not.
@@ -107,7 +107,7 @@ fn entries_are_told_by_checksum_in_every_status() {
     assert_eq!((outputs.receivers(Kind::Entries), outputs.entries().len()), (vec![0], 0));
 }
 
-/// Answers are bounded by what was asked for, and one entry is always sent.
+/// By checksum: answers are bounded by what was asked for, and one entry is always sent.
 #[test]
 fn an_answer_is_bounded_and_never_empty() {
     let (mut backup, entries) = (Subject::backup(3), log(3));
@@ -116,7 +116,7 @@ fn an_answer_is_bounded_and_never_empty() {
     assert_eq!(backup.hear(2, 0, exact(&entries, 300)).entries().len(), 2);
 }
 
-/// Headers lead down from a known checksum; another checksum is not known.
+/// By checksum: headers lead down from a known checksum; another checksum is not known.
 #[test]
 fn headers_are_told_below_a_known_checksum() {
     let (mut backup, entries) = (Subject::backup(3), log(3));
@@ -129,7 +129,7 @@ fn headers_are_told_below_a_known_checksum() {
     assert_eq!((told(head(&entries)), told(Checksum(1))), (vec![2], vec![0]));
 }
 
-/// In a later view: nothing is truncated; the view is promised and its log is asked for.
+/// In a later view, D3: nothing is truncated; the view is promised and its log is asked for.
 #[test]
 fn a_later_view_is_asked_for_and_nothing_is_truncated() {
     let (mut backup, entries) = (Subject::backup(3), log(3));
@@ -141,7 +141,8 @@ fn a_later_view_is_asked_for_and_nothing_is_truncated() {
     assert_eq!((status.op_number, status.log_view), (OpNumber(3), View(0)));
 }
 
-/// A view that was heard of and does not answer is asked for again, of everybody.
+/// In a later view, D30: a view that was heard of and does not answer is asked for again, of
+/// everybody.
 #[test]
 fn a_view_that_does_not_answer_is_asked_for_everywhere() {
     let mut backup = Subject::backup(3);

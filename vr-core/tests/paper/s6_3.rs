@@ -7,6 +7,7 @@ use vr_core::{
         kind::Kind,
         message::{
             Limit, Message, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Rejected, Rejection,
+            StatusKind,
         },
         types::{HeartbeatNumber, OpNumber, RequestId, RequestNumber},
     },
@@ -14,7 +15,7 @@ use vr_core::{
 
 use crate::subject::{
     CLIENT, Outputs, Subject, acknowledge, committed, head, log, next_primary, picked, prepare,
-    promise, register,
+    promise, register, vote,
 };
 
 fn query(number: u64) -> Message {
@@ -67,6 +68,20 @@ fn reads_that_arrive_during_a_round_share_the_next() {
     assert_eq!(queries(&primary.hear(2, 0, echo(second))), 2);
 }
 
+/// Step 2: answers to a round of a view that was left prove nothing.
+#[test]
+fn a_round_ends_with_its_view() {
+    let mut primary = Subject::primary(3);
+    let mut outputs = primary.ask(query(1));
+    let round = heartbeat(&outputs);
+    for voter in [1, 2] {
+        outputs.0.extend(primary.hear(voter, 0, vote(0)).0);
+    }
+    outputs.0.extend(primary.hear(1, 0, echo(round)).0);
+    assert_eq!(queries(&outputs), 0);
+    assert_eq!(primary.status().status, StatusKind::ViewChange);
+}
+
 /// Step 2: a group of one has its quorum in itself.
 #[test]
 fn a_group_of_one_reads_at_once() {
@@ -74,7 +89,7 @@ fn a_group_of_one_reads_at_once() {
     assert_eq!(queries(&primary.ask(query(1))), 1);
 }
 
-/// A primary that has not committed everything it started with makes reads wait.
+/// Step 2: a primary that has not committed everything it started with makes reads wait.
 #[test]
 fn a_read_waits_for_everything_the_view_started_with() {
     let entries = log(1);
@@ -117,7 +132,18 @@ fn a_backup_reads_when_it_has_ordered_the_index() {
     assert_eq!((outputs.ordered(), queries(&outputs)), (vec![1, 2], 1));
 }
 
-/// A read index of another view's primary is not believed.
+/// Step 3: a query is told the time that the primary chose, at whatever replica it is asked.
+#[test]
+fn a_query_is_told_the_time_of_the_primary() {
+    let mut backup = Subject::backup(3);
+    let asked = picked!(backup.ask(query(1)), Message::ReadIndex(m) => m.request);
+    let answer = ReadIndexOk { request: asked[0], op_number: OpNumber(0), time: 5 };
+    let outputs = backup.hear(0, 0, Message::ReadIndexOk(answer));
+    let [Work::Query { time, .. }] = outputs.work()[..] else { panic!("one query") };
+    assert_eq!(time.as_nanos(), 5);
+}
+
+/// Step 3: a read index of another view's primary is not believed.
 #[test]
 fn a_read_index_that_is_not_from_the_primary_is_ignored() {
     let mut backup = Subject::backup(3);
@@ -126,16 +152,16 @@ fn a_read_index_that_is_not_from_the_primary_is_ignored() {
     assert_eq!(queries(&backup.hear(2, 0, Message::ReadIndexOk(answer))), 0);
 }
 
-/// A read is not answered by a primary that no quorum answers.
+/// Step 2: a read is not answered by a primary that no quorum answers.
 #[test]
 fn a_primary_alone_answers_no_read() {
     let mut primary = Subject::primary(3);
-    primary.ask(query(1));
-    let outputs = primary.pass(core::time::Duration::from_secs(2));
+    let mut outputs = primary.ask(query(1));
+    outputs.0.extend(primary.pass(core::time::Duration::from_secs(2)).0);
     assert_eq!(queries(&outputs), 0);
 }
 
-/// Reads write nothing.
+/// Step 2: reads write nothing.
 #[test]
 fn a_read_writes_nothing() {
     let mut primary = Subject::primary(3);
@@ -144,7 +170,7 @@ fn a_read_writes_nothing() {
     assert!(outputs.batches().is_empty() && answered.batches().is_empty());
 }
 
-/// A read that asks for no more is answered from what is executed here.
+/// Step 1: a read that asks for no more is answered from what is executed here.
 #[test]
 fn a_local_read_asks_nobody() {
     let mut backup = Subject::backup(3);
@@ -153,7 +179,7 @@ fn a_local_read_asks_nobody() {
     assert_eq!((queries(&outputs), outputs.sent().len()), (1, 0));
 }
 
-/// Too many reads that wait are answered busy.
+/// Step 1: too many reads that wait are answered busy.
 #[test]
 fn reads_over_the_limit_are_answered_busy() {
     let mut primary = Subject::primary_with(|config| config.reads_max = 1, 3);

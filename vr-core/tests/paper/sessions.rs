@@ -1,8 +1,11 @@
 //! What the primary lets into the log: sessions, numbers and windows (docs/PROTOCOL.md, Sessions).
 
+use bytes::Bytes;
 use vr_core::{
     execution::work::{Evicted, Executed, Work},
     model::{
+        durable::genesis_checksum,
+        entry::{Entry, EntryHeader, EntryKind},
         message::{
             Forward, ForwardReply, Limit, Message, Outcome, Register, Rejected, Rejection, Reply,
         },
@@ -11,7 +14,10 @@ use vr_core::{
     replica::io::Input,
 };
 
-use crate::subject::{CLIENT, Outputs, Subject, acknowledge, register, request};
+use crate::subject::{
+    CLIENT, Disk, Outputs, Subject, acknowledge, extended, log, members, next_primary, promise,
+    register, request, vote,
+};
 
 fn rejected(outputs: &Outputs) -> Vec<Rejection> {
     let mut found = Vec::new();
@@ -49,14 +55,42 @@ fn executed() -> (Subject, OpNumber) {
     (primary, session)
 }
 
-/// A request without a session is told so.
+/// NP5: an operation is executed when it is committed, and answered when it is executed.
+#[test]
+fn nothing_is_executed_before_it_is_committed() {
+    let mut primary = Subject::primary(3);
+    let mut outputs = primary.ask(register());
+    outputs.0.extend(primary.persisted().0);
+    assert!(outputs.ordered().is_empty());
+    let head = primary.head_of(OpNumber(1));
+    let outputs = primary.hear(1, 0, acknowledge(OpNumber(1), head));
+    assert_eq!((outputs.ordered(), outputs.told()), (vec![1], vec![]));
+    let told = primary.executed(OpNumber(1), vec![reply(0, 1)]).told();
+    assert_eq!(told, [Message::Reply(reply(0, 1))]);
+}
+
+/// D20: what is executed after the view was left is answered by its next primary.
+#[test]
+fn a_primary_that_left_its_view_answers_nobody() {
+    let mut primary = Subject::primary(3);
+    primary.ask(register());
+    primary.persisted();
+    let head = primary.head_of(OpNumber(1));
+    primary.hear(1, 0, acknowledge(OpNumber(1), head));
+    primary.hear(1, 0, vote(0));
+    primary.hear(2, 0, vote(0));
+    assert!(primary.executed(OpNumber(1), vec![reply(0, 1)]).told().is_empty());
+    assert_eq!(primary.status().applied, OpNumber(1));
+}
+
+/// Normal operation, step 2: a request without a session is told so.
 #[test]
 fn a_request_without_a_session_is_evicted() {
     let mut primary = Subject::primary(3);
     assert_eq!(rejected(&primary.ask(request(OpNumber(9), 1))), [Rejection::Evicted]);
 }
 
-/// A request of another session than the known one is told so.
+/// Normal operation, step 2: a request of another session than the known one is told so.
 #[test]
 fn a_request_of_another_session_is_evicted() {
     let (mut primary, session) = executed();
@@ -64,7 +98,21 @@ fn a_request_of_another_session_is_evicted() {
     assert_eq!(rejected(&outputs), [Rejection::Evicted]);
 }
 
-/// A registration that is repeated is in the log once.
+/// Normal operation, step 2: whether a session is unknown shows only when everything is executed
+/// that the view started with.
+#[test]
+fn a_new_primary_evicts_nobody_before_it_knows_all_sessions() {
+    let entries = log(1);
+    let mut primary = next_primary(&entries);
+    primary.hear(2, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    primary.persisted();
+    assert!(primary.ask(request(OpNumber(9), 1)).told().is_empty());
+    primary.hear(2, 1, acknowledge(OpNumber(1), entries[0].header.checksum));
+    primary.executed(OpNumber(1), Vec::new());
+    assert_eq!(rejected(&primary.ask(request(OpNumber(9), 1))), [Rejection::Evicted]);
+}
+
+/// Normal operation, step 2: a registration that is repeated is in the log once.
 #[test]
 fn a_repeated_registration_is_in_the_log_once() {
     let mut primary = Subject::primary(3);
@@ -73,7 +121,15 @@ fn a_repeated_registration_is_in_the_log_once() {
     assert_eq!(primary.status().op_number, OpNumber(1));
 }
 
-/// A client id is used once: another nonce is another client that chose the same id.
+/// Normal operation, step 2: a registration that was executed is answered again.
+#[test]
+fn an_executed_registration_is_answered_again() {
+    let (mut primary, _) = executed();
+    let outputs = primary.ask(register());
+    assert_eq!((outputs.entries().len(), resends(&outputs)), (0, 1));
+}
+
+/// D17, D19: a client id is used once: another nonce is another client that chose the same id.
 #[test]
 fn a_client_id_is_used_once() {
     let (mut primary, _) = executed();
@@ -81,7 +137,7 @@ fn a_client_id_is_used_once() {
     assert_eq!(rejected(&primary.ask(other)), [Rejection::Evicted]);
 }
 
-/// A number that is in the log is left alone.
+/// Normal operation, step 2: a number that is in the log is left alone.
 #[test]
 fn a_number_in_the_log_is_not_appended_again() {
     let mut primary = Subject::primary(3);
@@ -91,7 +147,7 @@ fn a_number_in_the_log_is_not_appended_again() {
     assert!(outputs.entries().is_empty() && resends(&outputs) == 0);
 }
 
-/// A number that was executed gets its stored reply from the executor.
+/// Normal operation, step 2: a number that was executed gets its stored reply from the executor.
 #[test]
 fn an_executed_number_gets_its_stored_reply() {
     let (mut primary, session) = executed();
@@ -101,7 +157,66 @@ fn an_executed_number_gets_its_stored_reply() {
     assert_eq!(told, [Message::Reply(reply(1, 2))]);
 }
 
-/// A number that comes too early waits for those before it, and they enter the log in order.
+/// Normal operation, step 2: a number a window behind the last one executed was acknowledged by its
+/// client: no answer is kept.
+#[test]
+fn a_number_that_left_the_window_is_left_alone() {
+    let mut primary = Subject::primary_with(|config| config.window = 1, 3);
+    let session = primary.open_session();
+    for number in 1..=2 {
+        primary.ask(request(session, number));
+        primary.persisted();
+        let op_number = primary.status().op_number;
+        let head = primary.head_of(op_number);
+        primary.hear(1, 0, acknowledge(op_number, head));
+        primary.executed(op_number, Vec::new());
+    }
+    let resent = [1, 2].map(|number| resends(&primary.ask(request(session, number))));
+    assert_eq!(resent, [0, 1]);
+}
+
+/// D18: a new primary knows from its log which numbers have their place: they get no second one.
+#[test]
+fn a_new_primary_appends_nothing_that_its_log_holds() {
+    let group = members(3).group_id("paper");
+    let header = EntryHeader {
+        parent: genesis_checksum(group),
+        op_number: OpNumber(1),
+        time: 1,
+        client: CLIENT,
+        group: EntryHeader::group_mark(group),
+        kind: EntryKind::Register,
+        ..EntryHeader::default()
+    };
+    let session = Entry::new(header, Bytes::copy_from_slice(&5_u128.to_le_bytes()));
+    let entries = extended(&[session], 0, 2, 3);
+    let mut primary = next_primary(&entries);
+    primary.hear(2, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    primary.persisted();
+    let known = [2, 3].map(|number| primary.ask(request(OpNumber(1), number)).entries().len());
+    let next = primary.ask(request(OpNumber(1), 4)).entries().len();
+    assert_eq!((known, next), ([0, 0], 2), "the log holds the numbers 2 and 3");
+}
+
+/// D18: what waits for the numbers before it is forgotten when the view is left.
+#[test]
+fn what_was_parked_is_dropped_with_its_view() {
+    let mut primary = Subject::primary(3);
+    let session = primary.open_session();
+    primary.ask(request(session, 2));
+    for voter in [1, 2] {
+        primary.hear(voter, 0, vote(0));
+    }
+    primary.hear(1, 3, Message::DoViewChange(promise(3, 0, &[], 0)));
+    primary.persisted();
+    primary.persisted();
+    let outputs = primary.ask(request(session, 1));
+    let numbers: Vec<u64> = outputs.entries().iter().map(|it| it.header.request_number.0).collect();
+    assert_eq!(numbers, [1, 1], "to both backups");
+}
+
+/// Normal operation, step 2: a number that comes too early waits for those before it, and they
+/// enter the log in order.
 #[test]
 fn a_number_that_comes_early_waits_for_its_predecessors() {
     let (mut primary, session) = executed();
@@ -112,7 +227,7 @@ fn a_number_that_comes_early_waits_for_its_predecessors() {
     assert_eq!(numbers, [2, 3, 2, 3], "the same to both backups");
 }
 
-/// A number beyond the window is answered busy.
+/// Normal operation, step 2: a number beyond the window is answered busy.
 #[test]
 fn a_number_beyond_the_window_is_answered_busy() {
     let mut primary = Subject::primary_with(|config| config.window = 2, 3);
@@ -122,7 +237,8 @@ fn a_number_beyond_the_window_is_answered_busy() {
     assert_eq!(rejected(&primary.ask(request(session, 3))), [busy]);
 }
 
-/// A full client table takes registrations, and forgets whom the executor closes the session of.
+/// Sessions: a full client table takes registrations, and forgets whom the executor closes the
+/// session of.
 #[test]
 fn a_full_client_table_makes_room() {
     let mut primary = Subject::primary_with(|config| config.clients_max = 1, 3);
@@ -162,7 +278,7 @@ fn registrations_that_outrun_the_executor_are_answered_busy() {
     assert_eq!(answers, vec![Rejection::Busy(Limit::Clients); 3]);
 }
 
-/// A full pipeline and a full queue before it answer busy.
+/// Normal operation, step 2: a full pipeline and a full queue before it answer busy.
 #[test]
 fn a_full_pipeline_answers_busy() {
     let mut primary = Subject::primary_with(|config| config.pipeline_ops_max = 1, 3);
@@ -173,7 +289,21 @@ fn a_full_pipeline_answers_busy() {
     assert_eq!(rejected(&primary.ask(request(session, 3))), [busy]);
 }
 
-/// What a backup forwarded is answered through that backup.
+/// Normal operation, step 2: a pipeline is full by bytes, too; what waits enters the log when there
+/// is room.
+#[test]
+fn a_pipeline_is_full_by_bytes_too() {
+    let mut primary = Subject::primary_with(|config| config.pipeline_bytes_max = 130, 3);
+    let session = primary.open_session();
+    assert_eq!(primary.ask(request(session, 1)).entries().len(), 2, "one to each backup");
+    assert!(primary.ask(request(session, 2)).entries().is_empty());
+    primary.persisted();
+    let head = primary.head_of(OpNumber(2));
+    let outputs = primary.hear(1, 0, acknowledge(OpNumber(2), head));
+    assert_eq!(outputs.entries().len(), 2);
+}
+
+/// Normal operation, step 6: what a backup forwarded is answered through that backup.
 #[test]
 fn a_forwarded_request_is_answered_through_its_backup() {
     let mut primary = Subject::primary(3);
@@ -187,7 +317,8 @@ fn a_forwarded_request_is_answered_through_its_backup() {
     assert_eq!((to.0, told), (2, &reply(0, 1)));
 }
 
-/// What the primary answers to a forwarded request reaches the client that asked.
+/// Normal operation, step 6: what the primary answers to a forwarded request reaches the client
+/// that asked.
 #[test]
 fn a_backup_passes_the_primary_s_answer_on() {
     let mut backup = Subject::backup(3);
@@ -197,17 +328,18 @@ fn a_backup_passes_the_primary_s_answer_on() {
     assert!(backup.hear(0, 0, answer).told().is_empty(), "once");
 }
 
-/// A backup that holds too many requests answers busy.
+/// Normal operation, step 1: a backup that holds too many requests answers busy.
 #[test]
 fn a_backup_holds_only_so_many_requests() {
-    let disk = crate::subject::Disk::default();
+    let disk = Disk::default();
     let (mut backup, _) = Subject::start_with(|config| config.forward_ops_max = 1, 3, 1, disk);
     assert!(rejected(&backup.ask(register())).is_empty());
     let busy = Rejection::Busy(Limit::Forward);
     assert_eq!(rejected(&backup.ask(request(OpNumber(1), 1))), [busy]);
 }
 
-/// What waited for the numbers before it finds the log as full as everybody else.
+/// Normal operation, step 2: what waited for the numbers before it finds the log as full as
+/// everybody else.
 #[test]
 fn what_was_parked_does_not_overfill_the_log() {
     let mut primary = Subject::primary_with(|config| config.log_bytes_max = 301, 3);

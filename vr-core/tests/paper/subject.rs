@@ -7,7 +7,7 @@ use vr_core::{
     execution::work::{Executed, Work},
     model::{
         certificate::{Certificate, CrashVector},
-        config::Config,
+        config::{Config, Genesis},
         durable::{CheckpointId, Durability, Identity, Superblock, Trust, genesis_checksum},
         entry::{Entry, EntryHeader, EntryKind},
         founding::{Found, FoundOk, Hello, HelloOk},
@@ -23,7 +23,7 @@ use vr_core::{
             OpNumber, Peer, PersistId, ReplicaId, ReplicaSet, RequestNumber, View,
         },
     },
-    ports::storage::{Recovered, WriteBatch},
+    ports::storage::{Anchor, DamagedRange, Recovered, WriteBatch},
     replica::{
         Boot, Replica,
         io::{Event, Fatal, HandoffError, Input, Output, ReplicaStatus},
@@ -125,6 +125,34 @@ impl Subject {
         Self::boot(Config::default(), 3, me, recovered)
     }
 
+    /// Starts replica 1 of three on `disk`, in which the ops from `first` through `last` are damaged.
+    pub(crate) fn start_damaged(disk: &Disk, first: u64, last: u64) -> (Self, Outputs) {
+        let mut superblock = Superblock::blank(&identity(3, 1));
+        superblock.certificate = Some(certificate(3));
+        superblock.view = View(disk.view);
+        superblock.log_view = View(disk.log_view);
+        let (mut headers, mut damaged) = (headers(&disk.log), Vec::new());
+        for header in &headers {
+            if header.op_number == OpNumber(last) {
+                let through = Anchor::of(header);
+                damaged.push(DamagedRange { first: OpNumber(first), through });
+            }
+        }
+        headers.retain(|header| !(first..=last).contains(&header.op_number.0));
+        let recovered = Recovered { damaged, ..Recovered::whole(superblock, headers) };
+        Self::boot(Config::default(), 3, 1, recovered)
+    }
+
+    /// Starts replica 2 of three with a log that `change` says does not count.
+    pub(crate) fn start_without_evidence(
+        log: &[Entry],
+        change: impl FnOnce(&mut Superblock),
+    ) -> (Self, Outputs) {
+        let mut superblock = Superblock::blank(&identity(3, 2));
+        change(&mut superblock);
+        Self::boot(Config::default(), 3, 2, Recovered::whole(superblock, headers(log)))
+    }
+
     fn boot(config: Config, count: u64, me: u64, recovered: Recovered) -> (Self, Outputs) {
         let durability = recovered.superblock.durability;
         let identity = Identity { durability, ..identity(count, me) };
@@ -148,9 +176,19 @@ impl Subject {
 
     /// The same with other limits.
     pub(crate) fn primary_with(limit: impl Fn(&mut Config), count: u64) -> Self {
+        Self::primary_in(Durability::Full, limit, count)
+    }
+
+    /// The same in another durability mode.
+    pub(crate) fn primary_in(
+        durability: Durability,
+        limit: impl Fn(&mut Config),
+        count: u64,
+    ) -> Self {
         let mut config = Config::default();
+        config.genesis = Genesis::Found;
         limit(&mut config);
-        let superblock = Superblock::blank(&identity(count, 0));
+        let superblock = Superblock::blank(&Identity { durability, ..identity(count, 0) });
         let recovered = Recovered::whole(superblock, Vec::new());
         let (mut subject, _) = Self::boot(config, count, 0, recovered);
         let asked = subject.pass(Duration::ZERO);
@@ -167,15 +205,11 @@ impl Subject {
 
     /// Everyone who is asked for a certificate has none; returns what follows.
     pub(crate) fn answer_hellos(&mut self, asked: Outputs) -> Outputs {
+        let durability = self.status().durability;
         for (from, message) in asked.sent() {
             if let Message::Hello(Hello { nonce, .. }) = message {
                 let nonce = Some(nonce);
-                let answer = HelloOk {
-                    nonce,
-                    disk: disk(from.0),
-                    certificate: None,
-                    durability: Durability::Full,
-                };
+                let answer = HelloOk { nonce, disk: disk(from.0), certificate: None, durability };
                 self.hear_uncertified(from.0, Message::HelloOk(answer));
             }
         }
