@@ -3,7 +3,7 @@
 use crate::{
     model::{durable::Trust, message::StatusKind},
     replica::Replica,
-    state::status::{Role, Status},
+    state::status::{Genesis, Role, Status},
 };
 
 impl Replica {
@@ -24,6 +24,8 @@ impl Replica {
             assert!(self.promise.log_view() == self.view, "normal with the view's log only");
         }
         match &self.status {
+            // The node stops as soon as the disk is blank, and never uses its log again.
+            Status::Blank(Genesis { reformatting: Some(_), .. }) => {}
             Status::Blank(_) => {
                 assert!(op_number == self.log.base().op_number, "a blank replica has no log");
             }

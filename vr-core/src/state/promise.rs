@@ -129,6 +129,7 @@ impl Promise {
         assert!(self.wanted.certificate.is_none(), "a certificate never changes");
         self.wanted.certificate = Some(certificate);
         self.wanted.epoch = epoch;
+        self.wanted.trust = Trust::Intact;
         self.change();
     }
 
@@ -149,7 +150,8 @@ impl Promise {
         self.hand_over(id)
     }
 
-    /// Forgets everything on purpose: this disk is formatted anew, as `disk`.
+    /// Forgets everything on purpose: this disk is formatted anew, as `disk`. What storage still has
+    /// of a log is lost, so that the next start does not even look at it.
     pub fn reformat(&mut self, disk: DiskId) {
         let known = &self.wanted;
         self.wanted = Superblock::blank(&Identity {
@@ -160,6 +162,7 @@ impl Promise {
             durability: known.durability,
             fresh_disk: disk,
         });
+        self.wanted.trust = Trust::Lost;
         self.change();
     }
 
@@ -284,6 +287,14 @@ mod tests {
         assert_eq!(promise.view(), View(3));
         promise.install(View(3), PersistId(1));
         assert_eq!(promise.log_view(), View(3));
+    }
+
+    #[test]
+    fn a_disk_formatted_anew_says_that_the_log_on_it_does_not_count() {
+        let mut promise = promise();
+        promise.reformat(DiskId(2));
+        let blank = promise.hand_over(PersistId(1));
+        assert_eq!((blank.disk, blank.trust, blank.certificate), (DiskId(2), Trust::Lost, None));
     }
 
     #[test]
