@@ -8,8 +8,14 @@ use futures::channel::oneshot;
 use crate::{
     client::Client,
     node::{
-        events::Events, executor_front::StateDigest, explain::explain, finding::Explanation,
-        shared::Shared, status::NodeStatus, stop::NodeError,
+        events::Events,
+        executor_front::StateDigest,
+        explain::explain,
+        export::{Export, ExportError, ExportScope},
+        finding::Explanation,
+        shared::Shared,
+        status::NodeStatus,
+        stop::NodeError,
     },
     ports::state_machine::{Service, SnapshotError},
 };
@@ -78,6 +84,16 @@ impl<S> NodeHandle<S> {
             Ok(digest) => Ok(digest?),
             Err(oneshot::Canceled) => Err(DigestError::Refused),
         }
+    }
+
+    /// A copy of the log as it is now, to be read chunk by chunk while the node goes on.
+    ///
+    /// `vr_storage::export` writes one to a file.
+    ///
+    /// # Errors
+    /// [`ExportError::NoGroup`] while the replica belongs to no group.
+    pub fn export(&self, scope: ExportScope) -> Result<Export, ExportError> {
+        Export::of(Arc::clone(&self.shared), scope)
     }
 
     /// Stops the node in good order and waits until it has stopped.

@@ -122,8 +122,12 @@ impl Replica {
             return Err(Ignored::Unasked);
         }
         genesis.heard.insert(from.index);
+        // A group that inherited its log never had blank members: whoever is blank lost that log.
+        let founded = |certificate: &Certificate| {
+            certificate.names(self.me, own_disk) && certificate.inherited.is_empty()
+        };
         match m.certificate {
-            Some(certificate) if catches_up || certificate.names(self.me, own_disk) => {
+            Some(certificate) if catches_up || founded(&certificate) => {
                 genesis.adopting = true;
                 genesis.rebuild = None;
                 self.promise.certify(certificate, from.epoch);
@@ -218,7 +222,8 @@ impl Replica {
             disks.sort();
             genesis.adopting = true;
             genesis.founder = true;
-            self.promise.certify(Certificate { group_name, disks }, Epoch::ZERO);
+            let certificate = Certificate { group_name, disks, inherited: Vec::new() };
+            self.promise.certify(certificate, Epoch::ZERO);
         }
     }
 

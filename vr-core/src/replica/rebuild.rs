@@ -41,7 +41,10 @@ impl Replica {
         let quorum = usize::try_from(self.membership.quorum()).unwrap_or(usize::MAX);
         let (me, nonce) = (self.me, self.prng.nonce());
         let Status::Blank(genesis) = &mut self.status else { return };
-        let most = genesis.told.values().max_by_key(|(certificate, _)| {
+        // An epoch that was followed by another one, if only by force, is not joined any more.
+        let latest = genesis.told.values().map(|(_, epoch)| *epoch).max();
+        let told = genesis.told.values().filter(|(_, epoch)| Some(*epoch) == latest);
+        let most = told.max_by_key(|(certificate, _)| {
             genesis.told.values().filter(|(other, _)| other == certificate).count()
         });
         let Some((certificate, epoch)) = most.cloned() else { return };
@@ -234,7 +237,8 @@ impl Replica {
         self.broadcast(&Message::Hello(Hello { nonce, durability }));
     }
 
-    /// G6: an answer to that question.
+    /// G6: an answer to that question. One of an earlier epoch settles nothing: that group was
+    /// given up by its operator.
     pub(in crate::replica) fn settle_doubt(
         &mut self,
         from: Origin,
@@ -243,6 +247,9 @@ impl Replica {
         let Some(nonce) = m.nonce.filter(|nonce| self.doubts.is_asked(*nonce)) else {
             return Err(Ignored::Unasked);
         };
+        if from.epoch < self.epoch() {
+            return Err(Ignored::OtherEpoch);
+        }
         let told = m.certificate.as_ref().map_or(CertificateHash::NONE, Certificate::to_hash);
         let agreed = self.doubts.told(nonce, from.id, told);
         if told != CertificateHash::NONE

@@ -220,7 +220,8 @@ mod tests {
     const ME: ReplicaId = ReplicaId(2);
 
     fn rebuild() -> Rebuild {
-        let certificate = Certificate { group_name: "g".into(), disks: Vec::new() };
+        let certificate =
+            Certificate { group_name: "g".into(), disks: Vec::new(), inherited: Vec::new() };
         Rebuild::new(ME, certificate, Epoch::ZERO, Nonce(1))
     }
 

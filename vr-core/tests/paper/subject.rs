@@ -74,7 +74,7 @@ pub(crate) fn members(count: u64) -> Membership {
 /// The certificate of the group of `count`; replica `i` has the disk `100 + i`.
 pub(crate) fn certificate(count: u64) -> Certificate {
     let disks = (0..count).map(|id| (ReplicaId(id), disk(id))).collect();
-    Certificate { group_name: GROUP.into(), disks }
+    Certificate { group_name: GROUP.into(), disks, inherited: Vec::new() }
 }
 
 pub(crate) fn disk(id: u64) -> DiskId {
@@ -102,6 +102,15 @@ impl Subject {
         superblock.log_view = View(disk.log_view);
         let headers = disk.log.iter().map(|entry| entry.header).collect();
         Self::boot(config, count, me, Recovered::whole(superblock, headers))
+    }
+
+    /// Starts replica 1 of 3, a backup of view 0, in a later epoch.
+    pub(crate) fn start_of_epoch(epoch: u64) -> Self {
+        let mut superblock = Superblock::blank(&identity(3, 1));
+        superblock.certificate = Some(certificate(3));
+        superblock.epoch = Epoch(epoch);
+        let recovered = Recovered::whole(superblock, Vec::new());
+        Self::boot(Config::default(), 3, 1, recovered).0
     }
 
     /// Starts replica `me` of `count` on a disk that was formatted just now.
@@ -182,6 +191,14 @@ impl Subject {
     pub(crate) fn hear_uncertified(&mut self, from: u64, message: Message) -> Outputs {
         let count = u64::from(self.members.len());
         let envelope = envelope(count, Sender::Replica(ReplicaId(from)), message);
+        self.hear_envelope(Peer::Replica(ReplicaId(from)), envelope)
+    }
+
+    /// A message of replica `from`, which is in this epoch.
+    pub(crate) fn hear_of_epoch(&mut self, from: u64, epoch: u64, message: Message) -> Outputs {
+        let count = u64::from(self.members.len());
+        let sender = Sender::Replica(ReplicaId(from));
+        let envelope = Envelope { epoch: Epoch(epoch), ..envelope(count, sender, message) };
         self.hear_envelope(Peer::Replica(ReplicaId(from)), envelope)
     }
 
