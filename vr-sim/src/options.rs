@@ -55,6 +55,13 @@ impl GroupOptions {
         self
     }
 
+    /// The same in another mode.
+    #[must_use]
+    pub const fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// The same with `config`.
     #[must_use]
     pub fn with_config(mut self, config: Config) -> Self {

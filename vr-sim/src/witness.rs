@@ -16,7 +16,7 @@ use vr_core::{
         types::{OpNumber, ReplicaId},
     },
     ports::storage::{Recovered, WriteBatch},
-    replica::io,
+    replica::io::{self, Queue},
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     checker::{
         Claim, Verdict, Violation,
         applied::{Applied, Record},
+        bounds,
         commits::Commits,
         durability::Durability,
         monotonic::{Monotonic, Numbers},
@@ -277,6 +278,11 @@ impl Witness {
         self.trace.record(at, Event::Answered(tag, "executed"));
         let verdict = self.once.acknowledged(tag, reply);
         self.judge(at, verdict);
+    }
+
+    /// `replica` holds so much in its queues.
+    pub fn holds(&mut self, at: Instant, replica: ReplicaId, queues: &[Queue]) {
+        self.judge(at, bounds::check(replica, queues));
     }
 
     /// `replica` says this of itself.

@@ -7,10 +7,13 @@ mod scenario {
     mod duel_of_primaries;
     mod first_boot;
     mod flood;
+    mod forgotten;
     mod group_size;
+    mod lost_log;
     mod partition;
     mod reads;
     mod repeat;
     mod storage;
     mod view_change;
+    mod wiped_disk;
 }

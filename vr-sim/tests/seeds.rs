@@ -4,8 +4,15 @@ use core::time::Duration;
 
 use vr_sim::simulator::{Faults, Reach, RunOptions, Summary, run};
 
-/// Seeds that failed once, with the size of the group; docs/TESTING.md says what they showed.
-const PINNED: [(u64, u64); 3] = [(23, 3), (42, 3), (69, 5)];
+/// Seeds that failed once, with the size of the group and how far disks lied; docs/TESTING.md says
+/// what they showed.
+const PINNED: [(u64, u64, Reach); 5] = [
+    (23, 3, Reach::None),
+    (42, 3, Reach::None),
+    (69, 5, Reach::None),
+    (56, 5, Reach::Within),
+    (231, 3, Reach::Within),
+];
 
 fn sweep(seeds: core::ops::Range<u64>, replicas: u64, faults: Faults) -> Summary {
     let mut total = Summary::default();
@@ -44,8 +51,8 @@ fn fewer_faults_leave_more_work_done() {
 
 #[test]
 fn seeds_that_failed_once_pass() {
-    for (seed, replicas) in PINNED {
-        let summary = run(&RunOptions { replicas, damage: Reach::None, ..RunOptions::new(seed) });
+    for (seed, replicas, damage) in PINNED {
+        let summary = run(&RunOptions { replicas, damage, ..RunOptions::new(seed) });
         assert!(summary.events > 0);
     }
 }

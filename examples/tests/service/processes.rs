@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -166,23 +166,6 @@ async fn inspect_tells_sound_from_damaged_and_changes_nothing() {
     assert!(text.contains("foreign"), "{text}");
     assert_eq!(fs::read(data.join("foreign")).unwrap(), b"not ours");
     assert_eq!(inspected(&dir.path().join("nothing")).0, 2);
-}
-
-#[tokio::test]
-async fn a_truncated_log_is_refused_and_not_touched() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut fleet = group_of_three(dir.path()).await;
-    ask(&fleet, 0, &["SET", "k", "v"]).await;
-    fleet.kill(&[0, 1, 2]).await.unwrap();
-    let data = fleet.data_dir(1);
-    let files = fs::read_dir(&data).unwrap().map(|file| file.unwrap().path());
-    let is_segment = |path: &PathBuf| path.to_str().unwrap().contains("wal-");
-    let segment = files.into_iter().find(is_segment).unwrap();
-    fs::File::options().write(true).open(&segment).unwrap().set_len(100).unwrap();
-    let (code, text) = serve_elsewhere(fleet.members(), "1", &data);
-    assert_eq!(code, 4, "{text}");
-    assert!(text.contains("damaged"), "{text}");
-    assert_eq!(fs::metadata(&segment).unwrap().len(), 100);
 }
 
 #[tokio::test]

@@ -127,6 +127,10 @@ mutants! {
     /// A new primary answers queries before what it started with is committed.
     ReadBeforeStart = "read-before-start",
 
+    // Section "Limits".
+    /// A backup holds clients' requests for the primary without an end.
+    EndlessForwards = "endless-forwards",
+
     // Section "Genesis".
     /// A quorum of blank members is enough to found a group.
     GenesisByQuorum = "genesis-by-quorum",

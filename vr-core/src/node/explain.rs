@@ -412,6 +412,7 @@ mod tests {
             pipeline_ops: 0,
             pipeline_bytes: 0,
             heartbeats_missed: 0,
+            queues: Default::default(),
             ignored: 0,
         };
         NodeStatus {

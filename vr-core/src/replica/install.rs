@@ -4,7 +4,7 @@
 use crate::{
     model::{
         durable::Durability,
-        message::{GetEntries, GetHeaders, Headers, Message, Suspicion, Wanted},
+        message::{GetEntries, GetHeaders, Headers, Message, Wanted},
         mutants::Mutant,
         time::Now,
         types::{Checksum, OpNumber, PersistId, ReplicaId, RequestId},
@@ -24,11 +24,6 @@ use crate::{
 
 /// Entries asked for in one question; what does not fit into the answer is asked for again.
 const QUESTION_ENTRIES_MAX: usize = 1024;
-
-/// Rounds of questions to everybody after which the primary of a view that is being formed votes to
-/// leave it: who offered the log is gone, and nobody else has what is missing. The next view is
-/// formed without that offer.
-const HOPELESS_ROUNDS: u64 = 2;
 
 impl Replica {
     /// Does the next step of the plan, if there is one and nothing of it is under way.
@@ -109,11 +104,6 @@ impl Replica {
         };
         self.timers.arm(Timer::Plan, now.monotonic + self.config.retry_interval);
         self.send(to, message);
-        let rounds = missed / u64::try_from(others.len()).unwrap_or(1).max(1);
-        let forms = matches!(self.status, Status::ViewChange(_)) && self.is_primary();
-        if forms && rounds >= HOPELESS_ROUNDS {
-            self.suspect(now, Suspicion::ViewChangeStuck);
-        }
     }
 
     /// Nobody answered: the question is asked again, of somebody else.

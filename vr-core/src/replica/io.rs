@@ -322,6 +322,19 @@ pub struct ReplicaStatus {
     pub pipeline_bytes: u64,
     /// At a backup: heartbeats of live primaries that came a whole interval late, or not at all.
     pub heartbeats_missed: u64,
+    /// How full what is bounded is, each with its limit.
+    pub queues: [Queue; 11],
     /// Messages ignored since the start.
     pub ignored: u64,
+}
+
+/// Something that grows with what others do, and the limit that it must stay within.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// The field of [`Config`](crate::model::config::Config) that limits it.
+    pub limit: &'static str,
+    /// How much there is now.
+    pub used: u64,
+    /// How much there may be.
+    pub used_max: u64,
 }

@@ -413,7 +413,11 @@ impl Replica {
             | Status::Normal(_)
             | Status::ViewChange(_)
             | Status::Recovering(_) => {
-                (self.epoch(), self.promise.incarnation(), self.promise.crash_vector())
+                let crash_vector = match self.mutant(Mutant::CrashVectorVolatile) {
+                    false => self.promise.crash_vector(),
+                    true => &self.promise.wanted().crash_vector,
+                };
+                (self.epoch(), self.promise.incarnation(), crash_vector)
             }
         };
         Envelope {

@@ -23,7 +23,7 @@ impl Replica {
         from: Peer,
         m: Query,
     ) -> Result<(), Ignored> {
-        if self.reads.len() >= usize::try_from(self.config.reads_max).unwrap_or(0) {
+        if self.reads_held() >= usize::try_from(self.config.reads_max).unwrap_or(0) {
             let reason = Rejection::Busy(Limit::Reads);
             self.reject(from, m.client, m.request_number, reason);
             return Err(Ignored::Busy);
@@ -35,6 +35,18 @@ impl Replica {
             query: m.query,
         });
         Ok(())
+    }
+
+    /// Queries of own clients that have not been answered, those of a round under way included.
+    pub(in crate::replica) fn reads_held(&self) -> usize {
+        let in_round = match &self.status {
+            Status::Normal(Role::Primary(primary)) => primary.rounds.local(),
+            Status::Normal(Role::Backup(_))
+            | Status::Blank(_)
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => 0,
+        };
+        self.reads.len() + in_round
     }
 
     /// A query that is content with what is executed here.

@@ -11,6 +11,7 @@
 
 use crate::{
     model::{
+        durable::Durability,
         entry::Entry,
         message::{GetEntries, GetHeaders, Message, Wanted},
         mutants::Mutant,
@@ -296,9 +297,11 @@ impl Replica {
         self.arm_scrub(now);
     }
 
-    /// Lets the next pass over the log begin when it is due.
+    /// Lets the next pass over the log begin when it is due. A log in memory is not looked for on
+    /// disk, and a superblock without one is written when a view changes and at no other time.
     pub(in crate::replica) fn arm_scrub(&mut self, now: Now) {
-        if self.config.scrub_bytes_per_second > 0 {
+        let logs = self.promise.durable().durability == Durability::Full;
+        if logs && self.config.scrub_bytes_per_second > 0 {
             self.timers.arm(Timer::Scrub, now.monotonic + self.config.scrub_interval);
         }
     }

@@ -6,7 +6,10 @@ use crate::{
         time::Now,
         types::{ReplicaId, ReplicaIndex},
     },
-    replica::{Replica, io::ReplicaStatus},
+    replica::{
+        Replica,
+        io::{Queue, ReplicaStatus},
+    },
     state::status::{Role, Status},
 };
 
@@ -78,7 +81,54 @@ impl Replica {
             pipeline_ops,
             pipeline_bytes,
             heartbeats_missed: self.peers.heartbeats_missed(),
+            queues: self.queues(),
             ignored: self.ignored,
         }
     }
+
+    /// How full the queues are. What a primary found when its view started may be more than it
+    /// would have admitted, and counts from when that is committed.
+    fn queues(&self) -> [Queue; 11] {
+        let config = &self.config;
+        let (mut ops, mut bytes, mut queued, mut parked, mut early) = (0, 0, 0, 0, 0);
+        match &self.status {
+            Status::Normal(Role::Primary(primary)) => {
+                if self.commit_number >= primary.start_op {
+                    ops = self.log.op_number().since(self.commit_number);
+                    bytes = primary.pipeline.bytes();
+                }
+                queued = primary.pipeline.queued();
+                parked = primary.pipeline.parked_most();
+            }
+            Status::Normal(Role::Backup(backup)) => early = backup.early.len(),
+            Status::Blank(_) | Status::ViewChange(_) | Status::Recovering(_) => {}
+        }
+        let bytes_max = config.pipeline_bytes_max.saturating_add(config.request_bytes_max);
+        let executing = self.progress.ordered.since(self.progress.applied);
+        [
+            queue("clients_max", self.admitted.len(), config.clients_max),
+            queue("clients_max", count(self.routes.len()), config.clients_max),
+            queue("pipeline_ops_max", ops, config.pipeline_ops_max),
+            queue("pipeline_ops_max", count(queued), config.pipeline_ops_max),
+            queue("pipeline_ops_max", count(early), config.pipeline_ops_max),
+            queue("pipeline_bytes_max", bytes, bytes_max.saturating_add(128)),
+            Queue {
+                limit: "log_bytes_max",
+                used: self.log.bytes(),
+                used_max: config.log_bytes_max,
+            },
+            queue("window", count(parked), config.window),
+            queue("execute_ops_max", executing, config.execute_ops_max),
+            queue("forward_ops_max", count(self.forwards.len()), config.forward_ops_max),
+            queue("reads_max", count(self.reads_held()), config.reads_max),
+        ]
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+fn queue(limit: &'static str, used: impl Into<u64>, used_max: u32) -> Queue {
+    Queue { limit, used: used.into(), used_max: u64::from(used_max) }
 }

@@ -96,7 +96,8 @@ impl Replica {
         if matches!(from, Peer::Replica(_)) {
             return Err(Ignored::NotPrimary);
         }
-        if self.forwards.len() >= usize::try_from(self.config.forward_ops_max).unwrap_or(0) {
+        let full = self.forwards.len() >= usize::try_from(self.config.forward_ops_max).unwrap_or(0);
+        if full && !self.mutant(Mutant::EndlessForwards) {
             return self.busy(from, &request, Limit::Forward);
         }
         self.forwards.hold(from, request, now.monotonic);
@@ -246,6 +247,10 @@ impl Replica {
             let Some(request) = primary.pipeline.unpark(client, next) else { return };
             if !room {
                 primary.pipeline.queue(from, Forward::Request(request));
+                return;
+            }
+            if !self.log_has_room(request.operation.len()) {
+                let _told = self.busy(from, &Forward::Request(request), Limit::Log);
                 return;
             }
             self.append_request(now, request);

@@ -60,6 +60,8 @@ impl Replica {
     ) -> Result<(), Ignored> {
         if let Some(plan) = self.plan_asking(m.request) {
             if !plan.add_entries(m.entries) {
+                plan.is_lacked_by(from.index);
+                self.suspect_unobtainable(now);
                 return Err(Ignored::NotHeld);
             }
             plan.answered();

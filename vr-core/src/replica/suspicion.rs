@@ -74,6 +74,21 @@ impl Replica {
         closer && primary.is_some_and(|primary| heard.contains(primary))
     }
 
+    /// Nobody who is heard holds what the log of this view needs: whoever had it is gone, and what
+    /// is left of the group does better in a view of its own, whose log it can put together.
+    pub(in crate::replica) fn suspect_unobtainable(&mut self, now: Now) {
+        let heard = self.peers.heard_set(self.index, now.monotonic);
+        let Status::ViewChange(change) = &self.status else { return };
+        let lacking = change.plan.as_ref().map(Plan::lacking).unwrap_or_default();
+        let others = self.others();
+        let mut present = others.iter().filter(|(_, index)| heard.contains(*index));
+        let is_quorum = heard.len() >= self.membership.quorum();
+        let nobody_holds_it = present.all(|(_, index)| lacking.contains(*index));
+        if is_quorum && nobody_holds_it && self.suspicions.own().is_none() {
+            self.suspect(now, Suspicion::ViewChangeStuck);
+        }
+    }
+
     /// The connection of a replica's process closed. If it led the view, or should lead the next
     /// one, that counts as this replica's own suspicion.
     pub(in crate::replica) fn suspect_lost(&mut self, now: Now, lost: ReplicaId) {

@@ -62,6 +62,18 @@ impl Pipeline {
         self.parked.range((client, RequestNumber::ZERO)..=(client, RequestNumber(u64::MAX))).count()
     }
 
+    /// The most requests that one client has waiting for the numbers before them.
+    #[must_use]
+    pub fn parked_most(&self) -> usize {
+        let clients = self.parked.keys().map(|(client, _)| *client);
+        let mut most = (0, 0, None);
+        for client in clients {
+            let run = if most.2 == Some(client) { most.1 + 1 } else { 1 };
+            most = (most.0.max(run), run, Some(client));
+        }
+        most.0
+    }
+
     /// Takes the parked request of `client` with `number`.
     pub fn unpark(&mut self, client: ClientId, number: RequestNumber) -> Option<Request> {
         if self.parked.is_empty() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     model::{
         entry::{Entry, EntryHeader},
-        types::{Checksum, OpNumber, ReplicaId, RequestId},
+        types::{Checksum, OpNumber, ReplicaId, ReplicaIndex, ReplicaSet, RequestId},
     },
     ports::storage::Anchor,
     state::log::Log,
@@ -28,6 +28,7 @@ pub struct Plan {
     questions: u64,
     meet: Option<OpNumber>,
     progress: bool,
+    lacking: ReplicaSet,
 }
 
 /// What a plan needs next.
@@ -72,6 +73,7 @@ impl Plan {
             questions: 0,
             meet: None,
             progress: false,
+            lacking: ReplicaSet::EMPTY,
         };
         let fits = plan.add_headers(suffix);
         plan.progress = false;
@@ -143,8 +145,27 @@ impl Plan {
         for header in headers.iter().rev() {
             self.headers.push_front(*header);
         }
-        self.progress |= !headers.is_empty();
+        if !headers.is_empty() {
+            self.came_closer();
+        }
         true
+    }
+
+    /// What is needed next is something else than before, so everybody may have it.
+    const fn came_closer(&mut self) {
+        self.progress = true;
+        self.lacking = ReplicaSet::EMPTY;
+    }
+
+    /// `index` answered that it does not hold what was asked for.
+    pub fn is_lacked_by(&mut self, index: ReplicaIndex) {
+        self.lacking.insert(index);
+    }
+
+    /// Who does not hold what this plan needs next.
+    #[must_use]
+    pub const fn lacking(&self) -> ReplicaSet {
+        self.lacking
     }
 
     /// Takes the entries that this plan has headers for; true if one of them was needed.
@@ -157,7 +178,9 @@ impl Plan {
                 useful |= self.payloads.insert(op_number, entry.payload).is_none();
             }
         }
-        self.progress |= useful;
+        if useful {
+            self.came_closer();
+        }
         useful
     }
 
@@ -248,6 +271,16 @@ mod tests {
         assert!(!plan.take_progress());
         let mut plan = Plan::new(ReplicaId(1), target, OpNumber(0), &[]).unwrap();
         assert!(plan.add_headers(&suffix) && plan.take_progress() && !plan.take_progress());
+    }
+
+    #[test]
+    fn who_lacked_one_thing_may_have_the_next() {
+        let header = EntryHeader { op_number: OpNumber(1), ..EntryHeader::default() };
+        let target = Anchor { op_number: OpNumber(1), checksum: header.checksum };
+        let mut plan = Plan::new(ReplicaId(1), target, OpNumber(0), &[]).unwrap();
+        plan.is_lacked_by(ReplicaIndex(2));
+        assert!(plan.lacking().contains(ReplicaIndex(2)));
+        assert!(plan.add_headers(&[header]) && plan.lacking().is_empty());
     }
 
     const BASE: Anchor = Anchor { op_number: OpNumber::ZERO, checksum: Checksum(7) };

@@ -168,6 +168,12 @@ impl Rounds {
         self.in_flight.is_some()
     }
 
+    /// How many queries of own clients the round under way is for.
+    #[must_use]
+    pub fn local(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |round| round.local.len())
+    }
+
     /// Begins a round for `local` and all questions that wait.
     pub fn begin(&mut self, heartbeat: HeartbeatNumber, index: OpNumber, local: Vec<LocalRead>) {
         let remote = core::mem::take(&mut self.remote);

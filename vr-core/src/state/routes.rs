@@ -22,6 +22,18 @@ pub struct Routes {
 }
 
 impl Routes {
+    /// How many clients there are ways to.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there is a way to none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
     /// A request of `client` came through `peer`.
     ///
     /// A client that asks through a backup may have lost its connection to this replica without

@@ -2,6 +2,7 @@
 //! compared. The doc of each test names its rule.
 
 mod genesis;
+mod recovery;
 mod s4_1;
 mod s4_2;
 mod s4_3;

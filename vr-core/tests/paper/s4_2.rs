@@ -290,6 +290,19 @@ fn bodies_are_asked_of_another_when_nobody_answers() {
     assert!(outputs.receivers(Kind::GetEntries).contains(&0));
 }
 
+/// Step 4: when nobody who is left holds the bodies, the view is not waited for: the one who
+/// promised them is gone, and a view without its promise does without them.
+#[test]
+fn a_view_whose_bodies_nobody_holds_is_voted_against() {
+    let mut subject = next_primary(&log(1));
+    let outputs = subject.hear(2, 1, Message::DoViewChange(promise(1, 0, &log(3), 0)));
+    let first = answer(&mut subject, 1, &outputs, &[]);
+    assert!(first.receivers(Kind::StartViewChange).is_empty(), "replica 0 may hold them");
+    let outputs = subject.pass(Duration::from_millis(120));
+    let second = answer(&mut subject, 1, &outputs, &[]);
+    assert_eq!(second.receivers(Kind::StartViewChange), [0, 2]);
+}
+
 /// Step 4: headers that the promise did not carry are asked for downward.
 #[test]
 fn headers_below_the_suffix_are_asked_for() {

@@ -175,3 +175,19 @@ fn a_backup_holds_only_so_many_requests() {
     let busy = Rejection::Busy(Limit::Forward);
     assert_eq!(rejected(&backup.ask(request(OpNumber(1), 1))), [busy]);
 }
+
+/// What waited for the numbers before it finds the log as full as everybody else.
+#[test]
+fn what_was_parked_does_not_overfill_the_log() {
+    let mut primary = Subject::primary_with(|config| config.log_bytes_max = 301, 3);
+    let session = primary.open_session();
+    for number in [3, 2] {
+        assert!(primary.ask(request(session, number)).entries().is_empty());
+    }
+    let outputs = primary.ask(request(session, 1));
+    assert_eq!(rejected(&outputs), [Rejection::Busy(Limit::Log)]);
+    let status = primary.status();
+    assert_eq!(status.op_number, OpNumber(2), "the session and the first request");
+    assert!(status.log_bytes <= 301, "{} bytes", status.log_bytes);
+    assert!(status.queues.iter().all(|queue| queue.used <= queue.used_max), "{status:?}");
+}

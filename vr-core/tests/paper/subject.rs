@@ -120,8 +120,23 @@ impl Subject {
         Self::boot(Config::default(), count, me, recovered)
     }
 
+    /// Starts replica `me` of three, in the mode `durability`, on a disk that says what `change`
+    /// makes of a superblock in view 0, and holds no log.
+    pub(crate) fn start_on(
+        durability: Durability,
+        me: u64,
+        change: impl FnOnce(&mut Superblock),
+    ) -> (Self, Outputs) {
+        let mut superblock = Superblock::blank(&Identity { durability, ..identity(3, me) });
+        superblock.certificate = Some(certificate(3));
+        change(&mut superblock);
+        let recovered = Recovered::whole(superblock, Vec::new());
+        Self::boot(Config::default(), 3, me, recovered)
+    }
+
     fn boot(config: Config, count: u64, me: u64, recovered: Recovered) -> (Self, Outputs) {
-        let identity = identity(count, me);
+        let durability = recovered.superblock.durability;
+        let identity = Identity { durability, ..identity(count, me) };
         let now = Now { monotonic: Instant(1_000_000_000), wall: Duration::from_secs(1_000) };
         let replica = Replica::new(now, Boot { config, identity, recovered, seed: 7 });
         let mut subject =
@@ -178,12 +193,24 @@ impl Subject {
 
     /// A message of replica `from`, whose durable view is `view`.
     pub(crate) fn hear(&mut self, from: u64, view: u64, message: Message) -> Outputs {
+        self.hear_as(from, view, message, |_| {})
+    }
+
+    /// The same, in an envelope that `change` changes.
+    pub(crate) fn hear_as(
+        &mut self,
+        from: u64,
+        view: u64,
+        message: Message,
+        change: impl FnOnce(&mut Envelope),
+    ) -> Outputs {
         let count = u64::from(self.members.len());
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             certificate: certificate(count).to_hash(),
             view: View(view),
             ..envelope(count, Sender::Replica(ReplicaId(from)), message)
         };
+        change(&mut envelope);
         self.hear_envelope(Peer::Replica(ReplicaId(from)), envelope)
     }
 
@@ -323,13 +350,18 @@ impl Outputs {
 
     /// The durable views that the envelopes named.
     pub(crate) fn envelope_views(&self) -> Vec<View> {
-        let mut views = Vec::new();
+        self.envelopes().into_iter().map(|envelope| envelope.view).collect()
+    }
+
+    /// What was sent to anybody, as it travels.
+    pub(crate) fn envelopes(&self) -> Vec<&Envelope> {
+        let mut envelopes = Vec::new();
         for output in &self.0 {
             if let Output::Send { envelope, .. } = output {
-                views.push(envelope.view);
+                envelopes.push(envelope);
             }
         }
-        views
+        envelopes
     }
 
     /// What was given to storage.

@@ -309,7 +309,8 @@ impl<S: Service> Cluster<S> {
             if let Some(member) = self.member_mut(id) {
                 member.disk.mend();
             }
-            if self.stop_reason(id).is_some() {
+            // What failed before may be heard of only later.
+            if self.stop_reason(id).is_some() || self.disk(id).has_failed() {
                 self.crash(id);
             }
             if self.member(id).is_down() {

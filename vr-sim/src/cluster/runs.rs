@@ -65,7 +65,8 @@ impl<S: Service> Cluster<S> {
         }
     }
 
-    /// Asks the replicas for their numbers, for the oracle of what never decreases.
+    /// Asks the replicas for their numbers, for the oracles of what never decreases and of what
+    /// has a limit.
     fn look(&mut self) {
         let now = self.now();
         for status in self.statuses() {
@@ -74,7 +75,9 @@ impl<S: Service> Cluster<S> {
                 commit_number: status.commit_number,
                 applied: status.applied,
             };
-            lock(&self.witness).says(now, status.replica, numbers);
+            let mut witness = lock(&self.witness);
+            witness.says(now, status.replica, numbers);
+            witness.holds(now, status.replica, &status.queues);
         }
     }
 

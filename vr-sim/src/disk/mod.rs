@@ -110,6 +110,13 @@ impl DiskControl {
         platter.fail_next_write = false;
     }
 
+    /// Whether a call of the process that uses the disk failed, or will when its time is over, so
+    /// that the process will stop.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        lock(&self.platter).failed
+    }
+
     /// Names and lengths of the files, as a process would see them.
     #[must_use]
     pub fn files(&self) -> Vec<(String, u64)> {

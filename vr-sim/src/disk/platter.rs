@@ -30,6 +30,8 @@ pub(crate) struct Platter {
     pub(crate) faults: DiskFaults,
     pub(crate) ahead: Duration,
     pub(crate) fail_next_sync: bool,
+    /// Whether a call of the process that uses the disk failed, or will when its time is over.
+    pub(crate) failed: bool,
     pub(crate) fail_next_write: bool,
     /// Something durable was damaged on purpose.
     pub(crate) was_damaged: bool,
@@ -97,6 +99,7 @@ impl Platter {
             faults: DiskFaults::none(),
             ahead: Duration::ZERO,
             fail_next_sync: false,
+            failed: false,
             fail_next_write: false,
             was_damaged: false,
             syncs: 0,
@@ -127,10 +130,11 @@ impl Platter {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn reserve(&self, file: Option<FileId>, length: u64) -> io::Result<()> {
+    fn reserve(&mut self, file: Option<FileId>, length: u64) -> io::Result<()> {
         let others = self.lengths.iter().filter(|(other, _)| Some(**other) != file);
         let used: u64 = others.map(|(_, length)| *length).sum();
         if used.saturating_add(length) > self.faults.capacity {
+            self.failed = true;
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -190,6 +194,7 @@ impl Platter {
         self.reserve(Some(file), length)?;
         let by_chance = self.rng.chance(self.faults.write_error);
         if core::mem::take(&mut self.fail_next_write) || by_chance {
+            self.failed = true;
             return Err(io::Error::other("injected write error"));
         }
         self.lengths.insert(file, length);
@@ -213,6 +218,7 @@ impl Platter {
         let by_chance = self.rng.chance(self.faults.sync_error);
         if core::mem::take(&mut self.fail_next_sync) || by_chance {
             self.abandon(file);
+            self.failed = true;
             return Err(io::Error::other("injected sync error"));
         }
         let done = self.time();
@@ -359,6 +365,7 @@ impl Platter {
     fn reopen(&mut self) {
         self.ahead = Duration::ZERO;
         self.holder = Weak::new();
+        self.failed = false;
         self.names = self.durable_names.clone();
         let linked: Vec<FileId> = self.names.values().copied().collect();
         self.files.retain(|file, _| linked.contains(file));

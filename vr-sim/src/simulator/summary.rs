@@ -131,7 +131,7 @@ impl Floors {
     pub fn missed(&self, options: &RunOptions) -> Option<String> {
         let usual = RunOptions { seed: options.seed, ..RunOptions::new(0) };
         let comparable = options.faults == usual.faults && options.storm >= usual.storm;
-        if !comparable || self.runs.len() < RUNS_MIN {
+        if !comparable || options.damage == Reach::Beyond || self.runs.len() < RUNS_MIN {
             return None;
         }
         let [committed, views, crashes] =

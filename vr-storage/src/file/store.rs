@@ -96,7 +96,14 @@ impl<D: Disk> Store<D> {
         let mut lost = None;
         let mut scanned = Scan::empty(checkpoint_of(superblock), files.last_number());
         if is_evidence(superblock) {
-            scanned = scan_log(&disk, &files, superblock)?;
+            match scan_log(&disk, &files, superblock) {
+                // A replica that gave up its group has formatted its disk: the log is that of its
+                // former life, and it is not missed.
+                Err(StorageError::Foreign { .. }) if superblock.certificate.is_none() => {
+                    files.set_aside(&disk)?;
+                }
+                found => scanned = found?,
+            }
             lost = scanned.lost.take();
             if files.segments.is_empty() && update > 1 {
                 lost = Some("all its files are missing".to_owned());
