@@ -342,6 +342,9 @@ fn write_superblock(f: &mut fmt::Formatter<'_>, superblock: &Superblock) -> fmt:
             )?,
         }
     }
+    if let Some(latest) = superblock.superseded_by {
+        writeln!(f, "  GIVEN UP: the group was restarted by force as epoch {latest}, without it")?;
+    }
     let Superblock { epoch, view, log_view, trust, incarnation, checkpoint, .. } = superblock;
     writeln!(f, "  epoch {epoch}, view {view}, log view {log_view}, log {trust:?}")?;
     writeln!(f, "  incarnation {incarnation}, checkpoint after op {}", checkpoint.op_number)

@@ -20,5 +20,5 @@ pub use crate::{
     },
     inspect::{Report, inspect},
     memory::MemoryStorage,
-    restart::{Begun, LogSource, restore, unsafe_restart},
+    restart::{Begun, LogSource, restore, unsafe_restart, unsafe_restart_on},
 };

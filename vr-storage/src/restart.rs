@@ -7,7 +7,7 @@ use std::{
 };
 
 use vr_core::{
-    Durability, Membership, OpNumber, ReplicaId, StorageError, WriteBatch,
+    Durability, Membership, OpNumber, ReplicaId, WriteBatch,
     model::{
         certificate::{Certificate, Inheritance, Means},
         durable::{Identity, Superblock, Trust, genesis_checksum},
@@ -42,6 +42,7 @@ pub struct LogSource {
 enum Origin {
     File(Box<ExportReader>),
     Directory(Box<Store<RealDisk>>),
+    Memory(Vec<Entry>),
 }
 
 impl LogSource {
@@ -93,6 +94,7 @@ impl LogSource {
             replica: superblock.replica,
             certificate,
             epoch: superblock.epoch,
+            latest_epoch: superblock.superseded_by.unwrap_or(superblock.epoch),
             view: superblock.view,
             log_view: superblock.log_view,
             // What is above a damaged op is there, but nobody can be given it.
@@ -103,6 +105,22 @@ impl LogSource {
                 .map_or_else(|| genesis_checksum(superblock.group), |header| header.checksum),
         };
         Ok(Self { chain: Chain::of(&facts), facts, from: Origin::Directory(Box::new(store)) })
+    }
+
+    /// A log that is in memory, as [`Export`](vr_core::Export) gives it.
+    ///
+    /// # Errors
+    /// [`CopyError::Refused`] when the entries are not those that `facts` names.
+    pub fn held(facts: LogFacts, entries: Vec<Entry>) -> Result<Self, CopyError> {
+        let mut chain = Chain::of(&facts);
+        for Entry { header, .. } in &entries {
+            chain.push(header).map_err(|what| misfit(header, what))?;
+        }
+        if (chain.op_number, chain.checksum) != (facts.op_number, facts.checksum) {
+            let reason = format!("{} ends at op {}", describe(&facts), chain.op_number);
+            return Err(CopyError::Refused { reason });
+        }
+        Ok(Self { chain: Chain::of(&facts), facts, from: Origin::Memory(entries) })
     }
 
     /// Whose log it is, and where it ends.
@@ -119,14 +137,17 @@ impl LogSource {
         let entries = match &mut self.from {
             Origin::File(reader) => reader.next(CHUNK_BYTES_MAX)?,
             Origin::Directory(store) => store.reader().entries(from, through, CHUNK_BYTES_MAX)?,
+            Origin::Memory(entries) => core::mem::take(entries),
         };
-        for entry in &entries {
-            self.chain.push(&entry.header).map_err(|what| CopyError::Refused {
-                reason: format!("op {}: {what}", entry.header.op_number),
-            })?;
+        for Entry { header, .. } in &entries {
+            self.chain.push(header).map_err(|what| misfit(header, what))?;
         }
         Ok(entries)
     }
+}
+
+fn misfit(header: &EntryHeader, what: &str) -> CopyError {
+    CopyError::Refused { reason: format!("op {}: {what}", header.op_number) }
 }
 
 fn refuse<T>(path: &Path, reason: &str) -> Result<T, CopyError> {
@@ -243,7 +264,28 @@ pub fn unsafe_restart(
     into: &Path,
     entropy: &mut dyn FnMut() -> u128,
 ) -> Result<Begun, CopyError> {
-    let facts = source.facts.clone();
+    forced(&source.facts, others, although_worse)?.carry_out(source, into, entropy)
+}
+
+/// As [`unsafe_restart`], on disks that are there, and empty: one for each member, in order. For
+/// who keeps no directories. Returns the certificate; before that, none of the disks counts.
+///
+/// # Errors
+/// As [`unsafe_restart`].
+pub fn unsafe_restart_on<D: Disk>(
+    mut source: LogSource,
+    others: &[LogFacts],
+    although_worse: bool,
+    disks: Vec<D>,
+    entropy: &mut dyn FnMut() -> u128,
+) -> Result<Certificate, CopyError> {
+    let plan = forced(&source.facts, others, although_worse)?;
+    let members = plan.members.voters().iter().copied();
+    plan.fill(&mut source, members.zip(disks).collect(), entropy)
+}
+
+/// How the group of `facts` is restarted by force, unless something better survived.
+fn forced(facts: &LogFacts, others: &[LogFacts], although_worse: bool) -> Result<Plan, CopyError> {
     let refuse = |reason: String| Err(CopyError::Refused { reason });
     if let Some(stranger) = others.iter().find(|other| other.group != facts.group) {
         let (theirs, ours) = (&stranger.group_name, &facts.group_name);
@@ -254,21 +296,23 @@ pub fn unsafe_restart(
     if let Some(better) = better.filter(|_| !although_worse) {
         return refuse(format!(
             "{} is worse than {}; take that one, or say that a worse one is meant",
-            describe(&facts),
+            describe(facts),
             describe(better)
         ));
     }
     if facts.trust == Trust::Lost && !although_worse {
-        return refuse(format!("{} is not evidence of anything", describe(&facts)));
+        return refuse(format!("{} is not evidence of anything", describe(facts)));
     }
-    let plan = Plan {
+    // An epoch that anybody has heard of is not begun once more.
+    let heard = others.iter().chain([facts]).map(|facts| facts.latest_epoch);
+    let epoch = heard.max().unwrap_or(facts.epoch).next();
+    Ok(Plan {
         group_name: facts.group_name.clone(),
         members: facts.members.clone(),
         means: Means::Forced,
-        epoch: facts.epoch.next(),
+        epoch,
         rechained: false,
-    };
-    plan.carry_out(source, into, entropy)
+    })
 }
 
 /// A log in words: whose, how far, and of which view.
@@ -300,46 +344,53 @@ impl Plan {
         entropy: &mut dyn FnMut() -> u128,
     ) -> Result<Begun, CopyError> {
         let mut staged = Staged::prepare(self.members.voters(), into)?;
-        let mut stores = Vec::new();
+        let mut disks = Vec::new();
         for (replica, path) in staged.paths() {
-            let identity = self.identity(replica, DiskId(entropy()));
             let disk = RealDisk::open(path).map_err(|source| CopyError::Io {
                 action: "create",
                 path: path.to_owned(),
                 source,
             })?;
-            stores.push((identity.fresh_disk, self.blank(&identity, disk)?));
+            disks.push((replica, disk));
         }
-        let disks = self.members.voters().iter().copied();
-        let disks = disks.zip(stores.iter().map(|(disk, _)| *disk)).collect();
-        let head =
-            self.copy(&mut source, stores.iter_mut().map(|(_, (_, store))| store).collect())?;
-        let certificate = self.certificate(&source.facts, disks, head);
-        for (_, (blank, store)) in &mut stores {
-            let superblock = Superblock {
-                certificate: Some(certificate.clone()),
-                epoch: self.epoch,
-                view: source.facts.view,
-                log_view: source.facts.view,
-                ..blank.clone()
-            };
-            store.mark_idle()?;
-            // The last thing that is written: before it, the directory is a blank one.
-            store.write(&WriteBatch { superblock: Some(superblock), ..WriteBatch::default() })?;
-        }
-        drop(stores);
+        let certificate = self.fill(&mut source, disks, entropy)?;
         let directories = staged.finish()?;
         let op_number = source.facts.op_number;
         Ok(Begun { certificate, epoch: self.epoch, op_number, directories })
     }
 
-    fn blank<D: Disk>(
+    /// Writes the log to all `disks`, and what makes it count.
+    fn fill<D: Disk>(
         &self,
-        identity: &Identity,
-        disk: D,
-    ) -> Result<(Superblock, Store<D>), StorageError> {
-        let (recovered, store) = Store::open(disk, identity, StoreOptions::default())?;
-        Ok((recovered.superblock, store))
+        source: &mut LogSource,
+        disks: Vec<(ReplicaId, D)>,
+        entropy: &mut dyn FnMut() -> u128,
+    ) -> Result<Certificate, CopyError> {
+        let mut named = Vec::new();
+        let mut blanks = Vec::new();
+        let mut stores = Vec::new();
+        for (replica, disk) in disks {
+            let identity = self.identity(replica, DiskId(entropy()));
+            let (recovered, store) = Store::open(disk, &identity, StoreOptions::default())?;
+            named.push((replica, identity.fresh_disk));
+            blanks.push(recovered.superblock);
+            stores.push(store);
+        }
+        let head = self.copy(source, &mut stores)?;
+        let certificate = self.certificate(&source.facts, named, head);
+        for (store, blank) in stores.iter_mut().zip(blanks) {
+            let superblock = Superblock {
+                certificate: Some(certificate.clone()),
+                epoch: self.epoch,
+                view: source.facts.view,
+                log_view: source.facts.view,
+                ..blank
+            };
+            store.mark_idle()?;
+            // The last thing that is written: before it, the disk is a blank one.
+            store.write(&WriteBatch { superblock: Some(superblock), ..WriteBatch::default() })?;
+        }
+        Ok(certificate)
     }
 
     fn identity(&self, replica: ReplicaId, fresh_disk: DiskId) -> Identity {
@@ -357,7 +408,7 @@ impl Plan {
     fn copy<D: Disk>(
         &self,
         source: &mut LogSource,
-        mut stores: Vec<&mut Store<D>>,
+        stores: &mut [Store<D>],
     ) -> Result<Checksum, CopyError> {
         let group = self.members.group_id(&self.group_name);
         let mut head = genesis_checksum(group);
@@ -375,7 +426,7 @@ impl Plan {
                 }
                 head = entry.header.checksum;
             }
-            for store in &mut stores {
+            for store in stores.iter_mut() {
                 let entries = entries.clone();
                 store.write(&WriteBatch { entries, ..WriteBatch::default() })?;
             }
@@ -438,14 +489,20 @@ impl Staged {
     }
 
     fn finish(&mut self) -> Result<Vec<(ReplicaId, PathBuf)>, CopyError> {
-        for (_, unfinished, path) in &self.directories {
-            let action = "rename";
-            fs::rename(unfinished, path).map_err(|source| CopyError::Io {
-                action,
+        for (at, (_, unfinished, path)) in self.directories.iter().enumerate() {
+            let named = fs::rename(unfinished, path).map_err(|source| CopyError::Io {
+                action: "rename",
                 path: unfinished.clone(),
                 source,
-            })?;
-            sync_parent(path)?;
+            });
+            let named = named.and_then(|()| sync_parent(path));
+            if named.is_err() {
+                for (_, unfinished, path) in self.directories.iter().take(at + 1) {
+                    // What cannot be taken back is in the way of the next attempt, which says so.
+                    let _ = fs::rename(path, unfinished);
+                }
+                named?;
+            }
         }
         self.done = true;
         let directories = self.directories.iter();

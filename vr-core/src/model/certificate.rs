@@ -95,6 +95,13 @@ impl Certificate {
         self.inherited.drain(..surplus);
     }
 
+    /// The epoch that began by force with this certificate; `None` if none did.
+    #[must_use]
+    pub fn begun_by_force(&self) -> Option<Epoch> {
+        let last = self.inherited.last().filter(|last| last.means == Means::Forced);
+        last.map(|last| last.epoch)
+    }
+
     /// Where operations that were acknowledged may be missing: after each of these ops.
     pub fn forced(&self) -> impl Iterator<Item = &Inheritance> {
         self.inherited.iter().filter(|inheritance| inheritance.means == Means::Forced)

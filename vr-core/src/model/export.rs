@@ -12,7 +12,7 @@ use crate::model::{
 /// Whose log it is, what its replica had promised, and where it ends.
 ///
 /// Invariants: the entries behind it are those from op 1 up to and including `op_number`;
-/// `log_view <= view`.
+/// `log_view <= view`; `epoch <= latest_epoch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFacts {
     /// The group: hash of its name and founding members.
@@ -29,6 +29,8 @@ pub struct LogFacts {
     pub certificate: Certificate,
     /// The membership period.
     pub epoch: Epoch,
+    /// The latest one that the replica was told of: its own, or one that was begun by force.
+    pub latest_epoch: Epoch,
     /// What the replica had promised.
     pub view: View,
     /// The view whose complete log it had.
@@ -75,6 +77,7 @@ mod tests {
                 inherited: Vec::new(),
             },
             epoch: Epoch::ZERO,
+            latest_epoch: Epoch::ZERO,
             view: View(9),
             log_view: View(log_view),
             trust,

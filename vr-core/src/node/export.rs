@@ -43,8 +43,12 @@ impl Export {
         let observed = lock(&shared.observed);
         let facts = observed.replica.log_facts(scope == ExportScope::WithTail);
         let base = observed.replica.log_base();
+        let known = observed.replica.knows_committed();
         drop(observed);
         let facts = facts.ok_or(ExportError::NoGroup)?;
+        if scope == ExportScope::Committed && !known {
+            return Err(ExportError::NothingKnown);
+        }
         Ok(Self { shared, facts, at: (OpNumber::ZERO, base) })
     }
 
@@ -107,6 +111,13 @@ pub enum ExportError {
     /// The replica belongs to no group, so it has no log.
     #[error("this replica belongs to no group yet, so it has no log to export")]
     NoGroup,
+    /// This replica cannot tell what is committed: it was started just now, is damaged, or its group
+    /// does not work.
+    #[error(
+        "this replica does not know what is committed; export when its group works, from another \
+         replica, or with the tail"
+    )]
+    NothingKnown,
     /// What was to be copied is not there any more.
     #[error("a view change replaced what was being exported; try again")]
     Changed,

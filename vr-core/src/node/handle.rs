@@ -91,7 +91,8 @@ impl<S> NodeHandle<S> {
     /// `vr_storage::export` writes one to a file.
     ///
     /// # Errors
-    /// [`ExportError::NoGroup`] while the replica belongs to no group.
+    /// [`ExportError::NoGroup`] while the replica belongs to no group;
+    /// [`ExportError::NothingKnown`] while it cannot tell what is committed and is asked for that.
     pub fn export(&self, scope: ExportScope) -> Result<Export, ExportError> {
         Export::of(Arc::clone(&self.shared), scope)
     }

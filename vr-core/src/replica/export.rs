@@ -2,11 +2,13 @@
 
 use crate::{
     model::{
+        durable::Trust,
         entry::Entry,
         export::LogFacts,
         types::{Checksum, OpNumber},
     },
     replica::Replica,
+    state::status::{Role, Status},
 };
 
 impl Replica {
@@ -15,6 +17,8 @@ impl Replica {
     #[must_use]
     pub fn log_facts(&self, tail: bool) -> Option<LogFacts> {
         let durable = self.promise.durable();
+        // What is above a damaged op is there, but nobody can be given it.
+        let trust = if self.is_incomplete() { Trust::Lost } else { durable.trust };
         let op_number = if tail { self.log.op_number() } else { self.commit_number };
         Some(LogFacts {
             group: self.group,
@@ -24,13 +28,29 @@ impl Replica {
             replica: self.me,
             certificate: durable.certificate.clone()?,
             epoch: durable.epoch,
+            latest_epoch: durable.superseded_by.unwrap_or(durable.epoch),
             view: durable.view,
             log_view: durable.log_view,
-            trust: durable.trust,
+            trust,
             commit_number: self.commit_number,
             op_number,
             checksum: self.log.checksum_of(op_number).unwrap_or(Checksum::ZERO),
         })
+    }
+
+    /// Whether this replica knows how far its group has committed: after a start, it has to be told,
+    /// and a log that is not whole is none to rely on.
+    #[must_use]
+    pub fn knows_committed(&self) -> bool {
+        let started = match &self.status {
+            Status::Normal(Role::Primary(primary)) => self.commit_number >= primary.start_op,
+            Status::Normal(Role::Backup(_)) => {
+                let nothing = self.commit_number == self.log.base().op_number;
+                !nothing || self.log.op_number() == self.commit_number
+            }
+            Status::Blank(_) | Status::ViewChange(_) | Status::Recovering(_) => false,
+        };
+        started && !self.is_incomplete()
     }
 
     /// What the first entry of this replica's log chains to.

@@ -239,6 +239,19 @@ pub enum Fatal {
         /// Why.
         reason: Reformatting,
     },
+    /// The operator restarted the group by force, and not with this directory. It stays as it is,
+    /// because it may hold what the group lost, and takes part in nothing.
+    #[error(
+        "the group was restarted by force as epoch {latest}, and this directory is of epoch \
+         {ours}: it may hold what was lost, so move it away; then start with the directory that \
+         was made for this replica, or with an empty one"
+    )]
+    Superseded {
+        /// The epoch that was begun by force.
+        latest: Epoch,
+        /// The epoch of this directory.
+        ours: Epoch,
+    },
     /// What storage returned is not what was written to it, or nothing.
     #[error("storage did not return what was written for op {op_number}")]
     StorageLied {

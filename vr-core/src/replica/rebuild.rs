@@ -29,7 +29,7 @@ use crate::{
     },
     state::{
         plan::Plan,
-        rebuild::{Counted, Rebuild, Reformatting, Response},
+        rebuild::{Counted, Leaving, Rebuild, Reformatting, Response},
         status::{Genesis, Status, ViewChange},
         timers::Timer,
     },
@@ -261,22 +261,54 @@ impl Replica {
         Ok(())
     }
 
+    /// G8: an epoch that was begun by force ends every earlier one. Whoever tells of it, it exists,
+    /// so one answer is enough, of whatever mode and to no question.
+    pub(in crate::replica) fn require_latest_epoch(&mut self, m: &HelloOk) -> Result<(), Ignored> {
+        let begun = m.certificate.as_ref().and_then(Certificate::begun_by_force);
+        let Some(epoch) = begun.filter(|epoch| *epoch > self.epoch()) else { return Ok(()) };
+        // Who belongs to no group yet has nothing to give up, and joins the latest (G5).
+        let belongs = self.certificate().is_some() && !self.mutant(Mutant::SupersededGoesOn);
+        if !belongs {
+            return Ok(());
+        }
+        if self.promise.wanted().superseded_by.is_none() {
+            self.promise.supersede(epoch);
+            self.leave(Leaving::Superseded(epoch));
+        }
+        Err(Ignored::OtherEpoch)
+    }
+
     /// Formats this disk anew, and stops: the state machine must start from nothing, too.
     pub(in crate::replica) fn reformat(&mut self, reason: Reformatting) {
         let (high, low) = (self.prng.next(), self.prng.next());
         self.promise.reformat(DiskId(u128::from(high) << 64 | u128::from(low)));
-        self.status = Status::Blank(Genesis { reformatting: Some(reason), ..Genesis::default() });
+        self.leave(Leaving::Reformatting(reason));
+    }
+
+    fn leave(&mut self, leaving: Leaving) {
+        self.status = Status::Blank(Genesis { leaving: Some(leaving), ..Genesis::default() });
         self.timers.disarm_all();
     }
 
-    /// The blank superblock is durable: the next start begins from nothing.
-    pub(in crate::replica) fn stop_if_reformatted(&mut self) {
-        let Status::Blank(Genesis { reformatting: Some(reason), .. }) = &self.status else {
+    /// That this disk does not count is durable: the next start knows it from the beginning.
+    pub(in crate::replica) fn stop_if_left(&mut self) {
+        let Status::Blank(Genesis { leaving: Some(leaving), .. }) = &self.status else {
             return;
         };
-        let reason = *reason;
-        if self.certificate().is_none() {
-            self.fatal(Fatal::Reformatted { reason });
+        match *leaving {
+            Leaving::Reformatting(reason) if self.certificate().is_none() => {
+                self.fatal(Fatal::Reformatted { reason });
+            }
+            Leaving::Superseded(_) => self.stop_if_superseded(),
+            Leaving::Reformatting(_) => {}
+        }
+    }
+
+    /// The operator gave this directory up.
+    pub(in crate::replica) fn stop_if_superseded(&mut self) {
+        let ours = self.epoch();
+        if let Some(latest) = self.promise.durable().superseded_by {
+            self.fatal(Fatal::Superseded { latest, ours });
         }
     }
 }

@@ -120,6 +120,7 @@ impl Replica {
         replica.arm_scrub(now);
         replica.recall_force();
         replica.rejoin(now);
+        replica.stop_if_superseded();
         replica
     }
 

@@ -94,6 +94,26 @@ fn a_replica_without_a_group_has_nothing_to_export() {
     assert!(matches!(refused, Err(ExportError::NoGroup)));
 }
 
+/// A backup of nothing would be worse than none.
+#[test]
+fn a_replica_that_does_not_know_what_is_committed_exports_nothing() {
+    let mut group = Group::of(3);
+    let client = group.client();
+    add(&group, &client, 5);
+    (0..3).for_each(|id| group.crash(id));
+    group.nodes = vec![group.start(2)];
+    group.clock.run_for(SECOND);
+    let refused = group.nodes[0].export(ExportScope::Committed);
+    assert!(matches!(refused, Err(ExportError::NothingKnown)));
+    let others: Vec<_> = (0..2).map(|id| group.start(id)).collect();
+    group.nodes.extend(others);
+    group.clock.run_for(SECOND);
+    for node in &group.nodes {
+        let export = node.export(ExportScope::Committed).unwrap();
+        assert_eq!(read(&group, export).unwrap().len(), 6);
+    }
+}
+
 #[test]
 fn an_export_ends_with_its_node() {
     let mut group = Group::of(3);

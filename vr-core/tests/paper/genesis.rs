@@ -4,12 +4,12 @@ use core::time::Duration;
 
 use vr_core::{
     model::{
-        certificate::{Certificate, CertificateHash, Inheritance, Means},
+        certificate::{Certificate, CertificateHash},
         durable::Durability,
         founding::{Found, FoundOk, Hello, HelloOk},
         kind::Kind,
         message::{Message, StatusKind},
-        types::{Checksum, DiskId, Epoch, Nonce, OpNumber, ReplicaId},
+        types::{DiskId, Nonce, OpNumber, ReplicaId},
     },
     replica::io::Event,
 };
@@ -193,75 +193,6 @@ fn a_wiped_disk_stays_blank_and_says_so() {
     let event = Event::DiskNotInCertificate { told_by: ReplicaId(0), disk: disk(1) };
     assert_eq!(outputs.events(), [&event]);
     assert_eq!(subject.status().foreign_certificate, Some(ReplicaId(0)));
-}
-
-/// G4: a group that inherited its log never had blank members, so a blank disk that it names has
-/// lost that log and is no empty founder.
-#[test]
-fn a_blank_disk_of_a_group_with_an_inherited_log_is_not_empty_but_wiped() {
-    let (mut subject, nonce) = blank(1);
-    let heir = inherited(certificate(3));
-    let outputs = subject.hear(0, 0, told(Some(nonce), 0, Some(heir.clone())));
-    assert!(outputs.batches().is_empty());
-    let outputs = subject.hear(2, 0, told(Some(nonce), 2, Some(heir)));
-    assert!(outputs.events().contains(&&Event::RebuildBegan));
-    assert_eq!(subject.status().status, StatusKind::Blank);
-}
-
-/// G5: a wiped disk that hears of two epochs waits for the later one, however many tell the other.
-#[test]
-fn a_wiped_disk_joins_no_epoch_that_was_followed_by_another() {
-    let (mut subject, _) = Subject::start_blank(5, 1);
-    let nonce = nonce(&subject.pass(Duration::ZERO));
-    let mut old = certificate(5);
-    old.disks[1].1 = DiskId(9);
-    let heir = inherited(old.clone());
-    subject.hear_of_epoch(0, 1, told(Some(nonce), 0, Some(heir.clone())));
-    for from in [2, 3, 4] {
-        let outputs = subject.hear_of_epoch(from, 0, told(Some(nonce), from, Some(old.clone())));
-        assert!(!outputs.events().contains(&&Event::RebuildBegan));
-    }
-    for from in [2, 3] {
-        subject.hear_of_epoch(from, 1, told(Some(nonce), from, Some(heir.clone())));
-    }
-    assert!(subject.status().rebuilding);
-}
-
-fn inherited(mut certificate: Certificate) -> Certificate {
-    certificate.inherit(Inheritance {
-        means: Means::Forced,
-        epoch: Epoch(1),
-        op_number: OpNumber(9),
-        checksum: Checksum(9),
-    });
-    certificate
-}
-
-/// G6: a quorum that tells another certificate makes a member format its disk, but one of an
-/// earlier epoch never does: that group was given up.
-#[test]
-fn a_quorum_of_an_earlier_epoch_takes_back_no_restart() {
-    for (epoch, reformatted) in [(0, true), (1, false)] {
-        let mut subject = Subject::start_of_epoch(epoch);
-        let outputs = subject.hear_uncertified(0, prepare(&log(1), committed(&[], 0)));
-        let nonce = nonce(&outputs);
-        let other = inherited(certificate(3));
-        for from in [0, 2] {
-            subject.hear_uncertified(from, told(Some(nonce), from, Some(other.clone())));
-        }
-        let status = subject.status().status;
-        assert_eq!(status == StatusKind::Blank, reformatted, "epoch {epoch}");
-    }
-}
-
-/// A restart by force is said again at each start, and the old members are not heard.
-#[test]
-fn a_forced_epoch_says_so_and_hears_nothing_of_the_one_before() {
-    let mut subject = Subject::start_of_epoch(1);
-    assert_eq!(subject.status().epoch, Epoch(1));
-    let outputs = subject.hear(0, 0, prepare(&log(1), committed(&[], 0)));
-    assert!(outputs.batches().is_empty());
-    assert_eq!(subject.status().op_number, OpNumber(0));
 }
 
 /// G7: a message with another certificate is answered with one's own and not processed.

@@ -104,15 +104,6 @@ impl Subject {
         Self::boot(config, count, me, Recovered::whole(superblock, headers))
     }
 
-    /// Starts replica 1 of 3, a backup of view 0, in a later epoch.
-    pub(crate) fn start_of_epoch(epoch: u64) -> Self {
-        let mut superblock = Superblock::blank(&identity(3, 1));
-        superblock.certificate = Some(certificate(3));
-        superblock.epoch = Epoch(epoch);
-        let recovered = Recovered::whole(superblock, Vec::new());
-        Self::boot(Config::default(), 3, 1, recovered).0
-    }
-
     /// Starts replica `me` of `count` on a disk that was formatted just now.
     pub(crate) fn start_blank(count: u64, me: u64) -> (Self, Outputs) {
         let superblock = Superblock::blank(&identity(count, me));
@@ -231,8 +222,14 @@ impl Subject {
 
     /// A message of the client.
     pub(crate) fn ask(&mut self, message: Message) -> Outputs {
-        let envelope = envelope(u64::from(self.members.len()), Sender::Client(CLIENT), message);
-        self.hear_envelope(CONNECTION, envelope)
+        self.ask_in(0, message)
+    }
+
+    /// A message of the client, which knows of this epoch.
+    pub(crate) fn ask_in(&mut self, epoch: u64, message: Message) -> Outputs {
+        let count = u64::from(self.members.len());
+        let envelope = envelope(count, Sender::Client(CLIENT), message);
+        self.hear_envelope(CONNECTION, Envelope { epoch: Epoch(epoch), ..envelope })
     }
 
     pub(crate) fn hear_envelope(&mut self, from: Peer, envelope: Envelope) -> Outputs {

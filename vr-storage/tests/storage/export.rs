@@ -57,6 +57,7 @@ pub(crate) fn log(payloads: &[&[u8]]) -> (LogFacts, Vec<Entry>) {
             inherited: vec![inheritance],
         },
         epoch: Epoch(0),
+        latest_epoch: Epoch(0),
         view: View(4),
         log_view: View(3),
         trust: Trust::Intact,

@@ -7,15 +7,17 @@ use std::{
 
 use futures::executor::block_on;
 use vr_core::{
-    Durability, Members, Opened, ReplicaId, Storage, View,
+    Durability, Members, Opened, ReplicaId, Storage, View, WriteBatch,
     model::{
         certificate::Means,
-        durable::{Identity, Trust},
+        durable::{Identity, Superblock, Trust},
         entry::{Entry, EntryHeader},
         types::{DiskId, Epoch},
     },
 };
-use vr_storage::{CopyError, FileStorage, LogSource, restore, unsafe_restart};
+use vr_storage::{
+    CopyError, FileStorage, LogSource, RealDisk, Store, StoreOptions, restore, unsafe_restart,
+};
 
 use crate::export::{log, write};
 
@@ -35,16 +37,20 @@ fn exported(dir: &Path) -> PathBuf {
     path
 }
 
-fn open(path: &Path, name: &str, replica: ReplicaId) -> (Opened, Vec<Entry>) {
+fn identity(name: &str, replica: ReplicaId) -> Identity {
     let members = Members::local(3).unwrap().to_membership();
-    let identity = Identity {
+    Identity {
         group: members.group_id(name),
         group_name: name.into(),
         members,
         replica,
         durability: Durability::Full,
         fresh_disk: DiskId(1),
-    };
+    }
+}
+
+fn open(path: &Path, name: &str, replica: ReplicaId) -> (Opened, Vec<Entry>) {
+    let identity = identity(name, replica);
     let opened = block_on(Box::new(FileStorage::new(path)).open(&identity)).unwrap();
     let (first, last) = (opened.recovered.headers.first(), opened.recovered.headers.last());
     let (first, last) = (first.unwrap().op_number, last.unwrap().op_number);
@@ -122,6 +128,27 @@ fn a_directory_in_the_way_makes_nothing() {
     assert_eq!(fs::read_dir(&into).unwrap().count(), 1);
 }
 
+/// What an attempt left behind that was cut short: the next one replaces it.
+#[test]
+fn what_was_left_half_made_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = exported(dir.path());
+    let into = dir.path().join("new");
+    let begun = {
+        let source = LogSource::open(&path).unwrap();
+        restore(source, "other", &Members::local(3).unwrap().to_membership(), &into, &mut entropy())
+    };
+    for (replica, path) in begun.unwrap().directories {
+        fs::rename(path, into.join(format!(".replica-{replica}.new"))).unwrap();
+    }
+    let source = LogSource::open(&path).unwrap();
+    let members = Members::local(3).unwrap().to_membership();
+    let begun = restore(source, "copy", &members, &into, &mut entropy()).unwrap();
+    assert_eq!(fs::read_dir(&into).unwrap().count(), 3);
+    let (opened, entries) = open(&begun.directories[2].1, "copy", ReplicaId(2));
+    assert_eq!((opened.recovered.superblock.group_name.as_str(), entries.len()), ("copy", 3));
+}
+
 /// The directory of a replica of the group "g" that was restarted by force once.
 fn forced(dir: &Path) -> Vec<(ReplicaId, PathBuf)> {
     let source = LogSource::open(&exported(dir)).unwrap();
@@ -160,6 +187,42 @@ fn a_directory_is_a_source_and_epochs_add_up() {
     let (opened, entries) = open(&begun.directories[0].1, "g", ReplicaId(0));
     assert_eq!(opened.recovered.superblock.epoch, Epoch(2));
     assert_eq!(entries.len(), 3);
+}
+
+/// A member of epoch 0 that was told of a later epoch, which then got lost, too: its log is as good
+/// as ever, and what is begun with it is later than all that was heard of.
+#[test]
+fn a_directory_that_was_given_up_begins_a_later_epoch_than_the_one_that_it_heard_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let directories = forced(dir.path());
+    let path = &directories[1].1;
+    let disk = RealDisk::open(path).unwrap();
+    let identity = identity("g", ReplicaId(1));
+    let (recovered, mut store) = Store::open(disk, &identity, StoreOptions::default()).unwrap();
+    let superblock = Superblock { superseded_by: Some(Epoch(5)), ..recovered.superblock };
+    store.write(&WriteBatch { superblock: Some(superblock), ..WriteBatch::default() }).unwrap();
+    drop(store);
+    let report = vr_storage::inspect(path).unwrap().to_string();
+    assert!(report.contains("GIVEN UP: the group was restarted by force as epoch 5"), "{report}");
+    let source = LogSource::open(path).unwrap();
+    assert_eq!((source.facts().epoch, source.facts().latest_epoch), (Epoch(1), Epoch(5)));
+    let into = dir.path().join("two");
+    let begun = unsafe_restart(source, &[], false, &into, &mut entropy()).unwrap();
+    assert_eq!(begun.epoch, Epoch(6));
+    let (opened, _) = open(&begun.directories[0].1, "g", ReplicaId(0));
+    assert_eq!(opened.recovered.superblock.superseded_by, None);
+}
+
+/// What is begun is later than any epoch that a survivor knows, also one that is not taken.
+#[test]
+fn no_epoch_that_a_survivor_knows_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut other, _) = log(&[b"put a 1"]);
+    (other.epoch, other.latest_epoch) = (Epoch(3), Epoch(3));
+    let source = LogSource::open(&exported(dir.path())).unwrap();
+    let into = dir.path().join("new");
+    let begun = unsafe_restart(source, &[other], true, &into, &mut entropy()).unwrap();
+    assert_eq!(begun.epoch, Epoch(4));
 }
 
 #[test]
