@@ -2,12 +2,15 @@
 //! too much is lost, restart it by force.
 
 use core::fmt::Write as _;
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame as _};
 use tokio::net::lookup_host;
-use vr_core::{Durability, Members, Runtime, model::export::LogFacts};
+use vr_core::{
+    Durability, Members, Runtime,
+    model::{durable::Trust, export::LogFacts},
+};
 use vr_storage::{Begun, LogSource, restart::describe, restore, unsafe_restart};
 use vr_transport_tcp::TokioRuntime;
 
@@ -150,7 +153,10 @@ pub fn force(options: &UnsafeRestartOptions) -> Result<String> {
             facts.durability
         );
     }
-    text.push_str("a member that is started with its old directory formats it and joins anew\n");
+    text.push_str(
+        "start every member with its directory here; one that is started with an old one stops \
+         when it hears of the others\n",
+    );
     Ok(text)
 }
 
@@ -162,19 +168,42 @@ fn losses(facts: &LogFacts, others: &[LogFacts]) -> String {
     );
     let members = u64::from(facts.members.len());
     let seen = others.iter().chain([facts]).map(|facts| facts.replica);
-    let seen: std::collections::BTreeSet<_> = seen.collect();
+    let seen: BTreeSet<_> = seen.collect();
     let missing = members.saturating_sub(u64::try_from(seen.len()).unwrap_or(members));
     for candidate in others.iter().chain([facts]) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  survived: {}", describe(candidate));
     }
     let _ = writeln!(text, "  not looked at: {missing} of {members} replicas");
+    let committed = others.iter().chain([facts]).map(|it| it.commit_number).max();
+    if let Some(through) = committed.filter(|through| *through > facts.op_number) {
+        let from = facts.op_number.next();
+        let _ = writeln!(text, "  lost for certain: ops {from} to {through}, which were committed");
+    }
     let longest = others.iter().map(|other| other.op_number).max().unwrap_or_default();
     if longest > facts.op_number {
         let (from, through) = (facts.op_number.next(), longest);
         let _ = writeln!(text, "  given up although it survived: ops {from} to {through}");
     }
+    if is_quorum(facts, others) {
+        text.push_str(
+            "  a majority survived with its log: the group goes on without force and without loss \
+             when these are started\n",
+        );
+    }
     text
+}
+
+/// Whether what survived is a group that can go on.
+fn is_quorum(facts: &LogFacts, others: &[LogFacts]) -> bool {
+    let alive = others.iter().chain([facts]).filter(|it| {
+        it.durability == Durability::Full
+            && it.trust == Trust::Intact
+            && it.latest_epoch == facts.latest_epoch
+            && it.certificate == facts.certificate
+    });
+    let alive: BTreeSet<_> = alive.map(|it| it.replica).collect();
+    u64::try_from(alive.len()).is_ok_and(|alive| alive >= u64::from(facts.members.quorum()))
 }
 
 fn list(text: &mut String, begun: &Begun) {
@@ -185,4 +214,61 @@ fn list(text: &mut String, begun: &Begun) {
 
 fn entropy() -> u128 {
     TokioRuntime::current().entropy()
+}
+
+#[cfg(test)]
+mod tests {
+    use vr_core::{
+        OpNumber, ReplicaId, View,
+        model::{
+            certificate::Certificate,
+            types::{Checksum, Epoch},
+        },
+    };
+
+    use super::*;
+
+    fn facts(replica: u64, op_number: u64, commit_number: u64) -> LogFacts {
+        let members = Members::local(3).unwrap().to_membership();
+        LogFacts {
+            group: members.group_id("kv"),
+            group_name: "kv".into(),
+            members,
+            durability: Durability::Full,
+            replica: ReplicaId(replica),
+            certificate: Certificate {
+                group_name: "kv".into(),
+                disks: Vec::new(),
+                inherited: Vec::new(),
+            },
+            epoch: Epoch::ZERO,
+            latest_epoch: Epoch::ZERO,
+            view: View(1),
+            log_view: View(1),
+            trust: Trust::Intact,
+            commit_number: OpNumber(commit_number),
+            op_number: OpNumber(op_number),
+            checksum: Checksum::ZERO,
+        }
+    }
+
+    #[test]
+    fn what_will_be_lost_is_shown() {
+        let text = losses(&facts(0, 5, 5), &[LogFacts { trust: Trust::Lost, ..facts(1, 9, 7) }]);
+        assert!(text.contains("not looked at: 1 of 3 replicas"), "{text}");
+        assert!(text.contains("lost for certain: ops 6 to 7, which were committed"), "{text}");
+        assert!(text.contains("given up although it survived: ops 6 to 9"), "{text}");
+        assert!(!text.contains("without force"), "{text}");
+        let alone = losses(&facts(0, 5, 5), &[]);
+        assert!(alone.contains("not looked at: 2 of 3 replicas"), "{alone}");
+        assert!(!alone.contains("for certain") && !alone.contains("given up"), "{alone}");
+    }
+
+    #[test]
+    fn who_needs_no_force_is_told_so() {
+        let text = losses(&facts(0, 5, 5), &[facts(2, 4, 4)]);
+        assert!(text.contains("the group goes on without force"), "{text}");
+        let text = losses(&facts(0, 5, 5), &[facts(0, 5, 5)]);
+        assert!(!text.contains("without force"), "one replica twice is no majority: {text}");
+    }
 }

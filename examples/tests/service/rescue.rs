@@ -143,13 +143,16 @@ async fn a_group_that_lost_two_disks_of_three_goes_on_by_force() {
     for number in 0..50 {
         assert_eq!(ask(&fleet, 0, &["SET", &format!("k{number}"), "v"]).await, "OK");
     }
-    fleet.kill(&[0, 1, 2]).await.unwrap();
+    fleet.kill(&[1, 2]).await.unwrap();
     let survivor = fleet.data_dir(0);
+    let new = dir.path().join("new");
+    let force = ["unsafe-restart", "--from", text(&survivor), "--into", text(&new)];
+    let (code, said) = run(&[&force[..], &["--yes-i-accept-data-loss"]].concat());
+    assert!(code == 1 && said.contains("in use by another process") && !new.exists(), "{said}");
+    fleet.kill(&[0]).await.unwrap();
     for lost in [1, 2] {
         fs::remove_dir_all(fleet.data_dir(lost)).unwrap();
     }
-    let new = dir.path().join("new");
-    let force = ["unsafe-restart", "--from", text(&survivor), "--into", text(&new)];
     let (code, said) = run(&force);
     assert!(code == 1 && said.contains("nothing was done"), "{said}");
     assert!(said.contains("not looked at: 2 of 3 replicas") && !new.exists(), "{said}");
@@ -157,7 +160,8 @@ async fn a_group_that_lost_two_disks_of_three_goes_on_by_force() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("goes on in epoch 1") && said.contains("WARNING"), "{said}");
 
-    // Replica 0 is started with its old directory, by mistake: it is not listened to.
+    // Replica 0 is started with its old directory, by mistake: as soon as it hears of the new epoch
+    // it stops, and it does not start again, also where it hears nobody.
     for replica in [1, 2] {
         let made = new.join(format!("replica-{replica}"));
         fs::rename(made, fleet.data_dir(replica)).unwrap();
@@ -165,11 +169,21 @@ async fn a_group_that_lost_two_disks_of_three_goes_on_by_force() {
     fleet.start_all().unwrap();
     fleet.wait_for(1, PATIENCE, Info::is_normal).await.unwrap();
     assert_eq!(ask(&fleet, 1, &["SET", "new", "v"]).await, "OK");
-    let ended = timeout(PATIENCE, fleet.take(0).unwrap().wait()).await;
-    assert_eq!(ended.expect("it stops").unwrap().code(), Some(5));
-    let log = fs::read_to_string(fleet.log_file(0)).unwrap();
-    assert!(log.contains("formatted anew"), "{log}");
-    fleet.start(0).unwrap();
+    for others_run in [true, false] {
+        if !others_run {
+            fleet.kill(&[1, 2]).await.unwrap();
+            fleet.start(0).unwrap();
+        }
+        let ended = timeout(PATIENCE, fleet.take(0).unwrap().wait()).await;
+        assert_eq!(ended.expect("it stops").unwrap().code(), Some(5));
+        let log = fs::read_to_string(fleet.log_file(0)).unwrap();
+        assert!(log.contains("the group was restarted by force as epoch 1"), "{log}");
+        assert!(log.contains("start with the directory that was made for this replica"), "{log}");
+    }
+    fs::rename(&survivor, dir.path().join("given-up")).unwrap();
+    for replica in 0..3 {
+        fleet.start(replica).unwrap();
+    }
     fleet.wait_until_normal(PATIENCE).await.unwrap();
     for key in ["k0", "k49", "new"] {
         assert_eq!(ask(&fleet, 0, &["GET", key]).await, "v", "{key}");
