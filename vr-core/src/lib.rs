@@ -26,6 +26,7 @@ pub use crate::{
         Node, NodeBuilder,
         events::Events,
         executor_front::StateDigest,
+        export::{Export, ExportError, ExportScope},
         finding::{Cause, Explanation, Finding},
         handle::{DigestError, NodeHandle},
         status::{ExecutorMode, ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},

@@ -12,7 +12,7 @@ use vr_core::{
     SnapshotReader, SnapshotWriter,
     execution::client_table::{ClientTable, Turn},
     model::{
-        certificate::{Certificate, CertificateHash, CrashVector},
+        certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
         durable::{CheckpointId, Durability, Trust},
         encoding::{
             entry::{decode_header, encode_header},
@@ -412,9 +412,20 @@ fn transfer_messages() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn inheritance() -> Inheritance {
+    Inheritance {
+        means: Means::Forced,
+        epoch: Epoch(2),
+        op_number: OpNumber(41),
+        checksum: Checksum(0xc41),
+    }
+}
+
 fn genesis_messages() -> Vec<(&'static str, Message)> {
     let disks = vec![(ReplicaId(0), DiskId(0xd0)), (ReplicaId(2), DiskId(0xd2))];
-    let certificate = Certificate { group_name: "default".into(), disks: disks.clone() };
+    let certificate =
+        Certificate { group_name: "default".into(), disks: disks.clone(), inherited: Vec::new() };
+    let heir = Certificate { inherited: vec![inheritance()], ..certificate.clone() };
     let hello_ok = |nonce, certificate, durability| HelloOk {
         nonce,
         disk: DiskId(0xd2),
@@ -424,6 +435,7 @@ fn genesis_messages() -> Vec<(&'static str, Message)> {
     vec![
         ("", Message::Hello(Hello { nonce: NONCE, durability: Durability::Full })),
         ("", Message::HelloOk(hello_ok(Some(NONCE), Some(certificate), Durability::Full))),
+        ("_inherited", Message::HelloOk(hello_ok(Some(NONCE), Some(heir), Durability::Full))),
         ("_blank", Message::HelloOk(hello_ok(None, None, Durability::ViewOnly))),
         ("", Message::Found(Found { nonce: NONCE, disks })),
         ("", Message::FoundOk(FoundOk { nonce: NONCE })),

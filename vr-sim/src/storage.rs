@@ -395,8 +395,11 @@ mod tests {
         }
         if rng.below(3) == 0 {
             superblock.view = View(superblock.view.0 + rng.below(2));
-            superblock.certificate =
-                Some(Certificate { group_name: "g".into(), disks: vec![(R0, DiskId(7))] });
+            superblock.certificate = Some(Certificate {
+                group_name: "g".into(),
+                disks: vec![(R0, DiskId(7))],
+                inherited: Vec::new(),
+            });
             batch.superblock = Some(superblock.clone());
         }
         batch

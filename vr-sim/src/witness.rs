@@ -13,7 +13,7 @@ use vr_core::{
         membership::Membership,
         message::{Envelope, Message, RecoveryResponse, StartView},
         time::Instant,
-        types::{OpNumber, ReplicaId},
+        types::{OpNumber, ReplicaId, View},
     },
     ports::storage::{Recovered, WriteBatch},
     replica::io::{self, Queue},
@@ -52,6 +52,8 @@ pub struct Witness {
     numbers: Monotonic,
     /// Who has taken part in a group, where no disk says so.
     acted: BTreeSet<ReplicaId>,
+    /// Who runs in an epoch that was given up: what they do is nothing of the group.
+    outside: BTreeSet<ReplicaId>,
     transfers: u64,
     rebuilds: u64,
     handoffs: u64,
@@ -76,6 +78,7 @@ impl Witness {
             disks: Durability::default(),
             numbers: Monotonic::default(),
             acted: BTreeSet::new(),
+            outside: BTreeSet::new(),
             transfers: 0,
             rebuilds: 0,
             handoffs: 0,
@@ -150,6 +153,26 @@ impl Witness {
         self.repairs
     }
 
+    /// The group begins anew, with this log and promises to `view`; the epoch before, in which
+    /// `outside` goes on, is forgotten.
+    pub fn restarted_by_force(
+        &mut self,
+        membership: &Membership,
+        log: Vec<EntryHeader>,
+        view: View,
+        outside: &[ReplicaId],
+    ) {
+        let Self { trace, violation, transfers, rebuilds, repairs, .. } =
+            core::mem::replace(self, Self::new(membership, durable::Durability::Full));
+        (self.trace, self.violation) = (trace, violation);
+        (self.transfers, self.rebuilds, self.repairs) = (transfers, rebuilds, repairs);
+        self.outside = outside.iter().copied().collect();
+        self.commits.learn(&log);
+        for replica in membership.voters() {
+            self.starts.given(*replica, view);
+        }
+    }
+
     /// Adds a line to the trace.
     pub fn note(&mut self, at: Instant, text: impl Into<String>) {
         self.trace.record(at, Event::Note(text.into()));
@@ -160,8 +183,10 @@ impl Witness {
         self.trace.record_sent(at, packet, envelope);
         if let Actor::Replica(replica) = packet.from {
             self.transfers += u64::from(packet.kind == Kind::Entries);
-            let verdict = self.check_sent(replica, envelope);
-            self.judge(at, verdict);
+            if !self.outside.contains(&replica) {
+                let verdict = self.check_sent(replica, envelope);
+                self.judge(at, verdict);
+            }
         }
     }
 
@@ -231,6 +256,9 @@ impl Witness {
     pub fn opened(&mut self, at: Instant, replica: ReplicaId, recovered: &Recovered, lied: bool) {
         self.applied.restarted(replica);
         self.numbers.restarted(replica);
+        if self.outside.contains(&replica) {
+            return;
+        }
         let verdict = self.disks.opened(replica, recovered, lied);
         self.judge(at, verdict);
     }
@@ -239,6 +267,7 @@ impl Witness {
     pub fn wiped(&mut self, at: Instant, replica: ReplicaId) {
         self.disks.wiped(replica);
         self.numbers.wiped(replica);
+        self.outside.remove(&replica);
         self.trace.record(at, Event::Process(replica.into(), Fate::Wiped));
     }
 
@@ -246,6 +275,9 @@ impl Witness {
     pub fn writing(&mut self, at: Instant, replica: ReplicaId, batch: &WriteBatch) {
         self.commits.writing(batch);
         self.repairs += u64::try_from(batch.repairs.len()).unwrap_or(u64::MAX);
+        if self.outside.contains(&replica) {
+            return;
+        }
         let verdict = self.disks.writing(replica, batch);
         self.judge(at, verdict);
     }
@@ -274,6 +306,9 @@ impl Witness {
     /// The state machine of `replica` applied `record`.
     pub fn applied_at(&mut self, at: Instant, replica: ReplicaId, op: OpNumber, record: Record) {
         self.trace.record(at, Event::Applied { replica, op_number: op, tag: record.tag });
+        if self.outside.contains(&replica) {
+            return;
+        }
         let verdict = self.applied.applied(replica, op, record);
         self.judge(at, verdict);
         let verdict = self.once.applied(op, &record);

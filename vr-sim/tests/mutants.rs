@@ -17,6 +17,8 @@ mod clock;
 mod crash;
 #[path = "scenario/duel_of_primaries.rs"]
 mod duel_of_primaries;
+#[path = "scenario/force.rs"]
+mod force;
 #[path = "scenario/forgotten.rs"]
 mod forgotten;
 #[path = "scenario/lost_log.rs"]
@@ -179,6 +181,7 @@ mutants! {
     any_founder: AnyFounder, genesis::answers_that_were_never_true_together_found_nothing, "O1 violated";
     genesis_without_nonce: GenesisWithoutNonce, genesis::old_answers_found_no_second_group, "O1 violated";
     no_certificate_hash: NoCertificateHash, genesis::what_a_forgotten_disk_said_is_not_processed, "assert violated";
+    superseded_goes_on: SupersededGoesOn, force::an_old_majority_stops_at_the_word_of_one, "what the scenario waits for does not come about";
     blank_catches_up: BlankCatchesUp, genesis::a_wiped_replica_does_not_vote_without_what_it_forgot, "O2 violated";
 }
 

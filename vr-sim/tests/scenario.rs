@@ -7,6 +7,7 @@ mod scenario {
     mod duel_of_primaries;
     mod first_boot;
     mod flood;
+    mod force;
     mod forgotten;
     mod group_size;
     mod handoff;

@@ -4,7 +4,12 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 use vr_core::{
-    OpNumber, StorageError, View, model::durable::Superblock, ports::storage::DamagedRange,
+    OpNumber, StorageError, View,
+    model::{
+        certificate::{Inheritance, Means},
+        durable::Superblock,
+    },
+    ports::storage::DamagedRange,
 };
 
 use crate::{
@@ -325,6 +330,21 @@ fn write_superblock(f: &mut fmt::Formatter<'_>, superblock: &Superblock) -> fmt:
         None => "none yet".to_owned(),
     };
     writeln!(f, "  certificate {certificate}")?;
+    for Inheritance { means, epoch, op_number, .. } in
+        superblock.certificate.iter().flat_map(|certificate| &certificate.inherited)
+    {
+        match means {
+            Means::Restored => writeln!(f, "  restored from an export through op {op_number}")?,
+            Means::Forced => writeln!(
+                f,
+                "  RESTARTED BY FORCE as epoch {epoch}: operations that were acknowledged before \
+                 it may be missing after op {op_number}"
+            )?,
+        }
+    }
+    if let Some(latest) = superblock.superseded_by {
+        writeln!(f, "  GIVEN UP: the group was restarted by force as epoch {latest}, without it")?;
+    }
     let Superblock { epoch, view, log_view, trust, incarnation, checkpoint, .. } = superblock;
     writeln!(f, "  epoch {epoch}, view {view}, log view {log_view}, log {trust:?}")?;
     writeln!(f, "  incarnation {incarnation}, checkpoint after op {}", checkpoint.op_number)

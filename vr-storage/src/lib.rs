@@ -1,13 +1,16 @@
 //! Stable storage for `vr-core`: a segmented write-ahead log and a two-copy superblock.
 
 pub mod disk;
+pub mod export;
 pub mod file;
 mod identity;
 pub mod inspect;
 pub mod memory;
+pub mod restart;
 
 pub use crate::{
     disk::{Disk, RealDisk},
+    export::{CopyError, EXPORT_VERSION, ExportReader, ExportWriter, export},
     file::{
         FileStorage,
         reader::StoreReader,
@@ -17,4 +20,5 @@ pub use crate::{
     },
     inspect::{Report, inspect},
     memory::MemoryStorage,
+    restart::{Begun, LogSource, restore, unsafe_restart, unsafe_restart_on},
 };

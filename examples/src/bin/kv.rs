@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use vr_examples::{
     describe,
-    kv::{demo, serve},
+    kv::{demo, rescue, serve},
 };
 
 /// A replicated key-value store that Redis clients can talk to.
@@ -16,7 +16,8 @@ use vr_examples::{
     version,
     after_help = "Exit status of serve: 0 stopped cleanly, 2 wrong arguments, 3 an address cannot \
                   be used, 4 the data directory cannot be used, 5 stopped by a failure.\n\
-                  Exit status of demo: 0 nothing was lost, doubled or different, 1 something was."
+                  Exit status of demo: 0 nothing was lost, doubled or different, 1 something was.\n\
+                  Exit status of export, restore and unsafe-restart: 0 done, 1 refused."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -27,13 +28,19 @@ struct Arguments {
 enum What {
     /// Runs one replica; any of them serves reads and writes
     Serve(serve::Options),
+    /// Has a running replica write its log to a file
+    Export(rescue::ExportOptions),
+    /// Begins a group of its own with an exported log
+    Restore(rescue::RestoreOptions),
+    /// Last resort: begins the next epoch of a group that lost too much; loses data
+    UnsafeRestart(rescue::UnsafeRestartOptions),
     /// Starts replicas, loads them, kills them, and shows that nothing is lost
     Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let quiet = matches!(arguments.what, What::Demo(_));
+    let quiet = !matches!(arguments.what, What::Serve(_));
     let default = if quiet { "warn" } else { "info" };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -47,6 +54,9 @@ fn main() -> ExitCode {
         match arguments.what {
             What::Serve(options) => serve(options).await,
             What::Demo(options) => demonstrate(&options).await,
+            What::Export(options) => say(rescue::export(&options).await),
+            What::Restore(options) => say(rescue::begin_copy(&options)),
+            What::UnsafeRestart(options) => say(rescue::force(&options)),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -73,6 +83,17 @@ async fn demonstrate(options: &demo::Options) -> ExitCode {
         Ok(report) => {
             show(&report);
             if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => fail(&format!("{error:#}"), 1),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what was done is what the command is for")]
+fn say(done: anyhow::Result<String>) -> ExitCode {
+    match done {
+        Ok(text) => {
+            println!("{}", text.trim_end());
+            ExitCode::SUCCESS
         }
         Err(error) => fail(&format!("{error:#}"), 1),
     }

@@ -30,6 +30,7 @@ const READ_BYTES: usize = 16 << 10;
 pub struct RedisClient {
     stream: TcpStream,
     buffer: BytesMut,
+    patience: Duration,
 }
 
 impl RedisClient {
@@ -40,7 +41,14 @@ impl RedisClient {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: BytesMut::new() })
+        Ok(Self { stream, buffer: BytesMut::new(), patience: ANSWER_TIMEOUT })
+    }
+
+    /// The same connection, on which each answer may take `patience`.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Sends one command and waits for its answer.
@@ -76,7 +84,7 @@ impl RedisClient {
                 return Ok(frame);
             }
             self.buffer.reserve(READ_BYTES);
-            let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer)).await??;
+            let read = timeout(self.patience, self.stream.read_buf(&mut self.buffer)).await??;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -45,6 +45,13 @@ pub enum Local {
     Info,
     /// `DEBUG DIGEST`: op number and checksum of the executed state.
     Digest,
+    /// `DEBUG EXPORT name [TAIL]`: the log, in a file.
+    Export {
+        /// Name of the file.
+        name: Bytes,
+        /// Whether what may be uncommitted is included.
+        tail: bool,
+    },
 }
 
 /// Why a client's words are not a command, in the words that Redis uses.
@@ -409,6 +416,12 @@ fn debug(words: Words<'_>) -> Result<Parsed, Wrong> {
     match words {
         [] => Err(Wrong::Arity),
         [what] if is(what, "digest") => Ok(local(Local::Digest)),
+        [what, name] if is(what, "export") => {
+            Ok(local(Local::Export { name: name.clone(), tail: false }))
+        }
+        [what, name, tail] if is(what, "export") && is(tail, "tail") => {
+            Ok(local(Local::Export { name: name.clone(), tail: true }))
+        }
         [what, ..] => Err(subcommand("DEBUG", what)),
     }
 }

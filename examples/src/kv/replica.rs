@@ -1,33 +1,47 @@
 //! The replica behind the connections: many clients' commands over a few sessions.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use vr_core::{
-    Client, ClientOutcome, Explanation, NodeHandle, Read, RequestError, model::message::StatusKind,
+    Client, ClientOutcome, Explanation, ExportScope, NodeHandle, Read, RequestError,
+    model::{export::LogFacts, message::StatusKind},
 };
 
-use crate::kv::{
-    command::{Command, Question, Value},
-    session::{Backend, Unanswered},
-    state::Kv,
+use crate::{
+    describe,
+    kv::{
+        command::{Command, Question, Value},
+        session::{Backend, Unanswered},
+        state::Kv,
+    },
 };
 
 /// How many sessions the connections of one replica share. Each has `Config::window` operations
 /// in flight at most; further ones wait here.
 pub const SESSIONS: usize = 16;
 
+/// Whether clients may give an export this name: it stays in its directory, and in sight.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && !name.starts_with('.') && name.len() <= 200 && name.bytes().all(plain)
+}
+
 /// A running node, and its sessions.
 #[derive(Debug)]
 pub struct ReplicaBackend {
     node: NodeHandle<Kv>,
     clients: Vec<Client<Kv>>,
+    /// Where exports are written.
+    exports: PathBuf,
 }
 
 impl ReplicaBackend {
-    /// Serves from `node`.
+    /// Serves from `node`, and writes exports to the directory `exports`.
     #[must_use]
-    pub fn new(node: NodeHandle<Kv>) -> Self {
+    pub fn new(node: NodeHandle<Kv>, exports: PathBuf) -> Self {
         let clients = (0..SESSIONS).map(|_| node.client()).collect();
-        Self { node, clients }
+        Self { node, clients, exports }
     }
 
     /// The session of a connection; always the same one, so that its commands keep their order.
@@ -91,6 +105,7 @@ impl Backend for ReplicaBackend {
             ("commit", status.commit_number.to_string()),
             ("applied", status.applied.to_string()),
             ("log_bytes", status.log_bytes.to_string()),
+            ("epoch", status.epoch.to_string()),
             ("sessions", status.clients.to_string()),
             ("explanation", in_words(&self.node.explain())),
         ]
@@ -100,6 +115,22 @@ impl Backend for ReplicaBackend {
         let digest = self.node.digest().await;
         let state = digest.map_err(|error| Unanswered::Refused(error.to_string()))?;
         Ok(format!("{} {}", state.applied, state.digest))
+    }
+
+    async fn export(&self, name: &[u8], tail: bool) -> Result<String, Unanswered> {
+        let refused = |error: &dyn std::error::Error| Unanswered::Refused(describe(error));
+        let name = core::str::from_utf8(name).ok().filter(|name| is_plain(name));
+        let name = name.ok_or_else(|| {
+            Unanswered::Refused("a name has letters, digits, '-', '_' and '.' only".to_owned())
+        })?;
+        let scope = if tail { ExportScope::WithTail } else { ExportScope::Committed };
+        let log = self.node.export(scope).map_err(|error| refused(&error))?;
+        std::fs::create_dir_all(&self.exports).map_err(|error| refused(&error))?;
+        let path = self.exports.join(name);
+        let facts = vr_storage::export(log, &path).await.map_err(|error| refused(&error))?;
+        let LogFacts { op_number, commit_number, .. } = facts;
+        let what = format!("ops 1 to {op_number}, of which {commit_number} are committed");
+        Ok(format!("{}: {what}", path.display()))
     }
 }
 

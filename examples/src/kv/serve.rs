@@ -1,6 +1,11 @@
 //! One replica as a process: it starts, serves Redis clients, and stops cleanly when told to.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -48,6 +53,9 @@ pub struct Options {
     /// Not needed, and not touched, with --durability diskless
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Where kv export makes this replica write, if not to "exports" in --data
+    #[arg(long, value_name = "DIR")]
+    pub exports: Option<PathBuf>,
     /// Found the group. Only for --durability diskless, and only at the very first start of the
     /// group, at each member: without disks nobody could tell later that there was a group
     #[arg(long)]
@@ -165,6 +173,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Resp { address: options.resp.clone(), source })?;
     let mut told = Told::new(options.stop_with_stdin)?;
     let transport = TcpTransport::bind(&listen).await.map_err(ServeError::Transport)?;
+    let exports = exports(&options);
     let node = with_storage(Node::builder(Kv::default()), data.clone())
         .group(&options.group)
         .replica(replica)
@@ -180,7 +189,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let durability = options.durability;
     info!(%replica, %durability, resp = %options.resp, "serving Redis clients");
     let (stop, stopped) = watch::channel(false);
-    let backend = Arc::new(ReplicaBackend::new(node.clone()));
+    let backend = Arc::new(ReplicaBackend::new(node.clone(), exports));
     let server = tokio::spawn(server::serve(listener, backend, stopped));
     let explainer = tokio::spawn(explain(node.clone()));
     let ended = tokio::select! {
@@ -212,6 +221,12 @@ fn directory(options: &Options) -> Result<Option<PathBuf>, ServeError> {
     }
     let missing = || ServeError::NoData { durability: *durability };
     data.clone().map(Some).ok_or_else(missing)
+}
+
+/// Where exports are written when a client asks for one.
+fn exports(options: &Options) -> PathBuf {
+    let inside = || options.data.as_deref().unwrap_or_else(|| Path::new("")).join("exports");
+    options.exports.clone().unwrap_or_else(inside)
 }
 
 fn with_storage(node: NodeBuilder<Kv>, data: Option<PathBuf>) -> NodeBuilder<Kv> {

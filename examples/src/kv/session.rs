@@ -50,6 +50,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unanswered`] says why not.
     async fn digest(&self) -> Result<String, Unanswered>;
+
+    /// Writes the log to a file of this name; returns where it is, and through which op.
+    ///
+    /// # Errors
+    /// [`Unanswered`] says why not.
+    async fn export(&self, name: &[u8], tail: bool) -> Result<String, Unanswered>;
 }
 
 /// Why there is no answer, and whether the commands may have executed.
@@ -288,6 +294,13 @@ impl<'a> Session<'a> {
             Local::Info => {
                 self.flush().await;
                 info(&self.backend.info())
+            }
+            Local::Export { name, tail } => {
+                self.flush().await;
+                match self.backend.export(&name, tail).await {
+                    Ok(exported) => bulk(exported),
+                    Err(failure) => Answer::Error(failure.to_string()),
+                }
             }
             Local::Digest => {
                 self.flush().await;

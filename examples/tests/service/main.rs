@@ -11,6 +11,7 @@ mod history;
 mod modes;
 mod processes;
 mod redis_tools;
+mod rescue;
 mod resp;
 mod state;
 mod storm;

@@ -26,13 +26,16 @@ pub(crate) struct Outbox {
     client: ClientId,
     /// The latest view that the client knows; a hint for the replicas' logs, nothing more.
     view: View,
+    /// The latest epoch that the client knows: the one that its session belongs to.
+    epoch: Epoch,
     outputs: VecDeque<ClientOutput>,
 }
 
 impl Outbox {
     /// An empty one for `client`.
     pub(crate) const fn new(group: GroupId, client: ClientId) -> Self {
-        Self { group, client, view: View::ZERO, outputs: VecDeque::new() }
+        let (view, epoch) = (View::ZERO, Epoch::ZERO);
+        Self { group, client, view, epoch, outputs: VecDeque::new() }
     }
 
     /// The group that is spoken to.
@@ -53,6 +56,13 @@ impl Outbox {
     /// Speaks of `view` from here on.
     pub(crate) const fn learn(&mut self, view: View) {
         self.view = view;
+    }
+
+    /// Speaks of `epoch` from here on; false if it is not a later one.
+    pub(crate) fn enter(&mut self, epoch: Epoch) -> bool {
+        let later = epoch > self.epoch;
+        self.epoch = self.epoch.max(epoch);
+        later
     }
 
     /// Takes out the oldest output.
@@ -98,7 +108,7 @@ impl Outbox {
         let envelope = Envelope {
             group: self.group,
             certificate: CertificateHash::NONE,
-            epoch: Epoch::ZERO,
+            epoch: self.epoch,
             sender: Sender::Client(self.client),
             incarnation: Incarnation::ZERO,
             view: self.view,

@@ -249,6 +249,9 @@ impl Session {
     }
 
     fn on_envelope(&mut self, now: Instant, envelope: Envelope) {
+        if self.outbox.enter(envelope.epoch) && matches!(self.phase, Phase::Open(_)) {
+            self.on_evicted(now);
+        }
         let is_new_view = self.route.learn(envelope.view);
         self.outbox.learn(self.route.view().unwrap_or_default());
         if let Message::Reply(reply) = envelope.message {
@@ -360,7 +363,8 @@ impl Session {
         }
     }
 
-    /// The group has closed the session: what is in flight may have executed before that.
+    /// The group has closed the session, or begun an epoch that may not know all of it: what is in
+    /// flight may have executed before that.
     fn on_evicted(&mut self, now: Instant) {
         for waiting in self.window.end_session() {
             self.outbox.fail(waiting, RequestError::ClientEvicted);

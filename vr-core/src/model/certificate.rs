@@ -4,18 +4,47 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::types::{Checksum, DiskId, Incarnation, ReplicaId};
+use crate::model::types::{Checksum, DiskId, Epoch, Incarnation, OpNumber, ReplicaId};
 
-/// The disks that founded the group, with its name and members: proof of one blank instant.
+/// Inheritances that a certificate keeps; the oldest make room.
+const INHERITED_MAX: usize = 16;
+
+/// The disks that founded the group, with its name and members: proof of one blank instant, or of
+/// an operator who gave all of them the same log.
 ///
 /// # Source
-/// PROTOCOL.md "Genesis"; no counterpart in the papers.
+/// PROTOCOL.md "Genesis" and "Restarting by force"; no counterpart in the papers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The group's name, as configured.
     pub group_name: String,
     /// Each founding member and the disk it had, sorted by member.
     pub disks: Vec<(ReplicaId, DiskId)>,
+    /// The logs that the operator began it with, oldest first; none if it began empty.
+    pub inherited: Vec<Inheritance>,
+}
+
+/// A log that all disks of a certificate were given before the group ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inheritance {
+    /// How that came about.
+    pub means: Means,
+    /// The membership period that began with it.
+    pub epoch: Epoch,
+    /// The last op of the log.
+    pub op_number: OpNumber,
+    /// Checksum of the entry at that op.
+    pub checksum: Checksum,
+}
+
+/// How a group came to a log that it did not make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Means {
+    /// From an export, as a group of its own.
+    Restored,
+    /// By force, as the next epoch of a group that lost too much: operations that were
+    /// acknowledged before may be missing.
+    Forced,
 }
 
 /// Hash of a certificate; all zero stands for "none".
@@ -41,6 +70,15 @@ impl Certificate {
             bytes.extend_from_slice(&replica.0.to_le_bytes());
             bytes.extend_from_slice(&disk.0.to_le_bytes());
         }
+        for Inheritance { means, epoch, op_number, checksum } in &self.inherited {
+            bytes.push(match means {
+                Means::Restored => 0,
+                Means::Forced => 1,
+            });
+            bytes.extend_from_slice(&epoch.0.to_le_bytes());
+            bytes.extend_from_slice(&op_number.0.to_le_bytes());
+            bytes.extend_from_slice(&checksum.0.to_le_bytes());
+        }
         CertificateHash(Checksum::of(&bytes).0)
     }
 
@@ -48,6 +86,25 @@ impl Certificate {
     #[must_use]
     pub fn names(&self, replica: ReplicaId, disk: DiskId) -> bool {
         self.disks.contains(&(replica, disk))
+    }
+
+    /// Notes one more log that the operator gave.
+    pub fn inherit(&mut self, inheritance: Inheritance) {
+        self.inherited.push(inheritance);
+        let surplus = self.inherited.len().saturating_sub(INHERITED_MAX);
+        self.inherited.drain(..surplus);
+    }
+
+    /// The epoch that began by force with this certificate; `None` if none did.
+    #[must_use]
+    pub fn begun_by_force(&self) -> Option<Epoch> {
+        let last = self.inherited.last().filter(|last| last.means == Means::Forced);
+        last.map(|last| last.epoch)
+    }
+
+    /// Where operations that were acknowledged may be missing: after each of these ops.
+    pub fn forced(&self) -> impl Iterator<Item = &Inheritance> {
+        self.inherited.iter().filter(|inheritance| inheritance.means == Means::Forced)
     }
 }
 
@@ -124,9 +181,27 @@ mod tests {
         let certificate = |disk| Certificate {
             group_name: "g".into(),
             disks: vec![(ReplicaId(0), DiskId(disk))],
+            inherited: Vec::new(),
         };
         assert_ne!(certificate(1).to_hash(), certificate(2).to_hash());
         assert!(certificate(1).names(ReplicaId(0), DiskId(1)));
         assert!(!certificate(1).names(ReplicaId(0), DiskId(2)));
+    }
+    #[test]
+    fn another_inheritance_makes_another_certificate_and_the_latest_are_kept() {
+        let mut certificate =
+            Certificate { group_name: "g".into(), disks: Vec::new(), inherited: Vec::new() };
+        let inheritance = |epoch| Inheritance {
+            means: Means::Forced,
+            epoch: Epoch(epoch),
+            op_number: OpNumber(7),
+            checksum: Checksum(9),
+        };
+        let empty = certificate.to_hash();
+        certificate.inherit(inheritance(1));
+        assert_ne!(certificate.to_hash(), empty);
+        (2..=40).for_each(|epoch| certificate.inherit(inheritance(epoch)));
+        assert_eq!(certificate.forced().count(), INHERITED_MAX);
+        assert_eq!(certificate.inherited.last().map(|it| it.epoch), Some(Epoch(40)));
     }
 }

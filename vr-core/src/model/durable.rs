@@ -111,6 +111,9 @@ pub struct Superblock {
     pub crash_vector: CrashVector,
     /// The checkpoint that the log starts after.
     pub checkpoint: CheckpointId,
+    /// The later epoch that the operator began by force, once this replica was told of it: from
+    /// then on the directory takes part in nothing.
+    pub superseded_by: Option<Epoch>,
 }
 
 impl Superblock {
@@ -136,6 +139,7 @@ impl Superblock {
                 checksum: genesis_checksum(identity.group),
                 digest: Checksum::ZERO,
             },
+            superseded_by: None,
         }
     }
 }

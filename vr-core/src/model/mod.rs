@@ -5,6 +5,7 @@ pub mod config;
 pub mod durable;
 pub mod encoding;
 pub mod entry;
+pub mod export;
 pub mod founding;
 pub mod kind;
 pub mod membership;

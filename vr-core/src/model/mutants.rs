@@ -143,6 +143,8 @@ mutants! {
     GenesisWithoutNonce = "genesis-without-nonce",
     /// Messages of another founding of the group are processed.
     NoCertificateHash = "no-certificate-hash",
+    /// A member that is told of an epoch that was begun by force goes on in its own.
+    SupersededGoesOn = "superseded-goes-on",
     /// A replica with a wiped disk just catches up.
     BlankCatchesUp = "blank-catches-up",
 }

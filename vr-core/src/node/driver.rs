@@ -134,6 +134,7 @@ impl Driver {
 
     fn conclude(&mut self, result: Result<(), NodeError>) {
         self.finished = true;
+        *lock(&self.shared.reader) = None;
         self.shared.stop.set(result);
         self.shared.events.close();
         lock(&self.shared.orders).refuse();
@@ -345,6 +346,7 @@ impl Driver {
             | Event::RecoveryBegan { .. }
             | Event::RebuildBegan
             | Event::GroupRejoined { .. }
+            | Event::RestartedByForce { .. }
             | Event::ModeDiffers { .. }
             | Event::HandoffBegan { .. }
             | Event::HandedOff { .. }

@@ -363,7 +363,7 @@ mod tests {
             config::Config,
             durable::Trust,
             message::Standing,
-            types::{Incarnation, ReplicaIndex, ReplicaSet, View},
+            types::{Epoch, Incarnation, ReplicaIndex, ReplicaSet, View},
         },
         node::{
             status::{ExecutorStatus, StorageStatus, TransportStatus},
@@ -399,6 +399,8 @@ mod tests {
             trust: Trust::Intact,
             durability: Durability::Full,
             incarnation: Incarnation::ZERO,
+            epoch: Epoch::ZERO,
+            inherited: Vec::new(),
             rebuilding: false,
             may_found: false,
             standings: Vec::new(),

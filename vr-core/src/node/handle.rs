@@ -12,6 +12,7 @@ use crate::{
         events::Events,
         executor_front::StateDigest,
         explain::explain,
+        export::{Export, ExportError, ExportScope},
         finding::Explanation,
         handoffs::{HandedOff, HandoffOrder},
         shared::Shared,
@@ -102,6 +103,17 @@ impl<S> NodeHandle<S> {
         let (answer, result) = oneshot::channel();
         self.shared.order_handoff(HandoffOrder { to, answer });
         result.await.unwrap_or(Err(HandoffError::Stopped))
+    }
+
+    /// A copy of the log as it is now, to be read chunk by chunk while the node goes on.
+    ///
+    /// `vr_storage::export` writes one to a file.
+    ///
+    /// # Errors
+    /// [`ExportError::NoGroup`] while the replica belongs to no group;
+    /// [`ExportError::NothingKnown`] while it cannot tell what is committed and is asked for that.
+    pub fn export(&self, scope: ExportScope) -> Result<Export, ExportError> {
+        Export::of(Arc::clone(&self.shared), scope)
     }
 
     /// Stops the node in good order and waits until it has stopped.

@@ -4,6 +4,7 @@ mod driver;
 pub mod events;
 pub mod executor_front;
 pub mod explain;
+pub mod export;
 pub mod finding;
 pub mod handle;
 pub mod handoffs;
@@ -49,7 +50,7 @@ use crate::{
     ports::{
         runtime::Runtime,
         state_machine::{RawStateMachine, Service, StateMachine, Typed},
-        storage::{Opened, Storage},
+        storage::{LogReader, Opened, Storage},
         transport::{Endpoint, Role, Transport},
     },
     replica::{Boot, Replica},
@@ -295,6 +296,7 @@ impl Parts {
     ) -> (Driver, Arc<Shared>) {
         let Self { facts, identity, opened, network, transport, runtime } = self;
         let Opened { recovered, writer, reader } = opened;
+        let reader: Arc<dyn LogReader> = Arc::from(reader);
         let config = facts.config.clone();
         let heartbeat = config.heartbeat_interval;
         let doing = Doing::default();
@@ -315,6 +317,7 @@ impl Parts {
             events: EventHub::default(),
             stop: StopSignal::default(),
             doing: doing.clone(),
+            reader: Mutex::new(Some(Arc::clone(&reader))),
         });
         let driver = Driver {
             shared: Arc::clone(&shared),

@@ -24,7 +24,7 @@ use crate::{
         stop::StopSignal,
         watched::{Busy, Doing},
     },
-    ports::{runtime::Runtime, transport::Transport},
+    ports::{runtime::Runtime, storage::LogReader, transport::Transport},
     replica::Replica,
 };
 
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventHub,
     pub(crate) stop: StopSignal,
     pub(crate) doing: Doing,
+    /// The way to read the log, until the node stops.
+    pub(crate) reader: Mutex<Option<Arc<dyn LogReader>>>,
 }
 
 /// What does not change.

@@ -84,12 +84,12 @@ impl StorageFront {
     /// A front for an opened storage; it is noted as synced after `idle_interval` without writes.
     pub(crate) fn new(
         writer: Box<dyn LogWriter>,
-        reader: Box<dyn LogReader>,
+        reader: Arc<dyn LogReader>,
         idle_interval: Duration,
     ) -> Self {
         Self {
             writer: Writer::Idle(writer),
-            reader: Arc::from(reader),
+            reader,
             queue: VecDeque::new(),
             fetches: VecDeque::new(),
             reading: Vec::new(),
@@ -321,7 +321,7 @@ mod tests {
     fn front() -> (StorageFront, Disk) {
         let disk = Disk::default();
         disk.0.lock().unwrap().2 = true;
-        (StorageFront::new(Box::new(disk.clone()), Box::new(disk.clone()), IDLE), disk)
+        (StorageFront::new(Box::new(disk.clone()), Arc::new(disk.clone()), IDLE), disk)
     }
 
     fn poll(front: &mut StorageFront, now: u64) -> Vec<String> {

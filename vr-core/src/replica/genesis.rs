@@ -49,7 +49,7 @@ impl Replica {
         let fresh = self.prng.nonce();
         let disk = self.promise.wanted().disk;
         let Status::Blank(genesis) = &mut self.status else { return };
-        if genesis.adopting || genesis.reformatting.is_some() {
+        if genesis.adopting || genesis.leaving.is_some() {
             return;
         }
         if genesis.agreed.is_some() && genesis.asked >= ROUND_QUESTIONS_MAX {
@@ -108,6 +108,7 @@ impl Replica {
         from: Origin,
         m: HelloOk,
     ) -> Result<(), Ignored> {
+        self.require_latest_epoch(&m)?;
         self.require_same_mode(from, m.durability)?;
         if self.certificate().is_some() {
             return self.settle_doubt(from, &m);
@@ -122,8 +123,12 @@ impl Replica {
             return Err(Ignored::Unasked);
         }
         genesis.heard.insert(from.index);
+        // A group that inherited its log never had blank members: whoever is blank lost that log.
+        let founded = |certificate: &Certificate| {
+            certificate.names(self.me, own_disk) && certificate.inherited.is_empty()
+        };
         match m.certificate {
-            Some(certificate) if catches_up || certificate.names(self.me, own_disk) => {
+            Some(certificate) if catches_up || founded(&certificate) => {
                 genesis.adopting = true;
                 genesis.rebuild = None;
                 self.promise.certify(certificate, from.epoch);
@@ -153,7 +158,7 @@ impl Replica {
         }
         let own = (self.me, self.promise.durable().disk);
         let Status::Blank(genesis) = &self.status else { return Err(Ignored::WrongStatus) };
-        let blank = genesis.rebuild.is_none() && genesis.reformatting.is_none();
+        let blank = genesis.rebuild.is_none() && genesis.leaving.is_none();
         if genesis.adopting || !blank || !m.disks.contains(&own) {
             return Err(Ignored::WrongStatus);
         }
@@ -218,7 +223,8 @@ impl Replica {
             disks.sort();
             genesis.adopting = true;
             genesis.founder = true;
-            self.promise.certify(Certificate { group_name, disks }, Epoch::ZERO);
+            let certificate = Certificate { group_name, disks, inherited: Vec::new() };
+            self.promise.certify(certificate, Epoch::ZERO);
         }
     }
 
@@ -247,7 +253,7 @@ impl Replica {
     ) -> Result<(), Ignored> {
         if let Status::Blank(genesis) = &self.status {
             if !genesis.adopting
-                && genesis.reformatting.is_none()
+                && genesis.leaving.is_none()
                 && certificate != CertificateHash::NONE
             {
                 self.timers.arm_by(Timer::Hello, now.monotonic + self.config.retry_interval / 4);

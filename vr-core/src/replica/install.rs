@@ -204,7 +204,7 @@ impl Replica {
             self.finish_install(now, install);
         }
         self.join_group_if_certified(now);
-        self.stop_if_reformatted();
+        self.stop_if_left();
         self.try_commit();
         self.advance_plan(now);
         self.on_repair_persisted(now, through);

@@ -24,8 +24,8 @@ impl Replica {
             assert!(self.promise.log_view() == self.view, "normal with the view's log only");
         }
         match &self.status {
-            // The node stops as soon as the disk is blank, and never uses its log again.
-            Status::Blank(Genesis { reformatting: Some(_), .. }) => {}
+            // The node stops as soon as that is durable, and never uses its log again.
+            Status::Blank(Genesis { leaving: Some(_), .. }) => {}
             Status::Blank(_) => {
                 assert!(op_number == self.log.base().op_number, "a blank replica has no log");
             }

@@ -5,12 +5,13 @@ use core::time::Duration;
 use crate::{
     execution::work::{Executed, Work},
     model::{
+        certificate::Inheritance,
         durable::{Durability, Trust},
         entry::Entry,
         kind::Lane,
         message::{Envelope, Standing, StatusKind, Suspicion},
         types::{
-            Checksum, DiskId, Incarnation, OpNumber, Peer, PersistId, ReplicaId, ReplicaSet,
+            Checksum, DiskId, Epoch, Incarnation, OpNumber, Peer, PersistId, ReplicaId, ReplicaSet,
             RequestId, View,
         },
     },
@@ -190,6 +191,14 @@ pub enum Event {
         /// The view that it came back in.
         view: View,
     },
+    /// The group was restarted by force: operations that were acknowledged before may be missing.
+    /// Said at each start.
+    RestartedByForce {
+        /// The membership period that began then.
+        epoch: Epoch,
+        /// The last op that was kept.
+        op_number: OpNumber,
+    },
     /// A member runs in another durability mode, and is not listened to.
     ModeDiffers {
         /// Who.
@@ -300,6 +309,19 @@ pub enum Fatal {
         /// Why.
         reason: Reformatting,
     },
+    /// The operator restarted the group by force, and not with this directory. It stays as it is,
+    /// because it may hold what the group lost, and takes part in nothing.
+    #[error(
+        "the group was restarted by force as epoch {latest}, and this directory is of epoch \
+         {ours}: it may hold what was lost, so move it away; then start with the directory that \
+         was made for this replica, or with an empty one"
+    )]
+    Superseded {
+        /// The epoch that was begun by force.
+        latest: Epoch,
+        /// The epoch of this directory.
+        ours: Epoch,
+    },
     /// What storage returned is not what was written to it, or nothing.
     #[error("storage did not return what was written for op {op_number}")]
     StorageLied {
@@ -354,6 +376,11 @@ pub struct ReplicaStatus {
     pub durability: Durability,
     /// How often this replica has forgotten everything.
     pub incarnation: Incarnation,
+    /// The membership period.
+    pub epoch: Epoch,
+    /// Logs that the operator began the group with: from an export, or by force. After one that
+    /// was forced, operations that were acknowledged before may be missing.
+    pub inherited: Vec<Inheritance>,
     /// Where the others stand, as far as they told lately.
     pub standings: Vec<(ReplicaId, Standing)>,
     /// While blank: whether everything is being fetched back from the group.

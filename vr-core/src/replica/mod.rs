@@ -9,6 +9,7 @@ pub mod ignored;
 pub mod io;
 
 mod commit;
+mod export;
 mod genesis;
 mod handoff;
 mod heartbeat;

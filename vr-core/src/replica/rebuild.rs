@@ -29,7 +29,7 @@ use crate::{
     },
     state::{
         plan::Plan,
-        rebuild::{Counted, Rebuild, Reformatting, Response},
+        rebuild::{Counted, Leaving, Rebuild, Reformatting, Response},
         status::{Genesis, Status, ViewChange},
         timers::Timer,
     },
@@ -41,7 +41,10 @@ impl Replica {
         let quorum = usize::try_from(self.membership.quorum()).unwrap_or(usize::MAX);
         let (me, nonce) = (self.me, self.prng.nonce());
         let Status::Blank(genesis) = &mut self.status else { return };
-        let most = genesis.told.values().max_by_key(|(certificate, _)| {
+        // An epoch that was followed by another one, if only by force, is not joined any more.
+        let latest = genesis.told.values().map(|(_, epoch)| *epoch).max();
+        let told = genesis.told.values().filter(|(_, epoch)| Some(*epoch) == latest);
+        let most = told.max_by_key(|(certificate, _)| {
             genesis.told.values().filter(|(other, _)| other == certificate).count()
         });
         let Some((certificate, epoch)) = most.cloned() else { return };
@@ -234,7 +237,8 @@ impl Replica {
         self.broadcast(&Message::Hello(Hello { nonce, durability }));
     }
 
-    /// G6: an answer to that question.
+    /// G6: an answer to that question. One of an earlier epoch settles nothing: that group was
+    /// given up by its operator.
     pub(in crate::replica) fn settle_doubt(
         &mut self,
         from: Origin,
@@ -243,6 +247,9 @@ impl Replica {
         let Some(nonce) = m.nonce.filter(|nonce| self.doubts.is_asked(*nonce)) else {
             return Err(Ignored::Unasked);
         };
+        if from.epoch < self.epoch() {
+            return Err(Ignored::OtherEpoch);
+        }
         let told = m.certificate.as_ref().map_or(CertificateHash::NONE, Certificate::to_hash);
         let agreed = self.doubts.told(nonce, from.id, told);
         if told != CertificateHash::NONE
@@ -254,22 +261,54 @@ impl Replica {
         Ok(())
     }
 
+    /// G8: an epoch that was begun by force ends every earlier one. Whoever tells of it, it exists,
+    /// so one answer is enough, of whatever mode and to no question.
+    pub(in crate::replica) fn require_latest_epoch(&mut self, m: &HelloOk) -> Result<(), Ignored> {
+        let begun = m.certificate.as_ref().and_then(Certificate::begun_by_force);
+        let Some(epoch) = begun.filter(|epoch| *epoch > self.epoch()) else { return Ok(()) };
+        // Who belongs to no group yet has nothing to give up, and joins the latest (G5).
+        let belongs = self.certificate().is_some() && !self.mutant(Mutant::SupersededGoesOn);
+        if !belongs {
+            return Ok(());
+        }
+        if self.promise.wanted().superseded_by.is_none() {
+            self.promise.supersede(epoch);
+            self.leave(Leaving::Superseded(epoch));
+        }
+        Err(Ignored::OtherEpoch)
+    }
+
     /// Formats this disk anew, and stops: the state machine must start from nothing, too.
     pub(in crate::replica) fn reformat(&mut self, reason: Reformatting) {
         let (high, low) = (self.prng.next(), self.prng.next());
         self.promise.reformat(DiskId(u128::from(high) << 64 | u128::from(low)));
-        self.status = Status::Blank(Genesis { reformatting: Some(reason), ..Genesis::default() });
+        self.leave(Leaving::Reformatting(reason));
+    }
+
+    fn leave(&mut self, leaving: Leaving) {
+        self.status = Status::Blank(Genesis { leaving: Some(leaving), ..Genesis::default() });
         self.timers.disarm_all();
     }
 
-    /// The blank superblock is durable: the next start begins from nothing.
-    pub(in crate::replica) fn stop_if_reformatted(&mut self) {
-        let Status::Blank(Genesis { reformatting: Some(reason), .. }) = &self.status else {
+    /// That this disk does not count is durable: the next start knows it from the beginning.
+    pub(in crate::replica) fn stop_if_left(&mut self) {
+        let Status::Blank(Genesis { leaving: Some(leaving), .. }) = &self.status else {
             return;
         };
-        let reason = *reason;
-        if self.certificate().is_none() {
-            self.fatal(Fatal::Reformatted { reason });
+        match *leaving {
+            Leaving::Reformatting(reason) if self.certificate().is_none() => {
+                self.fatal(Fatal::Reformatted { reason });
+            }
+            Leaving::Superseded(_) => self.stop_if_superseded(),
+            Leaving::Reformatting(_) => {}
+        }
+    }
+
+    /// The operator gave this directory up.
+    pub(in crate::replica) fn stop_if_superseded(&mut self) {
+        let ours = self.epoch();
+        if let Some(latest) = self.promise.durable().superseded_by {
+            self.fatal(Fatal::Superseded { latest, ours });
         }
     }
 }

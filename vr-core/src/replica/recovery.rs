@@ -2,14 +2,17 @@
 
 use crate::{
     model::{
-        certificate::CertificateHash,
+        certificate::{CertificateHash, Inheritance},
         durable::{Durability, Identity, Superblock, Trust},
         mutants::Mutant,
         time::Now,
         types::{OpNumber, RequestId},
     },
     ports::storage::{Anchor, WriteBatch},
-    replica::{Boot, Replica, io::Output},
+    replica::{
+        Boot, Replica,
+        io::{Event, Output},
+    },
     state::{
         admitted::Admitted,
         clock::LogClock,
@@ -115,7 +118,9 @@ impl Replica {
         }
         replica.forget_damage(now, &recovered);
         replica.arm_scrub(now);
+        replica.recall_force();
         replica.rejoin(now);
+        replica.stop_if_superseded();
         replica
     }
 
@@ -125,6 +130,13 @@ impl Replica {
         let id = self.writes.next(now.monotonic);
         let batch = WriteBatch { cut: Some(base), ..WriteBatch::default() };
         self.out.push_back(Output::Persist { id, batch });
+    }
+
+    /// Says again what may be missing, lest it be forgotten.
+    fn recall_force(&mut self) {
+        let forced = self.certificate().and_then(|certificate| certificate.forced().last());
+        let Some(&Inheritance { epoch, op_number, .. }) = forced else { return };
+        self.out.push_back(Output::Event(Event::RestartedByForce { epoch, op_number }));
     }
 
     /// The first step after a start.

@@ -68,6 +68,8 @@ impl Replica {
             trust: self.promise.durable().trust,
             durability: self.promise.durable().durability,
             incarnation: self.promise.incarnation(),
+            epoch: self.epoch(),
+            inherited: self.certificate().map_or_else(Vec::new, |it| it.inherited.clone()),
             standings: self.standings(now),
             rebuilding,
             may_found: self.may_found(),

@@ -33,6 +33,7 @@ impl Replica {
         if envelope.group != self.group {
             return Err(Ignored::OtherGroup);
         }
+        self.require_client_of_epoch(from, &envelope)?;
         match envelope.message {
             Message::Register(m) => self.admit(now, from, Forward::Register(m)),
             Message::Request(m) => self.on_request(now, from, m),
@@ -67,6 +68,23 @@ impl Replica {
             | Message::GetCrashVector(_)
             | Message::CrashVectorIs(_) => Err(Ignored::NotForReplicas),
         }
+    }
+
+    /// A session of an earlier epoch has ended: what its client was told may be among what was lost
+    /// when this one was begun by force, and then its next number never comes up. A client that
+    /// knows of a later epoch is not answered from a group that was given up.
+    fn require_client_of_epoch(&mut self, from: Peer, envelope: &Envelope) -> Result<(), Ignored> {
+        if self.certificate().is_none() || envelope.epoch == self.epoch() {
+            return Ok(());
+        }
+        if envelope.epoch > self.epoch() {
+            return Err(Ignored::OtherEpoch);
+        }
+        if let Message::Request(m) = &envelope.message {
+            self.reject(from, m.client, m.request_number, Rejection::Evicted);
+            return Err(Ignored::OtherEpoch);
+        }
+        Ok(())
     }
 
     fn on_request(&mut self, now: Now, from: Peer, m: Request) -> Result<(), Ignored> {

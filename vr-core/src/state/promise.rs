@@ -166,6 +166,12 @@ impl Promise {
         self.change();
     }
 
+    /// Takes part in nothing any more: the operator began this epoch by force, without this disk.
+    pub fn supersede(&mut self, epoch: Epoch) {
+        self.wanted.superseded_by = Some(epoch);
+        self.change();
+    }
+
     /// Lets the superblock be written although nothing of it changed.
     pub const fn write_again(&mut self) {
         self.dirty = true;

@@ -28,6 +28,16 @@ pub enum Reformatting {
     },
 }
 
+/// Why a disk that belonged to a group does not count any more, and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// It is formatted anew.
+    Reformatting(Reformatting),
+    /// It stays as it is, for it may hold what the group lost, but takes part in nothing: the
+    /// operator began this epoch by force, without it.
+    Superseded(Epoch),
+}
+
 /// The way back of a replica whose disk is not the one that its group knows.
 ///
 /// First it learns its next incarnation from a quorum of others; then a quorum of others, who have
@@ -220,7 +230,8 @@ mod tests {
     const ME: ReplicaId = ReplicaId(2);
 
     fn rebuild() -> Rebuild {
-        let certificate = Certificate { group_name: "g".into(), disks: Vec::new() };
+        let certificate =
+            Certificate { group_name: "g".into(), disks: Vec::new(), inherited: Vec::new() };
         Rebuild::new(ME, certificate, Epoch::ZERO, Nonce(1))
     }
 

@@ -17,7 +17,7 @@ use crate::{
         pipeline::{Acknowledged, Pipeline},
         plan::Plan,
         reads::Rounds,
-        rebuild::{Rebuild, Reformatting},
+        rebuild::{Leaving, Rebuild},
         votes::Votes,
     },
 };
@@ -282,8 +282,8 @@ pub struct Genesis {
     pub told: BTreeMap<ReplicaId, (Certificate, Epoch)>,
     /// The group is known and this disk is not its: everything comes back from the others.
     pub rebuild: Option<Rebuild>,
-    /// This disk is being formatted anew; the node stops when that is done.
-    pub reformatting: Option<Reformatting>,
+    /// This disk does not count any more; the node stops when that is durable.
+    pub leaving: Option<Leaving>,
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A group of nodes on one in-process network.
 
 use vr_core::{
-    Client, Config, ExecutorMode, Members, Node, NodeHandle, ReplicaId, node::local::LocalNetwork,
+    Client, Config, Durability, ExecutorMode, Members, Node, NodeHandle, ReplicaId,
+    node::local::LocalNetwork,
 };
 
 use crate::{
@@ -16,6 +17,7 @@ pub(crate) struct Group {
     pub(crate) members: Members,
     pub(crate) disks: Vec<Memory>,
     pub(crate) nodes: Vec<NodeHandle<Counter>>,
+    durability: Durability,
 }
 
 impl Group {
@@ -24,12 +26,19 @@ impl Group {
         let disks = (0..count).map(|_| Memory::default()).collect();
         let members = Members::local(count).unwrap();
         let (clock, network) = (Clockwork::new(), LocalNetwork::new());
-        Self { clock, network, members, disks, nodes: Vec::new() }
+        Self { clock, network, members, disks, nodes: Vec::new(), durability: Durability::Full }
     }
 
     /// Nodes that have begun to run.
     pub(crate) fn of(count: u64) -> Self {
         let mut group = Self::empty(count);
+        group.nodes = (0..count).map(|id| group.start(id)).collect();
+        group
+    }
+
+    /// Nodes that have begun to run in this mode.
+    pub(crate) fn in_mode(count: u64, durability: Durability) -> Self {
+        let mut group = Self { durability, ..Self::empty(count) };
         group.nodes = (0..count).map(|id| group.start(id)).collect();
         group
     }
@@ -44,6 +53,7 @@ impl Group {
         let starting = Node::builder(service)
             .replica(ReplicaId(id))
             .members(self.members.clone())
+            .durability(self.durability)
             .storage(disk)
             .transport(self.network.transport())
             .runtime(self.machine(id))

@@ -8,6 +8,7 @@
 
 mod clockwork;
 mod driver;
+mod export;
 mod group;
 mod memory;
 mod service;

@@ -74,7 +74,7 @@ pub(crate) fn members(count: u64) -> Membership {
 /// The certificate of the group of `count`; replica `i` has the disk `100 + i`.
 pub(crate) fn certificate(count: u64) -> Certificate {
     let disks = (0..count).map(|id| (ReplicaId(id), disk(id))).collect();
-    Certificate { group_name: GROUP.into(), disks }
+    Certificate { group_name: GROUP.into(), disks, inherited: Vec::new() }
 }
 
 pub(crate) fn disk(id: u64) -> DiskId {
@@ -246,10 +246,24 @@ impl Subject {
         self.hear_envelope(Peer::Replica(ReplicaId(from)), envelope)
     }
 
+    /// A message of replica `from`, which is in this epoch.
+    pub(crate) fn hear_of_epoch(&mut self, from: u64, epoch: u64, message: Message) -> Outputs {
+        let count = u64::from(self.members.len());
+        let sender = Sender::Replica(ReplicaId(from));
+        let envelope = Envelope { epoch: Epoch(epoch), ..envelope(count, sender, message) };
+        self.hear_envelope(Peer::Replica(ReplicaId(from)), envelope)
+    }
+
     /// A message of the client.
     pub(crate) fn ask(&mut self, message: Message) -> Outputs {
-        let envelope = envelope(u64::from(self.members.len()), Sender::Client(CLIENT), message);
-        self.hear_envelope(CONNECTION, envelope)
+        self.ask_in(0, message)
+    }
+
+    /// A message of the client, which knows of this epoch.
+    pub(crate) fn ask_in(&mut self, epoch: u64, message: Message) -> Outputs {
+        let count = u64::from(self.members.len());
+        let envelope = envelope(count, Sender::Client(CLIENT), message);
+        self.hear_envelope(CONNECTION, Envelope { epoch: Epoch(epoch), ..envelope })
     }
 
     pub(crate) fn hear_envelope(&mut self, from: Peer, envelope: Envelope) -> Outputs {

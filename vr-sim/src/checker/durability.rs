@@ -305,7 +305,11 @@ mod tests {
             durability: durable::Durability::Full,
             fresh_disk: DiskId(1),
         };
-        let certificate = Certificate { group_name: "g".into(), disks: vec![(R0, DiskId(1))] };
+        let certificate = Certificate {
+            group_name: "g".into(),
+            disks: vec![(R0, DiskId(1))],
+            inherited: Vec::new(),
+        };
         Superblock {
             view: View(view),
             log_view: View(view),

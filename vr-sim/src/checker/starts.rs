@@ -29,6 +29,11 @@ impl Starts {
         Self { membership, heads: BTreeMap::new(), installed: BTreeMap::new() }
     }
 
+    /// `replica` was given a log and the promise to `view`, which is no start of it.
+    pub fn given(&mut self, replica: ReplicaId, view: View) {
+        self.installed.insert(replica, view);
+    }
+
     /// `replica` made something durable; true when that starts a view.
     ///
     /// # Errors

@@ -220,7 +220,7 @@ fn judge_start(id: ReplicaId, stop: &Stop) -> Verdict {
 fn judge(id: ReplicaId, stopped: Result<(), NodeError>, why: &str) -> Verdict {
     match stopped {
         Ok(()) => Ok(()),
-        Err(NodeError::Fatal(Fatal::Reformatted { .. })) => Ok(()),
+        Err(NodeError::Fatal(Fatal::Reformatted { .. } | Fatal::Superseded { .. })) => Ok(()),
         Err(NodeError::Storage(error)) if !matches!(*error, StorageError::Missing { .. }) => Ok(()),
         Err(_) => {
             let found = format!("r{id} stopped: {why}");

@@ -2,6 +2,7 @@
 
 pub mod client;
 mod faults;
+mod force;
 mod member;
 mod orders;
 mod report;
@@ -395,6 +396,12 @@ impl<S: Service> Cluster<S> {
     #[must_use]
     pub fn primary(&self) -> ReplicaId {
         self.addresses.to_membership().primary_of(self.view())
+    }
+
+    /// The primary of the view in which the group works; `None` while it does not.
+    #[must_use]
+    pub fn working_primary(&self) -> Option<ReplicaId> {
+        self.working_view().map(|view| self.addresses.to_membership().primary_of(view))
     }
 
     pub(crate) fn working_view(&self) -> Option<View> {

@@ -395,7 +395,8 @@ mod tests {
             fresh_disk: DiskId(0xd15c),
         };
         let disks = vec![(ReplicaId(0), DiskId(7)), (ReplicaId(1), DiskId(0xd15c))];
-        let certificate = Some(Certificate { group_name: "g".into(), disks });
+        let certificate =
+            Some(Certificate { group_name: "g".into(), disks, inherited: Vec::new() });
         Superblock { certificate, view: View(4), log_view: View(3), ..Superblock::blank(&identity) }
     }
 

@@ -7,6 +7,8 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod export;
+#[cfg(test)]
 mod faulty_disk;
 #[cfg(test)]
 mod files;
@@ -20,3 +22,5 @@ mod power;
 mod property;
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod restart;

@@ -29,7 +29,10 @@ pub(super) struct Desk {
     pub(super) session: Session,
     pub(super) now: Instant,
     pub(super) view: View,
+    pub(super) epoch: Epoch,
     pub(super) sent: Vec<(ReplicaId, Message)>,
+    /// The epochs that what was said last named.
+    named: Vec<Epoch>,
     pub(super) done: Vec<(CallId, Result<Completed, RequestError>)>,
 }
 
@@ -37,8 +40,9 @@ impl Desk {
     pub(super) fn with(options: SessionOptions) -> Self {
         let members = Members::local(3).unwrap().to_membership();
         let session = Session::new(GroupId(1), members, options, 7);
-        let (sent, done) = (Vec::new(), Vec::new());
-        Self { session, now: Instant::ZERO, view: View::ZERO, sent, done }
+        let (sent, named, done) = (Vec::new(), Vec::new(), Vec::new());
+        let (view, epoch) = (View::ZERO, Epoch::ZERO);
+        Self { session, now: Instant::ZERO, view, epoch, sent, named, done }
     }
 
     /// A client with a window of two that is connected to everyone.
@@ -61,9 +65,13 @@ impl Desk {
     pub(super) fn handle(&mut self, input: ClientInput) {
         self.session.handle(self.now, input);
         self.sent.clear();
+        self.named.clear();
         while let Some(output) = self.session.poll_output() {
             match output {
-                ClientOutput::Send { to, envelope } => self.sent.push((to, envelope.message)),
+                ClientOutput::Send { to, envelope } => {
+                    self.named.push(envelope.epoch);
+                    self.sent.push((to, envelope.message));
+                }
                 ClientOutput::Done { call, result } => self.done.push((call, result)),
             }
         }
@@ -95,7 +103,7 @@ impl Desk {
         Envelope {
             group: GroupId(1),
             certificate: CertificateHash(3),
-            epoch: Epoch::ZERO,
+            epoch: self.epoch,
             sender: Sender::Replica(ReplicaId(0)),
             incarnation: Incarnation::ZERO,
             view: self.view,
@@ -154,6 +162,10 @@ impl Desk {
             }
         };
         self.sent.iter().filter_map(|(to, sent)| Some((to.0, number(sent)?))).collect()
+    }
+
+    pub(super) fn epochs(&self) -> Vec<Epoch> {
+        self.named.clone()
     }
 
     pub(super) fn registrations(&self) -> Vec<u64> {

@@ -15,7 +15,7 @@ use crate::{
     model::{
         message::{Answer, Envelope, Limit, Message, Outcome, Read, Rejection, Reply},
         time::Instant,
-        types::{ClientId, GroupId, OpNumber, Peer, ReplicaId, RequestNumber, View},
+        types::{ClientId, Epoch, GroupId, OpNumber, Peer, ReplicaId, RequestNumber, View},
     },
     ports::transport::Received,
 };
@@ -207,6 +207,24 @@ fn an_eviction_is_unknown_for_what_was_sent_and_harmless_for_what_was_not() {
     assert_eq!(desk.registrations(), [0]);
     desk.registered(20);
     assert_eq!(desk.requests(), [(0, 1)], "a new session counts from one");
+}
+
+#[test]
+fn a_later_epoch_ends_the_session_and_the_next_one_belongs_to_it() {
+    let mut desk = Desk::open();
+    let before = desk.session.client();
+    desk.execute(1);
+    desk.epoch = Epoch(1);
+    desk.busy(1, Limit::Pipeline);
+    assert_eq!(desk.failed(), [(1, RequestError::ClientEvicted)]);
+    desk.execute(2);
+    desk.wait();
+    assert_ne!(desk.session.client(), before);
+    desk.registered(20);
+    assert_eq!((desk.requests(), desk.epochs()), (vec![(0, 1)], vec![Epoch(1)]));
+    desk.epoch = Epoch(0);
+    desk.reply(1);
+    assert_eq!(desk.succeeded(), [2], "what is late of an earlier epoch ends nothing");
 }
 
 #[test]

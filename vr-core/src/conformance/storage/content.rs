@@ -116,6 +116,7 @@ impl Content {
             group_name: superblock.group_name.clone(),
             // More than a sector, so that a write of it can be torn.
             disks: (0..40).map(|id| (ReplicaId(id), DiskId(u128::MAX - u128::from(id)))).collect(),
+            inherited: Vec::new(),
         });
         superblock.checkpoint.op_number = OpNumber(checkpoint);
         superblock.checkpoint.checksum = self.checksum_at(checkpoint);

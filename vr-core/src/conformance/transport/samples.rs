@@ -219,7 +219,8 @@ fn transfers() -> Vec<Message> {
 
 fn genesis() -> Vec<Message> {
     let disks = vec![(ReplicaId(0), DiskId(0xd0)), (ReplicaId(1), DiskId(0xd1))];
-    let certificate = Some(Certificate { group_name: "g".into(), disks: disks.clone() });
+    let certificate =
+        Some(Certificate { group_name: "g".into(), disks: disks.clone(), inherited: Vec::new() });
     vec![
         Message::Hello(Hello { nonce: NONCE, durability: Durability::Full }),
         Message::HelloOk(HelloOk {

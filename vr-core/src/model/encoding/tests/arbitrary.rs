@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*, strategy::Union};
 
 use crate::model::{
-    certificate::{Certificate, CertificateHash, CrashVector},
+    certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
     durable::{CheckpointId, Durability, Trust},
     entry::{Entry, EntryHeader, EntryKind},
     founding::{Found, FoundOk, Hello, HelloOk},
@@ -287,9 +287,21 @@ fn mode() -> impl Strategy<Value = Durability> {
     prop::sample::select(vec![Durability::Full, Durability::ViewOnly, Durability::Diskless])
 }
 
+fn inheritance() -> impl Strategy<Value = Inheritance> {
+    let means = prop::sample::select(vec![Means::Restored, Means::Forced]);
+    (means, any::<u64>(), any::<u64>(), any::<u128>()).prop_map(
+        |(means, epoch, op_number, checksum)| Inheritance {
+            means,
+            epoch: Epoch(epoch),
+            op_number: OpNumber(op_number),
+            checksum: Checksum(checksum),
+        },
+    )
+}
+
 fn genesis_message() -> impl Strategy<Value = Message> {
-    let certificate =
-        ("[a-z]{0,9}", disks()).prop_map(|(group_name, disks)| Certificate { group_name, disks });
+    let certificate = ("[a-z]{0,9}", disks(), vec(inheritance(), 0..3))
+        .prop_map(|(group_name, disks, inherited)| Certificate { group_name, disks, inherited });
     prop_oneof![
         (any::<u128>(), mode()).prop_map(|(nonce, durability)| {
             Message::Hello(Hello { nonce: Nonce(nonce), durability })
