@@ -5,7 +5,7 @@ use core::time::Duration;
 use futures::{FutureExt, StreamExt, future::join_all};
 use vr_core::{
     Cause, Client, ClientOutcome, Durability, Event, Members, Node, NodeError, Read, ReplicaId,
-    RequestError, node::local::LocalNetwork,
+    RequestError, View, node::local::LocalNetwork, replica::io::HandoffError,
 };
 
 use crate::{
@@ -244,8 +244,22 @@ fn a_shutdown_lets_what_is_prepared_commit() {
     (1..3).for_each(|id| group.disks[id].stall(false));
     assert!(group.clock.run(shutdown).is_ok());
     assert_eq!(group.clock.run(call), Ok(2));
-    assert_eq!(group.clock.run(late), Err(RequestError::Interrupted));
-    assert_eq!(group.add(&group.client(), 1), 3, "the others go on");
+    assert_eq!(group.clock.run(late), Ok(3), "it is passed on to the next primary");
+    assert_eq!(group.primary(1), 1);
+    assert_eq!(group.add(&group.client(), 1), 4, "the others go on");
+}
+
+#[test]
+fn a_primary_hands_off_to_whom_it_is_told() {
+    let group = Group::of(3);
+    let client = group.client();
+    group.add(&client, 1);
+    group.clock.run_for(SECOND);
+    let handed = group.clock.run(group.nodes[0].hand_off(Some(ReplicaId(2)))).unwrap();
+    assert_eq!((handed.view, handed.primary), (View(2), ReplicaId(2)));
+    assert_eq!(group.add(&client, 1), 2);
+    let refused = group.clock.run(group.nodes[0].hand_off(None));
+    assert_eq!(refused, Err(HandoffError::NotPrimary { primary: ReplicaId(2) }));
 }
 
 #[test]
