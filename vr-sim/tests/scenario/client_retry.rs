@@ -2,7 +2,7 @@
 
 use vr_core::{Config, client::outcome::RequestError, model::kind::Kind};
 use vr_sim::{
-    cluster::{Cluster, R0, client::Ended},
+    cluster::{Cluster, R0, R1, client::Ended},
     network::selection::Messages,
     options::GroupOptions,
     workload::{add, put},
@@ -112,7 +112,7 @@ pub(crate) fn a_full_table_closes_the_session_used_longest_ago() {
     let refused = silent.request(add("k", 1));
     group.run_until_answered(refused);
     assert!(matches!(group.ended(refused), Some(Ended::Failed(RequestError::ClientEvicted))));
-    group.crash(R0);
+    group.crash(R1);
     for client in [&late, &silent] {
         calls.push(client.request(add("k", 1)));
         group.run_until_answered(calls[calls.len() - 1]);
