@@ -17,7 +17,7 @@ use crate::{
         index::{Index, Place},
         names,
         record::{
-            BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, SECTOR_BYTES,
+            BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, CLEAN_BYTES, SECTOR_BYTES,
             SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable,
         },
         replay::{Layout, Replay, Slot},
@@ -92,6 +92,11 @@ impl Scan {
     pub(crate) fn torn_bytes(&self) -> u64 {
         let torn = self.damage.iter().filter(|damage| damage.state == SlotState::Torn);
         torn.map(|damage| damage.bytes).sum()
+    }
+
+    /// Whether there is a torn batch in this file.
+    pub(crate) fn is_torn_in(&self, file: &str) -> bool {
+        self.damage.iter().any(|damage| damage.state == SlotState::Torn && damage.file == file)
     }
 }
 
@@ -169,7 +174,9 @@ impl<D: Disk> Scanner<'_, D> {
         let mut at = BATCHES_START;
         loop {
             let Some(header) = self.record(&mut window, at)? else {
-                let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
+                let Some(next) = self.search(&mut window, at)? else {
+                    return self.note_rest(&mut window, at, CLEAN_BYTES);
+                };
                 self.note_gap(&window, at, next, "a batch is missing or its header is damaged");
                 at = next;
                 continue;
@@ -177,7 +184,10 @@ impl<D: Disk> Scanner<'_, D> {
             self.settle(header.synced_sequence);
             if header.kind.is_marker() {
                 self.marker(&window, at, &header);
-                let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
+                let Some(next) = self.search(&mut window, at)? else {
+                    let behind = CLEAN_BYTES - SECTOR_BYTES;
+                    return self.note_rest(&mut window, at + SECTOR_BYTES, behind);
+                };
                 self.note_gap(&window, at, next, "a batch was replaced by an older marker");
                 at = next;
                 continue;
@@ -344,6 +354,22 @@ impl<D: Disk> Scanner<'_, D> {
         let last = found.map(|pending| pending.sequence).max().unwrap_or(0);
         let sequence = self.next_sequence().max(last.saturating_add(1));
         self.pending.push(Pending { damage, sequence, batch: None });
+    }
+
+    /// The `bytes` at `at`, behind the last record, are zero unless there was one more.
+    fn note_rest(
+        &mut self,
+        window: &mut Window<'_, D>,
+        at: u64,
+        bytes: u64,
+    ) -> Result<(), StorageError> {
+        let room = window.length().saturating_sub(at).min(bytes);
+        let rest = window.get(at, usize::try_from(room).unwrap_or(0))?.unwrap_or_default();
+        if let Some(last) = rest.iter().rposition(|byte| *byte != 0) {
+            let end = at + byte_count(last) + 1;
+            self.note_gap(window, at, end, "what is behind the last batch has no header");
+        }
+        Ok(())
     }
 
     /// Everything up to this batch was synced, so what is damaged there was whole once.
