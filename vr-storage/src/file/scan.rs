@@ -201,6 +201,7 @@ impl<D: Disk> Scanner<'_, D> {
     fn check_header(&mut self, window: &mut Window<'_, D>) -> Result<(), StorageError> {
         let path = self.disk.path().join(window.name());
         let bytes = window.get(0, SEGMENT_HEADER_BYTES)?.unwrap_or_default();
+        let mut at = 0..BATCHES_START;
         let problem = match SegmentHeader::decode(bytes) {
             Err(Unreadable::Version(found)) => {
                 return Err(StorageError::Version {
@@ -217,6 +218,7 @@ impl<D: Disk> Scanner<'_, D> {
             }
             Err(Unreadable::Damaged) => {
                 self.short.push(window.number());
+                at = window.length()..SEGMENT_BYTES_MIN;
                 format!("the file is {} bytes: truncated", window.length())
             }
             Ok(header) if header.disk != self.disk_id => {
@@ -226,15 +228,17 @@ impl<D: Disk> Scanner<'_, D> {
             }
             Ok(header) if header.number != window.number() => {
                 self.short.push(window.number());
+                at = 0..window.length();
                 format!("the file holds segment {}", header.number)
             }
             Ok(header) if header.length > window.length() => {
                 self.short.push(window.number());
+                at = window.length()..header.length;
                 format!("the file is {} bytes, not {}: truncated", window.length(), header.length)
             }
             Ok(_) => return Ok(()),
         };
-        let damage = damage_at(window, 0, BATCHES_START, None, problem);
+        let damage = damage_at(window, at.start, at.end - at.start, None, problem);
         self.damage.push(Damage { state: SlotState::Corrupt, ..damage });
         Ok(())
     }
@@ -413,7 +417,7 @@ impl<D: Disk> Scanner<'_, D> {
             return true;
         }
         let mut unexplained = self.damage.iter_mut().rev();
-        let found = unexplained.find(|damage| damage.ops.is_none() && damage.at > 0);
+        let found = unexplained.find(|damage| damage.ops.is_none() && !damage.is_of_first_page());
         let Some(damage) = found else { return false };
         damage.ops = missing;
         true
