@@ -12,6 +12,7 @@ mod modes;
 mod processes;
 mod redis_tools;
 mod resp;
+mod rot;
 mod state;
 mod storm;
 mod teaching;
