@@ -257,15 +257,18 @@ fn batches_in_part(report: &Report, part: u64, head: u64) -> Vec<(String, u64)> 
 async fn logs_that_are_damaged_in_different_places_repair_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut group = Group::start(dir.path(), 0xc055).await;
-    group.write(300, 1500).await;
-    group.all_are_equal().await;
+    for _ in 0..12 {
+        group.write(30, 1500).await;
+        // So that no batch reaches from one part of the log into the next but one.
+        group.all_are_equal().await;
+    }
     group.stop(&[0, 1, 2]).await;
     let reports = [0, 1, 2].map(|replica| group.inspect(replica));
     let head = reports.iter().map(|report| report.ops.unwrap().1.0).min().unwrap();
     for (replica, report) in reports.iter().enumerate() {
         let part = u64::try_from(replica).unwrap();
         let batches = batches_in_part(report, part, head);
-        assert!(batches.len() >= 5, "{report}");
+        assert!(!batches.is_empty(), "{report}");
         for (number, (file, at)) in batches.iter().enumerate() {
             // A header, or the first entry behind it, or a sector.
             let at = at + [50, 300, 0][number % 3];
