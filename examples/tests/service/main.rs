@@ -13,6 +13,7 @@ mod processes;
 mod redis_tools;
 mod rescue;
 mod resp;
+mod rot;
 mod state;
 mod storm;
 mod teaching;

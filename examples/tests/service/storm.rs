@@ -40,10 +40,10 @@ const KILLS_OF_ALL: [usize; 3] = [8, 16, 24];
 const PROGRESS: u64 = 60;
 
 /// A seeded sequence; the same seed gives the same kills and the same mix.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -102,7 +102,8 @@ number! {
     HeartbeatNumber
 }
 number! {
-    /// Names one connection of a client to one replica, as the transport numbers them.
+    /// Names one connection of a client to one replica, as the transport numbers them; no number
+    /// is used twice, so that nobody gets what was meant for an earlier client.
     ConnectionId
 }
 

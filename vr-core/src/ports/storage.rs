@@ -14,14 +14,21 @@ use crate::model::{
 /// Stable storage of one replica, before it is opened.
 #[async_trait]
 pub trait Storage: Send + 'static {
-    /// Opens what is there, or formats it for `identity` when nothing is there.
+    /// Opens what is there, or formats it for `identity` when nothing is there: with
+    /// [`Superblock::blank`], whose disk id stays whatever id later openings bring along.
+    ///
+    /// What is returned must be durable: the caller rests on it as on a write. What was read may be
+    /// in the system's memory only, also after a sync that failed, and then no later sync changes
+    /// that: at least the last batch has to be written again. What a crash in the middle of
+    /// formatting or of a write left is mended here, once.
     ///
     /// # Errors
-    /// [`StorageError::Foreign`] when it belongs to another replica, group or mode;
-    /// [`StorageError::InUse`] when another process has it open; [`StorageError::Io`] and
-    /// [`StorageError::Full`] when the system refuses. Nothing is lost by any of them. Damage is
-    /// no error where the storage can tell what is damaged: see [`Recovered`]. One that cannot
-    /// refuses with [`StorageError::Corrupt`].
+    /// [`StorageError::Foreign`] when it belongs to another replica, group, list of members or
+    /// mode, which is checked before anything is changed; [`StorageError::InUse`] when another
+    /// process has it open; [`StorageError::Io`] and [`StorageError::Full`] when the system
+    /// refuses. Nothing is lost by any of them. Damage is no error where the storage can tell what
+    /// is damaged: see [`Recovered`]. One that cannot refuses with [`StorageError::Corrupt`], and
+    /// changes nothing.
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError>;
 }
 
@@ -44,7 +51,9 @@ pub struct Recovered {
     /// Headers of the log's entries above the checkpoint that verify, ascending. Contiguous and
     /// chained where nothing is damaged.
     pub headers: Vec<EntryHeader>,
-    /// How many bytes of a torn, never acknowledged tail were cut off.
+    /// How many bytes of a torn, never acknowledged tail were cut off; zero the next time. Only
+    /// the very last batch can be torn. What does not verify and has a younger batch behind it was
+    /// synced once, and is damaged.
     pub torn_bytes: u64,
     /// Ops above the checkpoint whose entries were synced and do not verify any more, ascending
     /// and disjoint. They are part of the log, and may have been acknowledged.
@@ -99,9 +108,12 @@ pub trait LogWriter: Debug + Send + 'static {
     /// dropped while it is pending.
     ///
     /// # Errors
-    /// [`StorageError::Full`]: the disk is full; earlier batches are safe, this one may or may not
-    /// be there. [`StorageError::Poisoned`]: an earlier write or sync failed; what is on disk is
-    /// unknown, and every later call fails the same way. The node stops at any of them.
+    /// [`StorageError::Io`] with [`io::ErrorKind::InvalidInput`]: the entries do not follow the
+    /// log, or the one that is cut behind, by number and by parent's checksum; nothing was written.
+    /// [`StorageError::Full`]: the disk is full. [`StorageError::Io`]: a write or a sync failed.
+    /// After either, earlier batches are safe, this one may or may not be there, and every later
+    /// call, also an empty one, returns [`StorageError::Poisoned`] until the storage is opened
+    /// again. The node stops at any of them.
     ///
     /// # Source
     /// VRR §4.3, second paragraph: state recorded before messages are sent.
@@ -122,14 +134,16 @@ pub trait LogWriter: Debug + Send + 'static {
 /// The read path; concurrent with writes.
 #[async_trait]
 pub trait LogReader: Debug + Send + Sync + 'static {
-    /// Entries from `from` up to and including `through`, ascending, as many as fit into
-    /// `bytes_max`, at least one.
+    /// Entries from `from` up to and including `through`, or up to the end of the log, ascending,
+    /// as many as fit into `bytes_max` with their headers, at least one.
     ///
-    /// Everything that a completed [`LogWriter::write`] put there is found.
+    /// Everything that a completed [`LogWriter::write`] put there is found. What was released may
+    /// be.
     ///
     /// # Errors
-    /// [`StorageError::Missing`] when `from` is not in the log; [`StorageError::Corrupt`] when an
-    /// entry is damaged; [`StorageError::Io`] when the system refuses.
+    /// [`StorageError::Missing`] when `from` is not in the log or beyond `through`;
+    /// [`StorageError::Corrupt`] when an entry is damaged; [`StorageError::Io`] when the system
+    /// refuses.
     async fn entries(
         &self,
         from: OpNumber,
@@ -141,16 +155,19 @@ pub trait LogReader: Debug + Send + Sync + 'static {
 /// What moves to stable storage together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {
-    /// Replaces everything above this op by `entries`; `None` when they follow the last one.
+    /// Replaces everything above this op by `entries`; `None` when they follow the last one, or
+    /// the superblock's checkpoint when that is later.
     pub cut: Option<OpNumber>,
     /// Entries in op order, each the parent of the next.
     pub entries: Vec<Entry>,
     /// Entries in op order that take the place of those with the same ops in the log, which are
-    /// damaged; nothing is cut. Each is there after a crash, or what was there before.
+    /// damaged; nothing is cut, and those of ops that are not in the log any more are left out.
+    /// Each is there after a crash, or what was there before.
     pub repairs: Vec<Entry>,
     /// The new superblock; becomes durable after the log part.
     pub superblock: Option<Superblock>,
-    /// Entries up to and including this op are not needed any more; may be carried out late.
+    /// Entries up to and including this op, as far as the superblock's checkpoint, are not needed
+    /// any more; may be carried out late, and those above the checkpoint stay.
     pub release: Option<OpNumber>,
 }
 

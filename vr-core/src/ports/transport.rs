@@ -23,10 +23,14 @@ pub trait Transport: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`TransportError`] when this end cannot take part at all, such as a replica whose address
-    /// is taken. An unreachable peer is not an error: it is dialled until it answers.
+    /// is taken; [`TransportError::Misused`] when it was started before. An unreachable peer is not
+    /// an error: it is dialled until it answers.
     fn start(&self, endpoint: Endpoint) -> Result<(), TransportError>;
 
     /// Buffers `envelope` for `to`; never waits. It may leave before [`flush`](Self::flush).
+    ///
+    /// Each lane to each peer has a queue of its own, with an end, and what waits in a later lane
+    /// never delays an earlier one.
     ///
     /// # Errors
     /// [`Backpressure`] when it was dropped, because the peer is not connected or its queue is
@@ -42,10 +46,12 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Cancel safe: dropping the future loses nothing that a later call would have returned.
     ///
     /// # Errors
-    /// [`Closed`] after [`close`](Self::close); nothing will arrive any more.
+    /// [`Closed`] after [`close`](Self::close), also when it was waiting; nothing will arrive any
+    /// more.
     async fn receive(&self, into: &mut Vec<Received>) -> Result<(), Closed>;
 
-    /// Stops listening and closes all connections, after trying to deliver what was flushed.
+    /// Stops listening and closes all connections, after trying to deliver what was flushed; the
+    /// peers are told [`Received::Disconnected`]. Dropping the transport does the same.
     fn close(&self);
 
     /// What the transport wants an operator to know, newest last: refused handshakes, peers of
@@ -92,7 +98,7 @@ pub enum Received {
         /// What.
         envelope: Envelope,
     },
-    /// A way to the peer is open now.
+    /// A way to the peer is open now; told once until it breaks.
     Connected(Peer),
     /// The way to the peer broke. For a replica this is evidence that its process ended.
     Disconnected(Peer),
@@ -102,7 +108,8 @@ pub enum Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Backpressure {
-    /// There is no connection to the peer.
+    /// There is no connection to the peer: it is down, unknown, of another group or this end
+    /// itself; or this end was not started, or was closed; or both ends are clients.
     #[error("not connected")]
     NotConnected,
     /// The queue of this lane is full.

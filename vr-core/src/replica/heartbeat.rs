@@ -25,10 +25,14 @@ impl Replica {
         self.repair.holes().map_or_else(|| self.log.op_number(), Holes::op_number)
     }
 
-    /// What the others are told of this replica's status: an incomplete log is like none.
+    /// What the others are told of this replica's status: an incomplete log is like none. Once
+    /// nobody can complete it, only the start of a view as late as the promise helps, so that the
+    /// others have to come there.
     pub(in crate::replica) fn told_status(&self) -> StatusKind {
         match &self.status {
-            Status::ViewChange(_) if self.is_incomplete() => StatusKind::Recovering,
+            Status::ViewChange(_) if self.is_incomplete() && !self.is_beyond_repair() => {
+                StatusKind::Recovering
+            }
             Status::Blank(_)
             | Status::Normal(_)
             | Status::ViewChange(_)

@@ -45,6 +45,13 @@ impl Replica {
         self.repair.holes().is_some()
     }
 
+    /// Whether this replica has promised a view later than its log's, and everybody was asked in
+    /// vain for what the log lacks. What nobody has may be an entry that nobody else ever had.
+    pub(in crate::replica) fn is_beyond_repair(&self) -> bool {
+        let others = u64::try_from(self.others().len()).unwrap_or(u64::MAX);
+        self.repair.unanswered() >= others && self.view > self.promise.log_view()
+    }
+
     /// What a mutant does with damage: it takes the log for what is left below it.
     pub(in crate::replica) fn forget_damage(&mut self, now: Now, recovered: &Recovered) {
         if self.mutant(Mutant::DamageIsAbsence) && !recovered.damaged.is_empty() {

@@ -1,6 +1,10 @@
 //! The conformance suites themselves: right implementations pass, and each wrong one is caught.
 
 #[cfg(test)]
+mod device;
+#[cfg(test)]
 mod services;
+#[cfg(test)]
+mod storages;
 #[cfg(test)]
 mod transports;

@@ -61,7 +61,13 @@ pub(crate) struct History {
 
 impl History {
     /// Remembers a write that is about to become part of `content`.
+    ///
+    /// Sectors of zeros at its end are padding: the next write takes their place, and has not
+    /// replaced this one by that.
     pub(crate) fn remember(&mut self, file: u64, content: &Content, offset: u64, bytes: &[u8]) {
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+        let sector = usize::try_from(SECTOR_BYTES).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..used.next_multiple_of(sector)).unwrap_or(bytes);
         let mut before = vec![0; bytes.len()];
         content.read(offset, &mut before);
         if self.landed.len() == LANDED_MAX {
@@ -180,6 +186,19 @@ mod tests {
         let mut damaged = content.clone();
         assert!(history.damage(Damage::Lost, 7, &mut damaged, &mut Prng::new(1)));
         assert_eq!(sector(&damaged, 0), [1; 512]);
+    }
+
+    #[test]
+    fn a_write_whose_padding_was_replaced_is_still_there() {
+        let (mut history, mut content) = (History::default(), Content::default());
+        content.fill(16_384);
+        for (offset, byte) in [(0, 1), (512, 2)] {
+            let bytes = [[byte; 512], [0; 512], [0; 512]].concat();
+            history.remember(7, &content, offset, &bytes);
+            content.write(offset, &bytes);
+        }
+        assert!(history.damage(Damage::Lost, 7, &mut content, &mut Prng::new(1)));
+        assert_eq!((sector(&content, 0), sector(&content, 512)), ([0; 512], [2; 512]));
     }
 
     #[test]

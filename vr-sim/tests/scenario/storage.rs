@@ -169,6 +169,68 @@ pub(crate) fn what_is_damaged_is_not_voted_away() {
     assert_eq!(group.reply_of(call), Some(Some(11)));
 }
 
+/// What only a primary had that was cut off is damaged on its disk; the others are in view 1.
+fn beyond_repair() -> Cluster<Kv> {
+    let mut group = twenty(GroupOptions::of(3));
+    let client = group.client();
+    group.run_until_converged();
+    let last = group.status(R0).op_number;
+    group.crash(R1);
+    group.crash(R2);
+    let calls = [(); 9].map(|()| {
+        let call = client.request(add("k", 1));
+        group.run_for(Duration::from_millis(8));
+        call
+    });
+    assert!(group.status(R0).durable_op_number > last.plus(2));
+    group.crash(R0);
+    group.start(R1);
+    group.start(R2);
+    group.run_until_normal();
+    assert!(group.rot_entry(R0, last.next()));
+    assert!(calls.iter().all(|call| group.ended(*call).is_none()));
+    group
+}
+
+/// Nobody can repair what nobody else ever had, and nobody needs it: the log of a later view takes
+/// its place.
+#[test]
+fn what_nobody_else_ever_had_is_replaced_by_a_later_view() {
+    let mut group = beyond_repair();
+    group.start(R0);
+    group.heal_and_converge();
+    assert_eq!(group.status(R0).damaged, None);
+}
+
+/// The same replica has promised a view that the others never came to: they are called there.
+#[test]
+fn a_replica_beyond_repair_calls_the_group_to_the_view_that_it_has_promised() {
+    let mut group = beyond_repair();
+    let view = group.status(R1).view;
+    // Both vote to leave their view, and only the third one hears of both votes; then they find each
+    // other again.
+    let votes = || Messages::of([Kind::StartViewChange]);
+    let unheard = [votes().from(R1).to(R2), votes().from(R2).to(R1)];
+    let unheard = unheard.map(|votes| group.lose(votes));
+    let apart = [Messages::all().from(R1).to(R2), Messages::all().from(R2).to(R1)];
+    let apart = apart.map(|messages| group.lose(messages));
+    let start = group.lose(Messages::of([Kind::StartView]).to(R0));
+    group.start(R0);
+    group.run_for(Duration::from_millis(20));
+    group.run_until(|group| group.status(R0).view > view);
+    assert_eq!((group.status(R1).view, group.status(R2).view), (view, view));
+    for rule in apart {
+        group.release(rule);
+    }
+    group.run_until(|group| [R1, R2].iter().any(|replica| group.status(*replica).serving));
+    group.run_for_heartbeats(8);
+    for rule in unheard.into_iter().chain([start]) {
+        group.release(rule);
+    }
+    group.heal_and_converge();
+    assert_eq!(group.status(R0).damaged, None);
+}
+
 /// S50: everybody's log is damaged, each in another place. Everybody serves what it has while it
 /// asks for what it lacks, and the group is whole again.
 #[test]

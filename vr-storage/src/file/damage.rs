@@ -4,6 +4,8 @@ use core::fmt;
 
 use vr_core::{OpNumber, ports::storage::DamagedRange};
 
+use crate::file::record::BATCHES_START;
+
 /// What became of a slot of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
@@ -48,13 +50,20 @@ pub struct Damage {
     pub what: String,
 }
 
+impl Damage {
+    /// Whether it is that of a segment's first page, which hides nothing and lasts until the page
+    /// is written again.
+    pub(crate) const fn is_of_first_page(&self) -> bool {
+        self.at == 0 && self.bytes == BATCHES_START
+    }
+}
+
 /// Tells damage that still hides something from damage that does not matter any more.
 pub(crate) fn sort_damage(damage: &mut [Damage], damaged: &[DamagedRange], repairs: &[OpNumber]) {
     for one in damage.iter_mut().filter(|one| one.state == SlotState::Corrupt) {
         let Some((first, last)) = one.ops else {
-            // The first page of a segment stays damaged until it is written again; any other
-            // damage that took nothing from the log is none.
-            if one.at > 0 {
+            // Any other damage that took nothing from the log is none.
+            if !one.is_of_first_page() {
                 one.state = SlotState::Superseded;
             }
             continue;

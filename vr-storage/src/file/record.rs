@@ -17,6 +17,11 @@ pub(crate) const SECTOR_BYTES: u64 = 512;
 /// What the system's cache holds as one piece; writes are padded to it, so none has to read first.
 pub(crate) const PAGE_BYTES: u64 = 4096;
 
+/// Zeros behind the end of the log, so that what is left of a batch whose header does not verify
+/// is not taken for what a recycled file holds of its earlier use. Two sectors: the second one
+/// tells when the first was zeroed.
+pub(crate) const CLEAN_BYTES: u64 = 2 * SECTOR_BYTES;
+
 /// Where the first batch of a segment starts; the page before it is never written again.
 pub(crate) const BATCHES_START: u64 = PAGE_BYTES;
 
@@ -169,6 +174,11 @@ impl BatchHeader {
     /// Bytes that the batch takes in its segment: header, entries, rest of the last sector.
     pub(crate) fn span(&self) -> u64 {
         batch_span(self.entry_bytes)
+    }
+
+    /// Where the next record starts: a marker leaves its place to it.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + if self.kind.is_marker() { 0 } else { self.span() }
     }
 
     /// Appends the encoded header to `out`.

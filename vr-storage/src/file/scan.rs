@@ -17,7 +17,7 @@ use crate::{
         index::{Index, Place},
         names,
         record::{
-            BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, SECTOR_BYTES,
+            BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, CLEAN_BYTES, SECTOR_BYTES,
             SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable,
         },
         replay::{Layout, Replay, Slot},
@@ -94,6 +94,11 @@ impl Scan {
     pub(crate) fn torn_bytes(&self) -> u64 {
         let torn = self.damage.iter().filter(|damage| damage.state == SlotState::Torn);
         torn.map(|damage| damage.bytes).sum()
+    }
+
+    /// Whether there is a torn batch in this file.
+    pub(crate) fn is_torn_in(&self, file: &str) -> bool {
+        self.damage.iter().any(|damage| damage.state == SlotState::Torn && damage.file == file)
     }
 }
 
@@ -174,7 +179,9 @@ impl<D: Disk> Scanner<'_, D> {
         let mut at = BATCHES_START;
         loop {
             let Some(header) = self.record(&mut window, at)? else {
-                let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
+                let Some(next) = self.search(&mut window, at)? else {
+                    return self.note_rest(&mut window, at, CLEAN_BYTES);
+                };
                 self.note_gap(&window, at, next, "a batch is missing or its header is damaged");
                 at = next;
                 continue;
@@ -182,7 +189,10 @@ impl<D: Disk> Scanner<'_, D> {
             self.settle(header.synced_sequence);
             if header.kind.is_marker() {
                 self.marker(&window, at, &header);
-                let Some(next) = self.search(&mut window, at)? else { return Ok(()) };
+                let Some(next) = self.search(&mut window, at)? else {
+                    let behind = CLEAN_BYTES - SECTOR_BYTES;
+                    return self.note_rest(&mut window, at + SECTOR_BYTES, behind);
+                };
                 if !self.is_kept(&mut window, &header, next)? {
                     self.note_gap(&window, at, next, "a batch was replaced by an older marker");
                 }
@@ -198,6 +208,7 @@ impl<D: Disk> Scanner<'_, D> {
     fn check_header(&mut self, window: &mut Window<'_, D>) -> Result<(), StorageError> {
         let path = self.disk.path().join(window.name());
         let bytes = window.get(0, SEGMENT_HEADER_BYTES)?.unwrap_or_default();
+        let mut at = 0..BATCHES_START;
         let problem = match SegmentHeader::decode(bytes) {
             Err(Unreadable::Version(found)) => {
                 return Err(StorageError::Version {
@@ -214,6 +225,7 @@ impl<D: Disk> Scanner<'_, D> {
             }
             Err(Unreadable::Damaged) => {
                 self.short.push(window.number());
+                at = window.length()..SEGMENT_BYTES_MIN;
                 format!("the file is {} bytes: truncated", window.length())
             }
             Ok(header) if header.disk != self.disk_id => {
@@ -223,15 +235,17 @@ impl<D: Disk> Scanner<'_, D> {
             }
             Ok(header) if header.number != window.number() => {
                 self.short.push(window.number());
+                at = 0..window.length();
                 format!("the file holds segment {}", header.number)
             }
             Ok(header) if header.length > window.length() => {
                 self.short.push(window.number());
+                at = window.length()..header.length;
                 format!("the file is {} bytes, not {}: truncated", window.length(), header.length)
             }
             Ok(_) => return Ok(()),
         };
-        let damage = damage_at(window, 0, BATCHES_START, None, problem);
+        let damage = damage_at(window, at.start, at.end - at.start, None, problem);
         self.damage.push(Damage { state: SlotState::Corrupt, ..damage });
         Ok(())
     }
@@ -368,6 +382,22 @@ impl<D: Disk> Scanner<'_, D> {
         self.pending.push(Pending { damage, sequence, batch: None });
     }
 
+    /// The `bytes` at `at`, behind the last record, are zero unless there was one more.
+    fn note_rest(
+        &mut self,
+        window: &mut Window<'_, D>,
+        at: u64,
+        bytes: u64,
+    ) -> Result<(), StorageError> {
+        let room = window.length().saturating_sub(at).min(bytes);
+        let rest = window.get(at, usize::try_from(room).unwrap_or(0))?.unwrap_or_default();
+        if let Some(last) = rest.iter().rposition(|byte| *byte != 0) {
+            let end = at + byte_count(last) + 1;
+            self.note_gap(window, at, end, "what is behind the last batch has no header");
+        }
+        Ok(())
+    }
+
     /// Everything up to this batch was synced, so what is damaged there was whole once.
     fn settle(&mut self, synced_sequence: u64) {
         self.synced_sequence = self.synced_sequence.max(synced_sequence);
@@ -409,7 +439,7 @@ impl<D: Disk> Scanner<'_, D> {
             return true;
         }
         let mut unexplained = self.damage.iter_mut().rev();
-        let found = unexplained.find(|damage| damage.ops.is_none() && damage.at > 0);
+        let found = unexplained.find(|damage| damage.ops.is_none() && !damage.is_of_first_page());
         let Some(damage) = found else { return false };
         damage.ops = missing;
         true

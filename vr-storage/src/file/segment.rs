@@ -8,7 +8,7 @@ use crate::{
     disk::{Disk, refused},
     file::{
         names,
-        record::{BATCHES_START, PAGE_BYTES, SECTOR_BYTES, SegmentHeader},
+        record::{BATCHES_START, CLEAN_BYTES, PAGE_BYTES, SegmentHeader},
     },
 };
 
@@ -35,31 +35,33 @@ impl Segment {
     /// # Errors
     /// [`StorageError::Full`] or [`StorageError::Io`] when the system refuses.
     pub(crate) fn write_header<D: Disk>(&self, disk: &D, of: DiskId) -> Result<(), StorageError> {
-        self.write_header_to(disk, of, &self.name)
+        self.write_first_pages(disk, of, &self.name, &[])
     }
 
-    fn write_header_to<D: Disk>(
+    /// Writes the first page, and `behind` it.
+    fn write_first_pages<D: Disk>(
         &self,
         disk: &D,
         of: DiskId,
         name: &str,
+        behind: &[u8],
     ) -> Result<(), StorageError> {
         let header = SegmentHeader { disk: of, number: self.number, length: self.length };
         let header = header.encode();
         let padding = ZEROS.get(header.len()..).unwrap_or_default();
-        let parts = [IoSlice::new(&header), IoSlice::new(padding)];
+        let parts = [IoSlice::new(&header), IoSlice::new(padding), IoSlice::new(behind)];
         disk.write_at(name, 0, &parts).map_err(|error| refused(disk, "write", name, error))?;
         disk.sync(name).map_err(|error| refused(disk, "sync", name, error))
     }
 
-    /// Whether a batch that takes `span` bytes fits, with a marker behind it.
+    /// Whether a batch that takes `span` bytes fits, with a marker and a clean sector behind it.
     pub(crate) const fn has_room_for(&self, span: u64) -> bool {
-        self.end.saturating_add(span).saturating_add(SECTOR_BYTES) <= self.length
+        self.end.saturating_add(span).saturating_add(CLEAN_BYTES) <= self.length
     }
 
     /// Bytes of the file for a batch of `span` bytes that is too large for `segment_bytes`.
     pub(crate) fn length_for(span: u64, segment_bytes: u64) -> u64 {
-        let needed = BATCHES_START.saturating_add(span).saturating_add(SECTOR_BYTES);
+        let needed = BATCHES_START.saturating_add(span).saturating_add(CLEAN_BYTES);
         crate::file::record::round_up(needed, PAGE_BYTES).max(segment_bytes)
     }
 }
@@ -101,7 +103,8 @@ impl<D: Disk> Preparation<D> {
             })?;
             staged
         };
-        segment.write_header_to(disk, self.disk_id, &staged)?;
+        // No part of its earlier use may look like a torn first batch.
+        segment.write_first_pages(disk, self.disk_id, &staged, &ZEROS)?;
         disk.rename(&staged, &segment.name)
             .map_err(|error| refused(disk, "rename", &staged, error))?;
         disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))?;

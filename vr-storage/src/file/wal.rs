@@ -24,11 +24,11 @@ use crate::{
         names,
         reader::StoreReader,
         record::{
-            BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, PAGE_BYTES, batch_span,
-            round_up,
+            BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, CLEAN_BYTES, PAGE_BYTES,
+            batch_span, round_up,
         },
         scan::Scan,
-        segment::{Preparation, Segment, ZEROS},
+        segment::{Preparation, Segment},
     },
 };
 
@@ -82,10 +82,11 @@ impl<D: Disk> Wal<D> {
         disk_id: DiskId,
         checkpoint: Anchor,
         segment_bytes: u64,
-        scan: Scan,
+        mut scan: Scan,
         spares: Vec<String>,
     ) -> Result<Self, StorageError> {
         let last_sequence = scan.last_sequence;
+        let torn = scan.torn_bytes() > 0;
         let mut wal = Self {
             disk,
             disk_id,
@@ -97,7 +98,7 @@ impl<D: Disk> Wal<D> {
             preparing: false,
             last_number: scan.last_number,
             spares: Vec::new(),
-            index: Arc::new(Mutex::new(scan.index)),
+            index: Arc::new(Mutex::new(core::mem::take(&mut scan.index))),
             last_sequence,
             synced_sequence: scan.synced_sequence.min(last_sequence),
             synced_op: scan.last.map_or(OpNumber::ZERO, |last| last.synced_op),
@@ -117,6 +118,9 @@ impl<D: Disk> Wal<D> {
             }
             if found.number <= active || wal.live.is_empty() {
                 wal.live.push_back(segment);
+            } else if scan.is_torn_in(&segment.name) {
+                // What is left there of a batch would look torn again and again.
+                outdated.push(segment);
             } else {
                 outdated.extend(wal.ready.replace(segment));
             }
@@ -126,7 +130,11 @@ impl<D: Disk> Wal<D> {
             wal.last_number = first.number;
             wal.live.push_back(first);
         }
-        wal.settle_last_batch(scan.last, scan.last_ops)?;
+        match scan.last {
+            Some(last) => wal.settle_last_batch(&last, scan.last_ops)?,
+            None if torn => wal.mark_idle()?,
+            None => {}
+        }
         if scan.sealed {
             wal.undo_seal()?;
         }
@@ -282,12 +290,11 @@ impl<D: Disk> Wal<D> {
     /// Makes the last batch durable if no marker says that it is.
     fn settle_last_batch(
         &mut self,
-        last: Option<BatchHeader>,
+        last: &BatchHeader,
         ops: Option<(OpNumber, OpNumber)>,
     ) -> Result<(), StorageError> {
-        let Some(last) = last else { return Ok(()) };
         if last.sequence > self.synced_sequence {
-            self.write_again(&last, ops)?;
+            self.write_again(last, ops)?;
         }
         self.synced_op = self.head.op_number;
         self.mark_idle()
@@ -521,7 +528,8 @@ enum Piece {
 }
 
 impl Assembly {
-    /// Lays out `header` and `entries`, padded with zeros to the end of the last page.
+    /// Lays out `header` and `entries`, with zeros behind them to the end of a page: all that the
+    /// next open looks at behind the end of the log.
     fn fill(&mut self, header: &BatchHeader, entries: &[Entry]) {
         self.copied.clear();
         self.pieces.clear();
@@ -538,8 +546,9 @@ impl Assembly {
             }
         }
         let end = header.offset + byte_count(BATCH_HEADER_BYTES) + header.entry_bytes;
-        let padding = usize::try_from(round_up(end, PAGE_BYTES) - end).unwrap_or(0);
-        self.copied.extend_from_slice(ZEROS.get(..padding).unwrap_or_default());
+        let padding = round_up(header.end() + CLEAN_BYTES, PAGE_BYTES).saturating_sub(end);
+        let padded = byte_count(self.copied.len()).saturating_add(padding);
+        self.copied.resize(usize::try_from(padded).unwrap_or(usize::MAX), 0);
         self.pieces.push(Piece::Copied(start..self.copied.len()));
     }
 

@@ -80,6 +80,7 @@ pub(crate) fn fate(
         return Fate::Lost;
     }
     if torn.is_some_and(|torn| torn.is(&recovered)) {
+        assert!(recovered.torn_bytes > 0, "{when}: dropped without a word");
         return Fate::Torn;
     }
     let damaged = content.damaged_in(&recovered);
@@ -573,4 +574,57 @@ fn stale_bytes_of_a_recycled_segment_are_never_read() {
     }
     assert!(recycled > 0, "segments are kept for reuse");
     assert!(disk.names().len() <= 6, "{:?}", disk.names());
+}
+
+/// The first byte that a write changed, and in which file.
+fn changed(before: &FaultyDisk, after: &FaultyDisk) -> (String, usize) {
+    let first = |name: &String| {
+        let (old, new) = (before.bytes(name), after.bytes(name));
+        (0..old.len().min(new.len())).find(|at| old[*at] != new[*at])
+    };
+    let names = before.names().into_iter().filter(|name| name.starts_with("wal-"));
+    let found: Vec<_> = names.filter_map(|name| Some((first(&name)?, name))).collect();
+    // A seal in the segment before is changed, too.
+    let (at, name) = found.last().unwrap();
+    (name.clone(), at / 512 * 512)
+}
+
+/// A batch whose header is gone leaves something behind, which is told from what a file that is
+/// used again holds of its earlier use.
+#[test]
+fn what_is_left_of_a_batch_without_its_header_is_told_also_in_recycled_segments() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    let mut recycled = 0;
+    for step in 0..120 {
+        let release = WriteBatch {
+            release: Some(OpNumber(content.op_number())),
+            ..content.promise(content.op_number())
+        };
+        store.write(&release).unwrap();
+        content.apply(&release);
+        store.prepare_ahead().unwrap();
+        let before = disk.settled();
+        let append = content.append(&[700 + step * 37 % 3000]);
+        store.write(&append).unwrap();
+        let shorter = content.clone();
+        content.apply(&append);
+        recycled += u32::from(disk.names().iter().any(|name| name.starts_with("spare-")));
+        let (recovered, _) = open(&disk.settled()).unwrap();
+        assert_eq!((content.is(&recovered), recovered.torn_bytes), (true, 0), "step {step}");
+        let (file, at) = changed(&before, &disk);
+        let flipped = flip(&disk, &file, at + 100, 3);
+        let zeroed = disk.settled();
+        let mut bytes = zeroed.bytes(&file);
+        zero_sector(&mut bytes, at);
+        zeroed.set_bytes(&file, bytes);
+        for damaged in [flipped, zeroed] {
+            let (recovered, _) = open(&damaged).unwrap();
+            assert!(shorter.is(&recovered) && recovered.torn_bytes > 0, "step {step}");
+            let (recovered, _) = open(&damaged.settled()).unwrap();
+            assert_eq!((shorter.is(&recovered), recovered.torn_bytes), (true, 0), "step {step}");
+        }
+    }
+    assert!(recycled > 0, "segments are kept for reuse");
 }
