@@ -161,6 +161,8 @@ mutants! {
     recovery_without_nonce: RecoveryWithoutNonce, lost_log::an_answer_to_an_earlier_life_is_no_log, "O2 violated";
     restarted_primary_unbroken: RestartedPrimaryUnbroken, lost_log::a_primary_that_restarted_stands_for_nothing, "O2 violated";
     lost_votes_count: LostVotesCount, lost_log::two_quick_crashes_block_the_group, "O2 violated";
+    log_view_of_lost_log: LogViewOfLostLog, lost_log::a_lost_log_counts_with_the_view_that_it_was_complete_in, "O7 violated";
+    loss_forgotten: LossForgotten, storage::a_log_that_cannot_be_identified_is_lost_until_it_is_given_back, "Recovering";
     no_crash_vector: NoCrashVector, forgotten::a_promise_of_an_earlier_life_starts_no_view, "O2 violated";
     votes_not_pruned: VotesNotPruned, forgotten::a_promise_is_dropped_when_a_later_life_becomes_known, "O2 violated";
     crash_vector_volatile: CrashVectorVolatile, wiped_disk::a_crash_does_not_forget_who_was_wiped, "O2 violated";

@@ -92,6 +92,10 @@ mutants! {
     RestartedPrimaryUnbroken = "restarted-primary-unbroken",
     /// Lost votes complete any quorum, whatever view they lost the log of.
     LostVotesCount = "lost-votes-count",
+    /// The vote of a replica whose log is lost names the view of the last entry that is left.
+    LogViewOfLostLog = "log-view-of-lost-log",
+    /// A log that is lost in `Full` counts again after the next start.
+    LossForgotten = "loss-forgotten",
 
     // Section "Replicas that forgot everything".
     /// Messages of earlier lives are processed.

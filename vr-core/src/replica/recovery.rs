@@ -60,7 +60,10 @@ impl Replica {
     #[must_use]
     pub fn new(now: Now, boot: Boot) -> Self {
         let Boot { config, identity, recovered, seed } = boot;
-        let superblock = remembered(&identity, recovered.superblock.clone());
+        let mut superblock = remembered(&identity, recovered.superblock.clone());
+        if superblock.durability == Durability::Full && config.mutant(Mutant::LossForgotten) {
+            superblock.trust = Trust::Intact;
+        }
         let membership = identity.members;
         let index =
             membership.index_of(identity.replica).expect("the builder checked the membership");

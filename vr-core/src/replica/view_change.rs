@@ -232,7 +232,8 @@ impl Replica {
     pub(in crate::replica) fn do_view_change(&self) -> DoViewChange {
         let durable = self.promise.durable();
         let last = self.log.header(self.log.op_number());
-        let log_view = match self.mutant(Mutant::LogViewOfLastEntry) {
+        let lost = durable.trust == Trust::Lost && self.mutant(Mutant::LogViewOfLostLog);
+        let log_view = match lost || self.mutant(Mutant::LogViewOfLastEntry) {
             false => durable.log_view,
             true => last.map_or(View::ZERO, |header| header.view),
         };

@@ -1,6 +1,6 @@
 //! Replicas that die, alone or all at once, and come back.
 
-use vr_core::{View, model::kind::Kind};
+use vr_core::{Durability, View, model::kind::Kind};
 use vr_sim::{
     cluster::{Cluster, R0, R1, R2},
     disk::faults::DiskFaults,
@@ -97,7 +97,12 @@ pub(crate) fn a_replaced_tail_never_comes_back() {
 /// S19: the next primary lacks committed entries, and the one it fetches them from dies.
 #[test]
 pub(crate) fn missing_bodies_are_fetched_from_whoever_is_left() {
-    let mut group = Cluster::of(5);
+    let modes = [Durability::Full, Durability::ViewOnly, Durability::Diskless];
+    modes.into_iter().for_each(lose_whom_bodies_come_from);
+}
+
+fn lose_whom_bodies_come_from(durability: Durability) {
+    let mut group = Cluster::with(GroupOptions::of(5).with_durability(durability));
     let client = group.client();
     group.cut_both(R0, R1);
     group.cut_both(R1, R2);

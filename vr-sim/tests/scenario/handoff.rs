@@ -78,6 +78,7 @@ fn a_successor_that_dies_costs_one_more_view() {
     group.run_until(|group| group.status(R0).view == View(1));
     group.crash(R1);
     group.run_until(|group| group.view() == View(2));
+    group.run_for_heartbeats(2);
     assert_eq!(group.views_started(), 1, "view 1 never starts");
     end_of(group, &calls, View(2), R2);
 }

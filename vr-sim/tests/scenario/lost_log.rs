@@ -94,6 +94,35 @@ pub(crate) fn a_promise_binds_whoever_forgot_its_log() {
     assert!(group.view() >= View(3), "of view 3 replica 0 is primary");
 }
 
+/// S01 where promises are on disk: the promise to a later view is under way when its sender crashes.
+/// It does not go back to the view before, so that what commits meanwhile commits without it.
+#[test]
+pub(crate) fn a_promise_under_way_is_kept_by_the_disk() {
+    for durability in [Durability::Full, Durability::ViewOnly] {
+        let mut group = Cluster::with(GroupOptions::of(3).with_durability(durability));
+        let client = group.client();
+        group.isolate(R0);
+        group.run_until(|group| group.view() == View(1));
+        group.heal();
+        group.run_until_converged();
+        let promise = group.hold(Messages::of([Kind::DoViewChange]).from(R0));
+        group.lose(Messages::of([Kind::StartViewChange]).to(R1));
+        group.lose(Messages::of([Kind::StartViewChange]).to(R2));
+        let silence = group.lose(Messages::of([Kind::Commit, Kind::Prepare]));
+        group.run_until(|group| group.status(R0).durable_view == View(2));
+        group.crash(R0);
+        group.release(silence);
+        group.lose(Messages::of([Kind::Prepare, Kind::Entries]).from(R1).to(R2));
+        group.restart(R0);
+        let call = client.request(put("k", 1));
+        group.run_until_answered(call);
+        assert!(group.view() > View(1), "r0 acknowledges nothing in view 1");
+        group.release(promise);
+        group.heal_and_converge();
+        assert_eq!(group.committed(), [call]);
+    }
+}
+
 /// S04: an operation was acknowledged by a replica that lost it and one that is away. Whoever is
 /// left blocks, and says why; it goes on when the other one is back.
 #[test]
@@ -351,4 +380,31 @@ pub(crate) fn one_restart_after_the_other_costs_nothing() {
     }
     group.heal_and_converge();
     assert_eq!(group.committed(), calls);
+}
+
+/// S49: what is left of a lost log says nothing of the views that its replica took part in; its
+/// superblock does.
+#[test]
+pub(crate) fn a_lost_log_counts_with_the_view_that_it_was_complete_in() {
+    let mut group = Cluster::of(3);
+    let client = group.client();
+    group.run_for_heartbeats(4);
+    group.hand_off(R0, Some(R1));
+    group.run_until(|group| group.statuses().iter().all(|status| status.log_view == View(1)));
+    group.run_for_heartbeats(4);
+    group.isolate(R2);
+    group.hand_off(R1, Some(R0));
+    group.run_until(|group| group.status(R0).serving);
+    let call = client.request(put("k", 1));
+    group.run_until_answered(call);
+    assert_eq!(group.stamp_of(call).unwrap().0, View(3));
+    group.crash(R0);
+    group.lose_log(R0);
+    group.heal();
+    group.isolate(R1);
+    group.restart(R0);
+    group.run_for_heartbeats(100);
+    assert!(group.statuses().iter().all(|status| !status.serving), "r2 lacks what is lost");
+    group.heal_and_converge();
+    assert_eq!(group.committed(), [call]);
 }

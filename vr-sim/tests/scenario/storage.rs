@@ -289,7 +289,7 @@ fn a_log_in_memory_is_not_looked_for_on_disk() {
 /// S49: so much of a log is gone that nobody can say what it held. The replica is lost, durably,
 /// until the primary gives it the log back.
 #[test]
-fn a_log_that_cannot_be_identified_is_lost_until_it_is_given_back() {
+pub(crate) fn a_log_that_cannot_be_identified_is_lost_until_it_is_given_back() {
     let mut group = twenty(GroupOptions::of(3));
     let answers = group.lose(Messages::of([Kind::RecoveryResponse]).to(R1));
     group.crash(R1);

@@ -1,17 +1,33 @@
 //! Which log survives when views follow each other quickly.
 
-use vr_core::{View, model::kind::Kind};
+use vr_core::{Durability, OpNumber, ReplicaId, View, model::kind::Kind};
 use vr_sim::{
     cluster::{Cluster, R0, R1, R2},
     network::selection::Messages,
-    workload::put,
+    options::GroupOptions,
+    workload::{Kv, put},
 };
+
+const MODES: [Durability; 3] = [Durability::Full, Durability::ViewOnly, Durability::Diskless];
+
+fn group_in(durability: Durability) -> Cluster<Kv> {
+    Cluster::with(GroupOptions::of(3).with_durability(durability))
+}
+
+/// The last op that counts as held at `replica`, wherever its mode keeps it.
+fn held(group: &Cluster<Kv>, replica: ReplicaId) -> OpNumber {
+    group.status(replica).durable_op_number
+}
 
 /// S09: a replica with uncommitted entries hears of a later view before it has that view's log. It
 /// must not cut anything until it has the whole of it.
 #[test]
 pub(crate) fn nothing_is_truncated_on_hearsay() {
-    let mut group = Cluster::of(3);
+    MODES.into_iter().for_each(hear_of_a_later_view);
+}
+
+fn hear_of_a_later_view(durability: Durability) {
+    let mut group = group_in(durability);
     let (early, late) = (group.client(), group.client());
     group.isolate(R1);
     let first = early.request(put("first", 1));
@@ -21,7 +37,7 @@ pub(crate) fn nothing_is_truncated_on_hearsay() {
     group.hold(Messages::of([Kind::StartView]).in_view(View(1)));
     group.run_until(|group| group.status(R1).log_view == View(1));
     early.request(put("x", 1));
-    group.run_until(|group| group.durable_op(R1).since(group.place_of(first).unwrap()) > 0);
+    group.run_until(|group| held(group, R1).since(group.place_of(first).unwrap()) > 0);
     group.network().heal_link(R0.into(), R2.into());
     group.network().heal_link(R2.into(), R0.into());
     group.isolate(R1);
@@ -39,16 +55,20 @@ pub(crate) fn nothing_is_truncated_on_hearsay() {
 /// S11: the log of the latest view wins, not the entry of the latest view.
 #[test]
 pub(crate) fn the_log_view_decides_and_not_the_view_of_the_last_entry() {
-    let mut group = Cluster::of(3);
+    MODES.into_iter().for_each(elect_with_an_entry_of_a_later_view);
+}
+
+fn elect_with_an_entry_of_a_later_view(durability: Durability) {
+    let mut group = group_in(durability);
     let (one, other) = (group.client(), group.client());
     group.partition([R0.into(), one.actor()]);
     group.lose(Messages::of([Kind::StartView]).in_view(View(1)));
-    let base = group.durable_op(R0);
+    let base = held(&group, R0);
     let kept = one.request(put("kept", 1));
-    group.run_until(|group| group.durable_op(R0) > base && group.status(R1).log_view == View(1));
+    group.run_until(|group| held(group, R0) > base && group.status(R1).log_view == View(1));
     group.cut_both(R2, other.actor());
     let replaced = [1, 2, 3].map(|value| other.request(put("replaced", value)));
-    group.run_until(|group| group.durable_op(R1).since(base) == 3);
+    group.run_until(|group| held(group, R1).since(base) == 3);
     group.heal();
     group.partition([R1.into(), other.actor()]);
     group.run_until_answered(kept);
