@@ -37,7 +37,9 @@ fn hear_of_a_later_view(durability: Durability) {
     group.hold(Messages::of([Kind::StartView]).in_view(View(1)));
     group.run_until(|group| group.status(R1).log_view == View(1));
     early.request(put("x", 1));
-    group.run_until(|group| held(group, R1).since(group.place_of(first).unwrap()) > 0);
+    group.run_until(|group| {
+        held(group, R1).since(group.place_of(first).expect("it is answered")) > 0
+    });
     group.network().heal_link(R0.into(), R2.into());
     group.network().heal_link(R2.into(), R0.into());
     group.isolate(R1);
@@ -72,7 +74,7 @@ fn elect_with_an_entry_of_a_later_view(durability: Durability) {
     group.heal();
     group.partition([R1.into(), other.actor()]);
     group.run_until_answered(kept);
-    assert_eq!(group.stamp_of(kept).unwrap().0, View(0));
+    assert_eq!(group.stamp_of(kept).expect("it is answered").0, View(0));
     let primary = group.primary();
     group.heal();
     group.isolate(primary);
