@@ -12,7 +12,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use redis_protocol::resp2::types::Resp2Frame;
+use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::time::timeout;
 use vr_core::Durability;
 use vr_examples::kv::{
@@ -234,4 +234,38 @@ fn a_directory_that_cannot_be_made_is_named() {
     let (code, text) = serve_elsewhere("127.0.0.1:1", "0", &file.join("data"));
     assert_eq!(code, 4, "{text}");
     assert!(text.contains(file.to_str().unwrap()), "{text}");
+}
+
+/// A primary that is told to stop lets another one lead first: a client at a third replica counts
+/// on without an error, and each of its commands takes effect once.
+#[tokio::test]
+async fn a_rolling_restart_costs_no_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut fleet = group_of_three(dir.path()).await;
+    let mut counted = 0;
+    for _ in 0..3 {
+        let (primary, _) = fleet.primary().await.unwrap();
+        let mut client = RedisClient::connect(fleet.addresses()[(primary + 1) % 3]).await.unwrap();
+        let pid = i32::try_from(fleet.pid(primary).unwrap()).unwrap();
+        let mut ending = fleet.take(primary).unwrap();
+        let mut stopped = false;
+        for step in 0.. {
+            let answer = client.call(["INCR", "n"]).await.unwrap();
+            counted += 1;
+            assert_eq!(answer, BytesFrame::Integer(counted));
+            if step == 20 {
+                kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+            }
+            if let Ok(ended) = timeout(Duration::ZERO, ending.wait()).await {
+                assert_eq!(ended.unwrap().code(), Some(0));
+                stopped = true;
+            }
+            if stopped && step > 40 {
+                break;
+            }
+        }
+        fleet.start(primary).unwrap();
+        fleet.wait_until_normal(PATIENCE).await.unwrap();
+    }
+    assert_eq!(ask(&fleet, 0, &["GET", "n"]).await, counted.to_string());
 }

@@ -111,9 +111,9 @@ impl<S: Service> Storm<S> {
         let mut rng = Prng::stream(options.seed, "storm", 0);
         let mut config = drawn_config(&mut rng);
         let mut sessions = Prng::stream(options.seed, "sessions", 0);
-        if sessions.below(4) == 0 {
+        if sessions.below(8) == 0 {
             // Clients close each other's sessions.
-            config.clients_max = u32::try_from(sessions.between(1, 6)).unwrap_or(1);
+            config.clients_max = u32::try_from(sessions.between(2, 8)).unwrap_or(1);
         }
         let mut group =
             GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);

@@ -80,7 +80,7 @@ impl<S: Service> Storm<S> {
         if !self.ordering || !self.faults.contains(FaultKind::Process) {
             return;
         }
-        let order = self.orders.below(12);
+        let order = self.orders.below(16);
         let ids = self.group.ids();
         let Some(to) = self.orders.pick(&ids).copied() else { return };
         match order {
