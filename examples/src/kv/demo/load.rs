@@ -43,6 +43,8 @@ pub struct Record {
     pub acknowledged: u64,
     /// Writes whose outcome was never told.
     pub unknown: u64,
+    /// Reads that were not answered.
+    pub unanswered: u64,
     /// Operations that were answered with "not executed".
     pub refused: u64,
     /// Latencies of what was acknowledged, in microseconds.
@@ -125,6 +127,7 @@ impl<'a> Worker<'a> {
             operations: 0,
             acknowledged: 0,
             unknown: 0,
+            unanswered: 0,
             refused: 0,
             latencies: Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?,
             writes: Vec::new(),
@@ -235,7 +238,7 @@ impl<'a> Worker<'a> {
                 self.record.refused += 1;
                 sleep(RECONNECT_PAUSE).await;
             }
-            Outcome::Unknown => {}
+            Outcome::Unknown => self.record.unanswered += 1,
         }
         outcome
     }

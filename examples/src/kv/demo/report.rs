@@ -126,6 +126,7 @@ impl fmt::Display for Report {
         row(f, "operations", &self.sum(|record| record.operations))?;
         row(f, "acknowledged", &acknowledged)?;
         row(f, "outcome unknown", &self.sum(|record| record.unknown))?;
+        row(f, "reads without an answer", &self.sum(|record| record.unanswered))?;
         row(f, "refused, not executed", &self.sum(|record| record.refused))?;
         let seconds = u64::try_from(self.load.as_millis().max(1)).unwrap_or(u64::MAX);
         let per_second = acknowledged.saturating_mul(1000) / seconds;
