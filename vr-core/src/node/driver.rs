@@ -270,11 +270,11 @@ impl Driver {
             let config = &self.shared.facts.config;
             let mut patience = config.suspicion_timeout;
             match observed.replica.hand_off(now, None) {
-                Ok(()) => {
-                    self.handoffs.begin();
-                    patience = patience.saturating_add(config.handoff_timeout);
-                }
+                Ok(()) => self.handoffs.begin(),
                 Err(reason) => debug!(%reason, "nothing is handed off"),
+            }
+            if self.handoffs.is_under_way() {
+                patience = patience.saturating_add(config.handoff_timeout);
             }
             info!("node shutting down");
             self.shutdown_at = Some(now.monotonic + patience);
@@ -436,7 +436,7 @@ impl Driver {
         let now = shared.now();
         let is_awaited = lock(&shared.observed).replica.is_awaited();
         let is_settled = !is_awaited && !self.handoffs.is_under_way() && self.executor.is_idle();
-        if self.storage.is_idle() && (is_settled || now.monotonic >= shutdown_at) {
+        if (self.storage.is_idle() && is_settled) || now.monotonic >= shutdown_at {
             Course::Over
         } else {
             Course::Onward

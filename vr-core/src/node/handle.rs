@@ -120,7 +120,7 @@ impl<S> NodeHandle<S> {
     ///
     /// A primary first [hands its view off](Self::hand_off), if there is a successor. Then the node
     /// takes no more requests of clients, waits up to one suspicion timeout for the answers that
-    /// clients still expect, waits until everything handed to storage is durable, and closes the
+    /// clients still expect and for its storage, waits for the write in flight, and closes the
     /// transport.
     ///
     /// # Errors

@@ -175,7 +175,9 @@ impl Replica {
             }
             while let Some(closed) = evicted.next_if(|closed| closed.by <= next) {
                 self.admitted.evicted(closed.client, closed.session);
-                self.routes.forget(closed.client);
+                if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+                    primary.pipeline.forget(closed.client);
+                }
             }
             self.progress.applied = next;
         }
@@ -183,6 +185,11 @@ impl Replica {
         if matches!(self.status, Status::Normal(Role::Primary(_))) {
             for reply in &executed.replies {
                 self.reply(reply);
+            }
+        }
+        for closed in &executed.evicted {
+            if self.admitted.get(closed.client).is_none() {
+                self.routes.forget(closed.client);
             }
         }
     }

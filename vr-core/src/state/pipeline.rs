@@ -62,6 +62,11 @@ impl Pipeline {
         self.parked.range((client, RequestNumber::ZERO)..=(client, RequestNumber(u64::MAX))).count()
     }
 
+    /// `client` has no session any more.
+    pub fn forget(&mut self, client: ClientId) {
+        self.parked.retain(|(parked, _), _| *parked != client);
+    }
+
     /// The most requests that one client has waiting for the numbers before them.
     #[must_use]
     pub fn parked_most(&self) -> usize {
@@ -141,6 +146,15 @@ mod tests {
         assert_eq!(pipeline.parked_of(ClientId(1)), 2);
         assert!(pipeline.unpark(ClientId(1), RequestNumber(3)).is_some());
         assert!(pipeline.unpark(ClientId(1), RequestNumber(3)).is_none());
+    }
+
+    #[test]
+    fn nothing_of_a_client_without_a_session_is_kept() {
+        let mut pipeline = Pipeline::default();
+        pipeline.park(request(1, 3));
+        pipeline.park(request(2, 3));
+        pipeline.forget(ClientId(1));
+        assert_eq!((pipeline.parked_of(ClientId(1)), pipeline.parked_of(ClientId(2))), (0, 1));
     }
 
     #[test]

@@ -1,13 +1,21 @@
 //! Primaries that leave on purpose.
 
 use core::time::Duration;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use vr_core::{
     Durability, View,
     model::{kind::Kind, types::ReplicaId},
 };
 use vr_sim::{
-    cluster::{Cluster, R0, R1, R2, client::CallId},
+    cluster::{
+        Cluster, R0, R1, R2,
+        client::{CallId, Wanted},
+    },
+    disk::faults::DiskFaults,
     network::selection::Messages,
     options::GroupOptions,
     workload::{Kv, put},
@@ -114,4 +122,34 @@ fn a_rolling_restart_fails_no_call() {
     }
     assert_eq!(group.handoffs(), 4);
     end_of(group, &calls, View(4), R1);
+}
+
+/// Storage of a replica under load is never idle; it stops all the same when it is told to.
+#[test]
+fn a_replica_under_steady_load_stops_in_time() {
+    let mut options = GroupOptions::of(3);
+    let sync = Duration::from_millis(5);
+    options.disk = DiskFaults { sync_min: sync, sync_max: sync, ..DiskFaults::none() };
+    let mut group = Cluster::with(options);
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..16).map(|_| group.client()).collect();
+    for client in &clients {
+        let over = Arc::clone(&over);
+        let wanted = Wanted::Operation(put("k", 1));
+        client.drive(move || {
+            (!over.load(Ordering::Relaxed)).then(|| (Duration::ZERO, wanted.clone()))
+        });
+    }
+    group.run_for_heartbeats(10);
+    for id in [R1, R0] {
+        let before = group.now();
+        group.shut_down(id);
+        group.run_until(|group| !group.is_running(id));
+        assert!(group.now().since(before) < Duration::from_secs(1));
+        group.crash(id);
+        group.start(id);
+        group.run_for_heartbeats(10);
+    }
+    over.store(true, Ordering::Relaxed);
+    group.heal_and_converge();
 }

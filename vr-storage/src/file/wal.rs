@@ -327,6 +327,8 @@ impl<D: Disk> Wal<D> {
     /// Replaces the seal behind the last batch, for good: the segment that it names is free to be
     /// given another use only when no crash can bring the seal back.
     fn undo_seal(&mut self) -> Result<(), StorageError> {
+        // The marker before a seal may be one that a repair left where it was.
+        self.marked = false;
         self.mark_idle()?;
         self.sync_active()
     }

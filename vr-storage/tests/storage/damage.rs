@@ -194,6 +194,40 @@ fn a_torn_repair_hides_no_other_damage() {
     assert_eq!(damaged_ops(&recovered), all);
 }
 
+/// A repair that has to go into the next segment tears: the seal behind the marker is undone, and
+/// the log is not missing the segment that the seal names.
+#[test]
+fn a_torn_repair_in_the_next_segment_loses_no_log() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    for batch in [content.promise(0), content.append(&[5000, 1000])] {
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+    }
+    store.mark_idle().unwrap();
+    drop(store);
+    let first = 4096 + 144 + 128;
+    let disk = flip(&flip(&disk.settled(), FIRST, first, 0), FIRST, first + 5000 + 128, 0);
+    let (recovered, mut store) = open(&disk).unwrap();
+    let all = damaged_ops(&recovered);
+    let repairs = vec![content.log[0].clone()];
+    store.write(&WriteBatch { repairs, ..WriteBatch::default() }).unwrap();
+    drop(store);
+    let mut disk = disk.settled();
+    let mut torn = disk.bytes(SECOND);
+    torn[4096..4608].fill(0xa5);
+    disk.set_bytes(SECOND, torn);
+    for _ in 0..3 {
+        let (recovered, _) = open(&disk).unwrap();
+        disk = disk.settled();
+        assert_eq!(
+            (recovered.superblock.trust, damaged_ops(&recovered)),
+            (Trust::Intact, all.clone())
+        );
+    }
+}
+
 #[test]
 fn every_flipped_bit_of_an_entry_is_noticed() {
     let (disk, content) = written(true);
