@@ -98,7 +98,7 @@ fn executor(criterion: &mut Criterion) {
         let entries = entries(u64::from(BATCH) - 1, bytes);
         group.bench_with_input(BenchmarkId::new("apply", bytes), &entries, |bencher, entries| {
             let ready = || {
-                let mut executor = Executor::new(Box::new(Nothing), WINDOW, 16);
+                let mut executor = Executor::new(Box::new(Nothing), WINDOW);
                 executor.push(Work::Entries { entries: entries.clone(), reply: true });
                 executor
             };

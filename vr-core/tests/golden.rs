@@ -59,9 +59,9 @@ fn an_entry_header_has_the_bytes_it_always_had() {
 /// The table's bytes are hashed into the digest that replicas of several builds compare.
 #[test]
 fn a_client_table_has_the_bytes_it_always_had() {
-    let mut table = ClientTable::new(64, 10);
-    table.register(CLIENT, NONCE, OpNumber(17));
-    table.register(ClientId(9), NONCE, OpNumber(19));
+    let mut table = ClientTable::new(64);
+    table.register(CLIENT, NONCE, OpNumber(17), 10);
+    table.register(ClientId(9), NONCE, OpNumber(19), 10);
     for (number, outcome) in
         [Outcome::Malformed, Outcome::Executed(Bytes::from_static(b"ok"))].into_iter().enumerate()
     {
@@ -73,7 +73,7 @@ fn a_client_table_has_the_bytes_it_always_had() {
     let mut bytes = Vec::new();
     table.snapshot(&mut SnapshotWriter::new(&mut bytes)).unwrap();
     compare("client_table", &bytes);
-    let mut copy = ClientTable::new(64, 10);
+    let mut copy = ClientTable::new(64);
     copy.restore(&mut SnapshotReader::new(&mut golden("client_table").as_ref())).unwrap();
     assert_eq!(copy, table);
 }

@@ -24,7 +24,7 @@ const TABLE_VERSION: u16 = 1;
 /// The table is part of the replicated state: it changes only by executing entries in log order,
 /// so it is the same on every replica that has executed as much with the same limits.
 ///
-/// Invariants: at most `clients_max` sessions; per session at most `window` outcomes, those of its
+/// Invariants: per session at most `window` outcomes, those of its
 /// highest executed request numbers, without a gap.
 ///
 /// # Source
@@ -37,14 +37,12 @@ pub struct ClientTable {
     use_order: UseOrder,
     /// Outcomes kept per client.
     window: usize,
-    /// Sessions kept.
-    clients_max: usize,
 }
 
 impl PartialEq for ClientTable {
     fn eq(&self, other: &Self) -> bool {
-        let Self { sessions, use_order: _, window, clients_max } = other;
-        (&self.sessions, self.window, self.clients_max) == (sessions, *window, *clients_max)
+        let Self { sessions, use_order: _, window } = other;
+        (&self.sessions, self.window) == (sessions, *window)
     }
 }
 
@@ -97,20 +95,14 @@ pub struct Slot<'a> {
 }
 
 impl ClientTable {
-    /// A table without sessions, for `clients_max` sessions of `window` outcomes each.
+    /// A table without sessions, which will have `window` outcomes each.
     #[must_use]
-    pub fn new(window: u32, clients_max: u32) -> Self {
+    pub fn new(window: u32) -> Self {
         Self {
             sessions: BTreeMap::new(),
             use_order: UseOrder::default(),
             window: usize::try_from(window).unwrap_or(usize::MAX),
-            clients_max: usize::try_from(clients_max).unwrap_or(usize::MAX),
         }
-    }
-
-    /// What a mutant does: makes room for one more session, here and nowhere else.
-    pub(crate) const fn grow(&mut self) {
-        self.clients_max = self.clients_max.saturating_add(1);
     }
 
     /// How many sessions are open.
@@ -129,21 +121,25 @@ impl ClientTable {
     ///
     /// A repeated registration finds the session it opened the first time. One with another nonce
     /// comes from somebody who uses a client id a second time: the open session stays as it is, and
-    /// the newcomer is told that it has none. A full table closes the session whose last entry
-    /// was executed longest ago, which is the same one on every replica.
+    /// the newcomer is told that it has none. A new session is one of `sessions_max`; for its place
+    /// those are closed whose last entry was executed longest ago, which are the same ones on
+    /// every replica.
     pub fn register(
         &mut self,
         client: ClientId,
         nonce: Nonce,
         op_number: OpNumber,
-    ) -> (Reply, Option<Evicted>) {
-        let mut evicted = None;
+        sessions_max: u64,
+    ) -> (Reply, Vec<Evicted>) {
+        let mut evicted = Vec::new();
         let (session, outcome) = match self.sessions.get(&client) {
             Some(open) if open.nonce == nonce => (open.session, Outcome::Registered),
             Some(_) => (op_number, Outcome::Evicted),
             None => {
-                if self.sessions.len() >= self.clients_max {
-                    evicted = self.evict(op_number);
+                let kept = usize::try_from(sessions_max.saturating_sub(1)).unwrap_or(usize::MAX);
+                while self.sessions.len() > kept {
+                    let Some(closed) = self.evict(op_number) else { break };
+                    evicted.push(closed);
                 }
                 self.sessions.insert(client, Session::new(op_number, nonce));
                 self.use_order.used(op_number, client);

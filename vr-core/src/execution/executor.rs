@@ -60,13 +60,13 @@ struct Question {
 impl Executor {
     /// An executor of `state_machine` in its state before the first op.
     ///
-    /// `window` is how many outcomes it keeps per client, `clients_max` how many sessions; both must
-    /// be the same on all replicas, because they decide what the client table holds.
+    /// `window` is how many outcomes it keeps per client; it must be the same on all replicas,
+    /// because it decides what the client table holds.
     #[must_use]
-    pub fn new(state_machine: Box<dyn RawStateMachine>, window: u32, clients_max: u32) -> Self {
+    pub fn new(state_machine: Box<dyn RawStateMachine>, window: u32) -> Self {
         Self {
             state_machine,
-            client_table: ClientTable::new(window, clients_max),
+            client_table: ClientTable::new(window),
             queue: VecDeque::new(),
             applied: OpNumber::ZERO,
             time: Duration::ZERO,
@@ -187,10 +187,10 @@ impl Executor {
         match payload.as_ref().try_into() {
             Ok(nonce) => {
                 let nonce = Nonce(u128::from_le_bytes(nonce));
-                if !reply && self.mutants.contain(Mutant::EvictOnlyAtPrimary) {
-                    self.client_table.grow();
-                }
-                let opened = self.client_table.register(header.client, nonce, header.op_number);
+                let keeps_all = !reply && self.mutants.contain(Mutant::EvictOnlyAtPrimary);
+                let sessions_max = if keeps_all { u64::MAX } else { header.session.0 };
+                let (client, op_number) = (header.client, header.op_number);
+                let opened = self.client_table.register(client, nonce, op_number, sessions_max);
                 self.finished.executed.evicted.extend(opened.1);
                 opened.0
             }

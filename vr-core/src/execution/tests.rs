@@ -65,7 +65,7 @@ impl RawStateMachine for Journal {
 }
 
 fn executor() -> Executor {
-    Executor::new(Box::new(Journal::default()), WINDOW, CLIENTS)
+    Executor::new(Box::new(Journal::default()), WINDOW)
 }
 
 fn entry(op: u64, kind: EntryKind, fields: (ClientId, u64, u64), payload: &[u8]) -> Entry {
@@ -88,7 +88,7 @@ fn noop(op: u64) -> Entry {
 }
 
 fn register(op: u64, client: ClientId, nonce: u128) -> Entry {
-    entry(op, EntryKind::Register, (client, 0, 0), &nonce.to_le_bytes())
+    entry(op, EntryKind::Register, (client, u64::from(CLIENTS), 0), &nonce.to_le_bytes())
 }
 
 fn request(op: u64, client: ClientId, session: u64, number: u64) -> Entry {
@@ -191,6 +191,19 @@ fn a_full_table_closes_the_session_used_longest_ago() {
     assert_eq!((&replies[0].outcome, &replies[1].outcome), (&Outcome::Evicted, &executed(2)));
 }
 
+/// The log says how many sessions are kept, and not who executes it: a lower number closes several
+/// at once.
+#[test]
+fn a_registration_says_how_many_sessions_are_kept() {
+    let mut executor = executor();
+    run(&mut executor, (1..=3).map(|op| register(op, ClientId(u128::from(op)), 5)).collect());
+    let last = entry(4, EntryKind::Register, (ClientId(4), 2, 0), &5_u128.to_le_bytes());
+    executor.push(Work::Entries { entries: vec![last], reply: true });
+    let evicted = finish(&mut executor).executed.evicted;
+    let closed: Vec<_> = evicted.iter().map(|closed| closed.client).collect();
+    assert_eq!(closed, [ClientId(1), ClientId(2)]);
+}
+
 /// S62: what is closed next does not depend on whether the table was restored from a snapshot.
 #[test]
 fn a_restored_table_closes_the_same_session() {
@@ -199,8 +212,8 @@ fn a_restored_table_closes_the_same_session() {
     for op in 20..30 {
         let client = ClientId(u128::from(op));
         let (first, second) = (
-            one.register(client, Nonce(1), OpNumber(op)),
-            other.register(client, Nonce(1), OpNumber(op)),
+            one.register(client, Nonce(1), OpNumber(op), CLIENTS.into()),
+            other.register(client, Nonce(1), OpNumber(op), CLIENTS.into()),
         );
         assert_eq!(first, second);
     }
@@ -394,9 +407,9 @@ fn the_digest_covers_the_table_and_the_state() {
 
 /// A table with a full window, a malformed outcome and a session that asked nothing.
 fn table() -> ClientTable {
-    let mut table = ClientTable::new(WINDOW, CLIENTS);
-    table.register(ALICE, Nonce(5), OpNumber(1));
-    table.register(BOB, Nonce(u128::MAX), OpNumber(2));
+    let mut table = ClientTable::new(WINDOW);
+    table.register(ALICE, Nonce(5), OpNumber(1), CLIENTS.into());
+    table.register(BOB, Nonce(u128::MAX), OpNumber(2), CLIENTS.into());
     for number in 1..=5 {
         let outcome = if number == 4 { Outcome::Malformed } else { executed(300) };
         let turn = table.turn(ALICE, OpNumber(1), RequestNumber(number));
@@ -413,7 +426,7 @@ fn bytes_of(table: &ClientTable) -> Vec<u8> {
 }
 
 fn restored(mut bytes: &[u8]) -> Result<(ClientTable, usize), SnapshotError> {
-    let mut table = ClientTable::new(WINDOW, CLIENTS);
+    let mut table = ClientTable::new(WINDOW);
     table.restore(&mut SnapshotReader::new(&mut bytes))?;
     Ok((table, bytes.len()))
 }
@@ -441,8 +454,8 @@ fn a_table_cut_short_or_of_another_version_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_table_with_a_client_twice_is_refused() {
-    let mut one = ClientTable::new(WINDOW, CLIENTS);
-    one.register(ALICE, Nonce(5), OpNumber(1));
+    let mut one = ClientTable::new(WINDOW);
+    one.register(ALICE, Nonce(5), OpNumber(1), CLIENTS.into());
     let bytes = bytes_of(&one);
     let twice = [&[1, 0, 2, 0, 0, 0], &bytes[6..], &bytes[6..]].concat();
     assert!(matches!(restored(&twice), Err(SnapshotError::Unreadable)));
@@ -602,11 +615,11 @@ proptest! {
 
     #[test]
     fn a_table_made_of_any_log_survives_its_snapshot(lines in vec(line(), 0..60)) {
-        let mut table = ClientTable::new(WINDOW, CLIENTS);
+        let mut table = ClientTable::new(WINDOW);
         for entry in log_of(&lines).0 {
             let header = entry.header;
             if header.kind == EntryKind::Register {
-                table.register(header.client, Nonce(5), header.op_number);
+                table.register(header.client, Nonce(5), header.op_number, header.session.0);
             }
             let turn = table.turn(header.client, header.session, header.request_number);
             if let Turn::Next(slot) = turn {

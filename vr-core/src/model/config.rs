@@ -70,8 +70,8 @@ pub struct Config {
     pub hello_interval_max: Duration,
     /// Requests that one client may have in flight; also the replies kept per client.
     pub window: u32,
-    /// Sessions that the client table holds. It decides what the log does, also when it is executed
-    /// again after a restart: it must be the same at all replicas, and never change for a group.
+    /// Sessions that the client table keeps. What the primary has here when a client registers goes
+    /// into the log, so that all replicas keep as many, whatever they have.
     pub clients_max: u32,
     /// Bytes of one operation.
     pub request_bytes_max: u32,

@@ -44,7 +44,8 @@ pub struct EntryHeader {
     pub op_number: OpNumber,
     /// Wall time the primary gave it, in nanoseconds since 1970; strictly growing along the log.
     pub time: u64,
-    /// The op that registered the client; zero in a registration.
+    /// The op that registered the client; in a registration, how many sessions are kept from it on:
+    /// the log says so, and not the configuration of whoever executes it again.
     pub session: OpNumber,
     /// The client's number for it; zero in a registration.
     pub request_number: RequestNumber,

@@ -479,7 +479,7 @@ mod tests {
     fn front() -> ExecutorFront {
         let doing = Doing::default();
         let echo = crate::node::watched::Watched::new(Box::new(Echo), doing.clone());
-        let executor = Executor::new(Box::new(echo), 64, 10);
+        let executor = Executor::new(Box::new(echo), 64);
         ExecutorFront::new(executor, doing, Duration::from_millis(5))
     }
 

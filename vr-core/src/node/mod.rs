@@ -301,8 +301,7 @@ impl Parts {
         let heartbeat = config.heartbeat_interval;
         let doing = Doing::default();
         let watched = Box::new(Watched::new(state_machine, doing.clone()));
-        let executor = Executor::new(watched, config.window, config.clients_max)
-            .with_mutants(config.mutants());
+        let executor = Executor::new(watched, config.window).with_mutants(config.mutants());
         let now = Now { monotonic: runtime.now(), wall: runtime.wall_clock() };
         let seed = runtime.entropy();
         let replica = Replica::new(now, Boot { config, identity, recovered, seed });

@@ -12,7 +12,7 @@ use crate::{
         },
         mutants::Mutant,
         time::Now,
-        types::{Checksum, ClientId, Peer, RequestNumber},
+        types::{Checksum, ClientId, OpNumber, Peer, RequestNumber},
     },
     replica::{Origin, Replica, ignored::Ignored, io::Output},
     state::{
@@ -190,8 +190,12 @@ impl Replica {
             return self.busy(from, &request, Limit::Log);
         }
         self.routes.set(m.client, from);
-        let header =
-            EntryHeader { client: m.client, kind: EntryKind::Register, ..EntryHeader::default() };
+        let header = EntryHeader {
+            client: m.client,
+            session: OpNumber(u64::from(self.config.clients_max)),
+            kind: EntryKind::Register,
+            ..EntryHeader::default()
+        };
         self.append(now, header, payload);
         Ok(())
     }

@@ -246,6 +246,8 @@ fn a_full_client_table_makes_room() {
     let client = vr_core::ClientId(78);
     let outputs = primary.ask(Message::Register(Register { client, nonce: Nonce(1) }));
     assert!(rejected(&outputs).is_empty());
+    let kept: Vec<_> = outputs.entries().iter().map(|entry| entry.header.session).collect();
+    assert_eq!(kept, vec![OpNumber(1); 2], "how many are kept is in the log");
     primary.persisted();
     let by = session.next();
     let checksum = primary.head_of(by);

@@ -318,10 +318,9 @@ impl World {
         }
         let boot = Boot { config, identity, recovered, seed: self.prng.nonce().0 };
         self.lives += 1;
-        let (window, clients_max) = (self.config.window, self.config.clients_max);
         let process = Process {
             engine: Replica::new(self.now(index), boot),
-            executor: Executor::new(Box::new(Once::default()), window, clients_max),
+            executor: Executor::new(Box::new(Once::default()), self.config.window),
             writes: VecDeque::new(),
             writing: false,
             inputs: VecDeque::new(),
