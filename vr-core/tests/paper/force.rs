@@ -15,8 +15,9 @@ use vr_core::{
     replica::io::{Event, Fatal},
 };
 
-use crate::subject::{
-    CLIENT, Outputs, Subject, certificate, committed, disk, log, picked, prepare, request,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{CLIENT, Subject, certificate, committed, disk, log, prepare, request},
 };
 
 /// The certificate of the group of `count` with one more log that it was given.

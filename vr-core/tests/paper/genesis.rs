@@ -14,8 +14,9 @@ use vr_core::{
     replica::io::Event,
 };
 
-use crate::subject::{
-    Outputs, Subject, certificate, committed, disk, log, picked, prepare, register,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{Subject, certificate, committed, disk, log, prepare, register},
 };
 
 /// The nonce of the question that `outputs` asks everybody.

@@ -11,8 +11,9 @@ use vr_core::{
     replica::io::{Event, Fatal, HandoffError, Input},
 };
 
-use crate::subject::{
-    Outputs, Subject, acknowledge, committed, head, log, picked, prepare, request, standing,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{Subject, acknowledge, committed, head, log, prepare, request, standing},
 };
 
 /// The primary of view 0 of three, with a session, whose backups say that they hear everybody.

@@ -4,10 +4,12 @@
 mod force;
 mod genesis;
 mod handoff;
+mod outputs;
 mod recovery;
 mod repair;
 mod s4_1;
 mod s4_2;
+mod s4_2_votes;
 mod s4_3;
 mod s5_2;
 mod s6_3;

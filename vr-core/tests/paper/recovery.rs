@@ -18,9 +18,12 @@ use vr_core::{
     state::rebuild::Reformatting,
 };
 
-use crate::subject::{
-    Outputs, Subject, certificate, commit, committed, disk, head, log, next_primary, picked,
-    prepare, promise, vote,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{
+        Subject, certificate, commit, committed, disk, head, log, next_primary, prepare, promise,
+        vote,
+    },
 };
 
 const R2: ReplicaId = ReplicaId(2);

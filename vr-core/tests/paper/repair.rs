@@ -9,9 +9,12 @@ use vr_core::model::{
     types::{Nonce, OpNumber, RequestId, View},
 };
 
-use crate::subject::{
-    Disk, Outputs, Subject, commit, committed, extended, get_entries_from, head, headers, log,
-    picked, prepare, promise, vote,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{
+        Disk, Subject, commit, committed, extended, get_entries_from, head, headers, log, prepare,
+        promise, vote,
+    },
 };
 
 /// Replica 1, a backup of view 0 that holds three entries, of which the second is damaged, and what

@@ -12,9 +12,12 @@ use vr_core::{
     replica::io::{Event, Fatal},
 };
 
-use crate::subject::{
-    Disk, Subject, acknowledge, commit, committed, extended, head, log, picked, prepare, register,
-    request,
+use crate::{
+    outputs::picked,
+    subject::{
+        Disk, Subject, acknowledge, commit, committed, extended, head, log, prepare, register,
+        request,
+    },
 };
 
 const ONE: OpNumber = OpNumber(1);

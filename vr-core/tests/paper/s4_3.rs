@@ -8,7 +8,10 @@ use vr_core::model::{
     types::{OpNumber, View},
 };
 
-use crate::subject::{Disk, Subject, log, picked};
+use crate::{
+    outputs::picked,
+    subject::{Disk, Subject, log},
+};
 
 /// Step 1: a backup of a started view is that again, with everything that was durable.
 #[test]

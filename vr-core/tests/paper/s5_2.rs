@@ -9,9 +9,9 @@ use vr_core::model::{
     types::{Checksum, OpNumber, RequestId, View},
 };
 
-use crate::subject::{
-    Disk, Outputs, Subject, commit, committed, extended, get_entries_from, head, log, picked,
-    prepare,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{Disk, Subject, commit, committed, extended, get_entries_from, head, log, prepare},
 };
 
 /// The names of the questions for entries that were asked.

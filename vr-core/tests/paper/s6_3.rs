@@ -13,9 +13,12 @@ use vr_core::{
     },
 };
 
-use crate::subject::{
-    CLIENT, Outputs, Subject, acknowledge, committed, head, log, next_primary, picked, prepare,
-    promise, register, vote,
+use crate::{
+    outputs::{Outputs, picked},
+    subject::{
+        CLIENT, Subject, acknowledge, committed, head, log, next_primary, prepare, promise,
+        register, vote,
+    },
 };
 
 fn query(number: u64) -> Message {

@@ -14,9 +14,12 @@ use vr_core::{
     replica::io::Input,
 };
 
-use crate::subject::{
-    CLIENT, Disk, Outputs, Subject, acknowledge, extended, log, members, next_primary, promise,
-    register, request, vote,
+use crate::{
+    outputs::Outputs,
+    subject::{
+        CLIENT, Disk, Subject, acknowledge, extended, log, members, next_primary, promise,
+        register, request, vote,
+    },
 };
 
 fn rejected(outputs: &Outputs) -> Vec<Rejection> {

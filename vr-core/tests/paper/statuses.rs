@@ -13,9 +13,12 @@ use vr_core::model::{
     types::{Epoch, GroupId, Nonce, OpNumber, ReplicaId, RequestId, View},
 };
 
-use crate::subject::{
-    Disk, Outputs, Subject, acknowledge, commit, committed, get_entries_from, head, log, prepare,
-    promise, register, vote,
+use crate::{
+    outputs::Outputs,
+    subject::{
+        Disk, Subject, acknowledge, commit, committed, get_entries_from, head, log, prepare,
+        promise, register, vote,
+    },
 };
 
 /// Replica 1 of three in this status, in view 0 if it is in one that has started, and with a

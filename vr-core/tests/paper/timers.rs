@@ -10,8 +10,9 @@ use vr_core::model::{
     types::{OpNumber, Peer, ReplicaId, ReplicaIndex, ReplicaSet, View},
 };
 
-use crate::subject::{
-    Subject, commit, committed, head, log, nothing_committed, picked, promise, standing, vote,
+use crate::{
+    outputs::picked,
+    subject::{Subject, commit, committed, head, log, nothing_committed, promise, standing, vote},
 };
 
 /// A vote of a replica that stands like this.

@@ -24,3 +24,5 @@ mod property;
 mod real;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod superblocks;
