@@ -29,6 +29,7 @@ pub use crate::{
         export::{Export, ExportError, ExportScope},
         finding::{Cause, Explanation, Finding},
         handle::{DigestError, NodeHandle},
+        handoffs::HandedOff,
         status::{ExecutorMode, ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
         stop::NodeError,
     },
@@ -41,5 +42,5 @@ pub use crate::{
         storage::{LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch},
         transport::{Backpressure, Closed, Endpoint, Received, Role, Transport, TransportError},
     },
-    replica::io::{Event, ReplicaStatus},
+    replica::io::{Event, HandoffError, ReplicaStatus},
 };

@@ -22,10 +22,10 @@ const TABLE_VERSION: u16 = 1;
 /// Per client: its session, and the outcomes of its last requests.
 ///
 /// The table is part of the replicated state: it changes only by executing entries in log order,
-/// so it is the same on every replica that has executed as much with the same limits.
+/// so it is the same on every replica that has executed as much with the same window.
 ///
-/// Invariants: per session at most `window` outcomes, those of its
-/// highest executed request numbers, without a gap.
+/// Invariants: per session at most `window` outcomes, those of its highest executed request
+/// numbers, without a gap.
 ///
 /// # Source
 /// VRR §4, Fig. 2 (client-table); departs from it by a window of requests per client and by

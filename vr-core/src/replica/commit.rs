@@ -43,11 +43,7 @@ impl Replica {
         from: Origin,
         known: Committed,
     ) -> Result<(), Ignored> {
-        if let Some(ours) = self.log.checksum_of(known.op_number)
-            && ours != known.checksum
-        {
-            return Err(self.diverged(from, known.op_number, ours, known.checksum));
-        }
+        self.require_same_entry(from, known.op_number, known.checksum)?;
         self.advance_commit(known.op_number);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::{
     model::{
         message::{Handoff, Message},
         time::Now,
-        types::{Checksum, Peer, ReplicaId, ReplicaIndex, View},
+        types::{ReplicaId, ReplicaIndex, View},
     },
     replica::{
         Origin, Replica,
@@ -24,7 +24,7 @@ use crate::{
         io::{Event, HandoffError, Output},
     },
     state::{
-        status::{HandingOff, Primary, Role, Status},
+        status::{Primary, Role, Status},
         timers::Timer,
     },
 };
@@ -48,9 +48,9 @@ impl Replica {
                 return Err(HandoffError::NotStarted);
             }
             Status::Normal(Role::Primary(Primary { handing_off: Some(known), .. })) => {
-                return match to.is_none_or(|to| to == known.to) {
+                return match to.is_none_or(|to| to == *known) {
                     true => Ok(()),
-                    false => Err(HandoffError::UnderWay { to: known.to }),
+                    false => Err(HandoffError::UnderWay { to: *known }),
                 };
             }
             Status::Normal(Role::Primary(_)) => {}
@@ -60,7 +60,7 @@ impl Replica {
         }
         let to = self.successor(now, to)?;
         if let Status::Normal(Role::Primary(primary)) = &mut self.status {
-            primary.handing_off = Some(HandingOff { to });
+            primary.handing_off = Some(to);
         }
         self.timers.arm(Timer::Handoff, now.monotonic + self.config.handoff_timeout);
         self.out.push_back(Output::Event(Event::HandoffBegan { to }));
@@ -96,15 +96,14 @@ impl Replica {
 
     /// The lowest view above this one that `id` leads.
     fn next_view_of(&self, id: ReplicaId) -> View {
-        let views = (1..=u64::from(self.membership.len())).map(|step| self.view.plus(step));
         let led = |view: &View| self.membership.primary_of(*view) == id;
-        views.into_iter().find(led).unwrap_or_else(|| self.view.next())
+        self.next_views().find(led).unwrap_or_else(|| self.view.next())
     }
 
     /// Leaves the view as soon as the successor holds everything, and nobody waits for a reply.
     pub(in crate::replica) fn step_handoff(&mut self, now: Now) {
         let Status::Normal(Role::Primary(primary)) = &self.status else { return };
-        let Some(HandingOff { to }) = primary.handing_off else { return };
+        let Some(to) = primary.handing_off else { return };
         let Some(index) = self.membership.index_of(to) else { return };
         if self.peers.is_lost(index) {
             self.end_handoff(HandoffError::NotReady { to });
@@ -128,8 +127,8 @@ impl Replica {
     /// The successor did not catch up in time: this primary goes on, and so do the requests that
     /// waited.
     pub(in crate::replica) fn on_handoff_timer(&mut self) {
-        if let Status::Normal(Role::Primary(Primary { handing_off: Some(it), .. })) = &self.status {
-            let (to, after) = (it.to, self.config.handoff_timeout);
+        if let Status::Normal(Role::Primary(Primary { handing_off: Some(to), .. })) = self.status {
+            let after = self.config.handoff_timeout;
             self.end_handoff(HandoffError::TimedOut { to, after });
         }
     }
@@ -144,21 +143,6 @@ impl Replica {
         }
     }
 
-    /// Requests that this primary gave no place yet wait for the next one.
-    pub(in crate::replica) fn keep_queued(&mut self, now: Now) {
-        let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
-        let held_max = usize::try_from(self.config.forward_ops_max).unwrap_or(0);
-        while let Some((from, request)) = primary.pipeline.pop_queued() {
-            // What another replica passed on, it holds itself.
-            if matches!(from, Peer::Client(_)) && self.forwards.len() < held_max {
-                self.forwards.hold(from, request, now.monotonic);
-            }
-        }
-        if !self.forwards.is_empty() {
-            self.timers.arm_by(Timer::Forward, now.monotonic + self.config.forward_timeout);
-        }
-    }
-
     /// The primary leaves on purpose, so there is nothing to suspect and nothing to wait for.
     pub(in crate::replica) fn on_handoff(
         &mut self,
@@ -170,10 +154,7 @@ impl Replica {
         if m.view <= self.view {
             return Err(Ignored::OldView);
         }
-        let ours: Option<Checksum> = self.log.checksum_of(m.op_number);
-        if let Some(ours) = ours.filter(|ours| *ours != m.checksum) {
-            return Err(self.diverged(from, m.op_number, ours, m.checksum));
-        }
+        self.require_same_entry(from, m.op_number, m.checksum)?;
         self.enter_view(now, m.view, false);
         Ok(())
     }

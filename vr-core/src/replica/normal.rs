@@ -161,6 +161,19 @@ impl Replica {
         Ok(())
     }
 
+    /// Stops this replica if what it holds at `op_number`, if it holds anything, is not `theirs`.
+    pub(in crate::replica) fn require_same_entry(
+        &mut self,
+        from: Origin,
+        op_number: OpNumber,
+        theirs: Checksum,
+    ) -> Result<(), Ignored> {
+        match self.log.checksum_of(op_number) {
+            Some(ours) if ours != theirs => Err(self.diverged(from, op_number, ours, theirs)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Within one view all logs are prefixes of the primary's; anything else cannot be mended here.
     pub(in crate::replica) fn diverged(
         &mut self,
@@ -207,12 +220,8 @@ impl Replica {
             self.peers.stands(from.index, now.monotonic, standing);
         }
         self.require_started(now, from)?;
+        self.require_same_entry(from, m.op_number, m.checksum)?;
         let op_number = m.op_number.min(self.log.op_number());
-        let ours = self.log.checksum_of(op_number);
-        if op_number == m.op_number && ours.is_some_and(|ours| ours != m.checksum) {
-            let ours = ours.unwrap_or(Checksum::ZERO);
-            return Err(self.diverged(from, op_number, ours, m.checksum));
-        }
         let Status::Normal(Role::Primary(primary)) = &mut self.status else {
             return Err(Ignored::NotPrimary);
         };

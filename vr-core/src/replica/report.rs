@@ -30,7 +30,7 @@ impl Replica {
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
                 serving = primary.serving;
-                handing_off = primary.handing_off.map(|it| it.to);
+                handing_off = primary.handing_off;
                 acknowledged =
                     indexed.map(|(id, index)| (id, primary.backup(index).acked)).collect();
                 pipeline_ops = self.log.op_number().since(self.commit_number);

@@ -154,6 +154,17 @@ impl Replica {
             && primary.pipeline.bytes() < u64::from(self.config.pipeline_bytes_max)
     }
 
+    /// What waited for room at a primary that leaves its view.
+    pub(in crate::replica) fn take_queued(&mut self) -> Vec<(Peer, Forward)> {
+        match &mut self.status {
+            Status::Normal(Role::Primary(primary)) => primary.pipeline.take_queued(),
+            Status::Blank(_)
+            | Status::Normal(Role::Backup(_))
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => Vec::new(),
+        }
+    }
+
     /// Places what waited for room.
     pub(in crate::replica) fn place_queued(&mut self, now: Now) {
         while self.has_room() {

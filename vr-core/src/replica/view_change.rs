@@ -46,11 +46,11 @@ impl Replica {
         assert!(view > self.view, "views never decrease: {view} follows {}", self.view);
         self.interrupt_reads();
         self.end_handoff(HandoffError::Interrupted);
-        self.keep_queued(now);
         self.out.push_back(Output::Event(Event::ViewChangeBegan { from: self.view, to: view }));
         self.view = view;
         self.promise.promise(view);
         self.break_promise(now, started);
+        let queued = self.take_queued();
         let nonce = self.prng.nonce();
         self.status = match &self.status {
             Status::Recovering(_) => Status::Recovering(Recovering {
@@ -81,6 +81,9 @@ impl Replica {
         }
         self.arm_view_change(now);
         self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+        for (from, request) in queued {
+            let _told = self.admit(now, from, request);
+        }
     }
 
     /// What mutants do when a view is entered: they take the promise for durable without writing
@@ -120,10 +123,9 @@ impl Replica {
     /// The lowest view above this one whose primary is believed to hear a quorum and to have a
     /// log that is not far behind; the next one whose primary is not known to be gone otherwise.
     pub(in crate::replica) fn next_target(&self, now: Now) -> View {
-        let candidates = || (1..=u64::from(self.membership.len())).map(|step| self.view.plus(step));
-        let eligible = candidates().find(|view| self.is_eligible(*view, now));
+        let eligible = self.next_views().find(|view| self.is_eligible(*view, now));
         let present = || {
-            candidates().find(|view| {
+            self.next_views().find(|view| {
                 let id = self.membership.primary_of(*view);
                 let index = self.membership.index_of(id);
                 index.is_some_and(|index| {
@@ -132,6 +134,11 @@ impl Replica {
             })
         };
         eligible.or_else(present).unwrap_or_else(|| self.view.next())
+    }
+
+    /// The views above this one until each member has led one.
+    pub(in crate::replica) fn next_views(&self) -> impl Iterator<Item = View> + '_ {
+        (1..=u64::from(self.membership.len())).map(|step| self.view.plus(step))
     }
 
     /// Whether the voter at `index` is known to lack its log, so that it cannot lead.

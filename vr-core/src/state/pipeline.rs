@@ -51,6 +51,11 @@ impl Pipeline {
         self.queued.pop_front()
     }
 
+    /// All requests that wait for room, the one that has waited longest first.
+    pub fn take_queued(&mut self) -> Vec<(Peer, Forward)> {
+        core::mem::take(&mut self.queued).into()
+    }
+
     /// Lets a request wait for the numbers before it.
     pub fn park(&mut self, request: Request) {
         self.parked.insert((request.client, request.request_number), request);

@@ -95,17 +95,10 @@ pub struct Primary {
     pub rounds: Rounds,
     /// Whether a heartbeat leaves at the next drain.
     pub heartbeat_due: bool,
-    /// The hand-off under way: nothing is given a place until it is over.
-    pub handing_off: Option<HandingOff>,
+    /// Who is to lead next, while a hand-off is under way: nothing is given a place until it is over.
+    pub handing_off: Option<ReplicaId>,
     backups: Vec<Acknowledged>,
     echoes: Vec<(HeartbeatNumber, Instant)>,
-}
-
-/// A planned hand-off that waits for the successor to catch up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandingOff {
-    /// Who is to lead next.
-    pub to: ReplicaId,
 }
 
 impl Primary {

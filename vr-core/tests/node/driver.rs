@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use futures::{FutureExt, StreamExt, future::join_all};
 use vr_core::{
-    Cause, Client, ClientOutcome, Durability, Event, Members, Node, NodeError, Read, ReplicaId,
-    RequestError, View, node::local::LocalNetwork, replica::io::HandoffError,
+    Cause, Client, ClientOutcome, Durability, Event, HandoffError, Members, Node, NodeError, Read,
+    ReplicaId, RequestError, View, node::local::LocalNetwork,
 };
 
 use crate::{
