@@ -204,16 +204,15 @@ pub struct Begun {
 /// Makes the directories of a new group, `group_name` with `members`, that begins with the log of
 /// `source`: one for each member, `replica-ID` in the directory `into`.
 ///
-/// The group runs in [`Durability::Full`], because its log begins on disk.
-/// A directory, or an export with the tail, may end with operations that were never acknowledged;
-/// the new group executes them. Sessions, times, views and op numbers are those of the log; the entries are chained anew, so
-/// that nothing of the new group passes for something of the old one. `entropy` draws disk ids.
+/// The group runs in [`Durability::Full`], because its log begins on disk. A directory, or an export
+/// with the tail, may end with operations that were never acknowledged; the new group executes
+/// them. Sessions, times, views and op numbers are those of the log; the entries are chained anew,
+/// so that nothing of the new group passes for something of the old one. `entropy` draws disk ids.
 ///
 /// # Errors
 /// [`CopyError::Refused`] when the name and members are those of the old group, or a part of the
-/// log is lost;
-/// [`CopyError::Exists`] when a directory is there; otherwise
-/// what is wrong with the source or the disk. Nothing is made then.
+/// log is lost; [`CopyError::Exists`] when a directory is there; otherwise what is wrong with the
+/// source or the disk. Nothing is made then.
 pub fn restore(
     source: LogSource,
     group_name: &str,
@@ -248,15 +247,15 @@ pub fn restore(
 /// Restarts the group of `source` by force, as the next epoch with its log: makes a directory for
 /// each member, `replica-ID` in the directory `into`.
 ///
-/// **What `source` does not hold is lost**, also what was acknowledged. The certificate says so for
-/// ever. The new epoch runs in [`Durability::Full`], whatever the group ran in: its log begins on
+/// **What `source` does not hold is lost**, also what was acknowledged. The certificate says so, of
+/// the latest sixteen such restarts. The new epoch runs in [`Durability::Full`], whatever the group ran in: its log begins on
 /// disk. `others` are what else survived: a source that is worse than one of them is refused
 /// unless `although_worse`. `entropy` draws disk ids.
 ///
 /// # Errors
 /// [`CopyError::Refused`] when another survivor is better or the log is no evidence;
-/// [`CopyError::Exists`] when a directory is there; otherwise what is wrong
-/// with the source or the disk. Nothing is made then.
+/// [`CopyError::Exists`] when a directory is there; otherwise what is wrong with the source or the
+/// disk. Nothing is made then.
 pub fn unsafe_restart(
     source: LogSource,
     others: &[LogFacts],

@@ -22,6 +22,11 @@ pub enum Durability {
     Diskless,
 }
 
+impl Durability {
+    /// All modes.
+    pub const ALL: [Self; 3] = [Self::Full, Self::ViewOnly, Self::Diskless];
+}
+
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_mode_is_read_as_it_is_written() {
-        for mode in [Durability::Full, Durability::ViewOnly, Durability::Diskless] {
+        for mode in Durability::ALL {
             assert_eq!(mode.to_string().parse(), Ok(mode));
         }
         assert!("none".parse::<Durability>().is_err());

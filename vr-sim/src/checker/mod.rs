@@ -1,8 +1,8 @@
 //! The oracles that watch every run: one property, one file.
 //!
 //! Each sees facts only: what was sent, what became durable, what was applied and what clients
-//! were told. None asks a replica for its opinion, so none shares its mistakes; but for how long its queues
-//! are, which nobody else can count.
+//! were told. None asks a replica for its opinion, so none shares its mistakes; but
+//! for how long its queues are, which nobody else can count.
 
 pub mod applied;
 pub mod bounds;

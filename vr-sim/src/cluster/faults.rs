@@ -116,6 +116,13 @@ impl<S: Service> Cluster<S> {
         self.network.cut(other, one);
     }
 
+    /// Undoes what [`cut_both`](Self::cut_both), or an isolation of one of the two, did between them.
+    pub fn connect(&mut self, one: impl Into<Actor>, other: impl Into<Actor>) {
+        let (one, other) = (one.into(), other.into());
+        self.network.heal_link(one, other);
+        self.network.heal_link(other, one);
+    }
+
     /// Loses everything that `replica` would receive from other replicas.
     pub fn deafen(&mut self, replica: ReplicaId) {
         for other in self.ids().into_iter().filter(|other| *other != replica) {

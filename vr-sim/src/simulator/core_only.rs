@@ -42,17 +42,18 @@ impl<S: Service> Storm<S> {
             others.iter().for_each(|id| self.haunt(*id));
         }
         let client = self.group.client_without_session();
-        let mut call = client.ask((self.load.probe)(&mut self.rng));
-        self.group.run_until_answered(call);
-        // While what clients had asked for is under way, they may close each other's sessions.
-        for _ in 0..EVICTIONS_MAX {
-            if !matches!(self.group.ended(call), Some(Ended::Failed(RequestError::ClientEvicted))) {
-                break;
-            }
-            call = client.ask((self.load.probe)(&mut self.rng));
+        let mut evictions = 0..EVICTIONS_MAX;
+        let ended = loop {
+            let call = client.ask((self.load.probe)(&mut self.rng));
             self.group.run_until_answered(call);
-        }
-        if let None | Some(Ended::Failed(_)) = self.group.ended(call) {
+            let ended = self.group.ended(call);
+            // While what clients had asked for is under way, they may close each other's sessions.
+            let evicted = matches!(ended, Some(Ended::Failed(RequestError::ClientEvicted)));
+            if !evicted || evictions.next().is_none() {
+                break ended;
+            }
+        };
+        if let None | Some(Ended::Failed(_)) = ended {
             self.group.fail(
                 "O9 violated: a quorum that is up and connected executes what it is asked to",
             );

@@ -1,6 +1,6 @@
 //! Which log a view starts from, and what a replica believes of a commit number.
 
-use vr_core::{ReplicaId, View, model::kind::Kind};
+use vr_core::{View, model::kind::Kind};
 use vr_sim::{
     cluster::{Cluster, R0, R1, R2, client::SimClient},
     network::selection::Messages,
@@ -43,7 +43,7 @@ pub(crate) fn a_commit_number_is_about_one_log() {
     let kept = client.request(put("kept", 1));
     group.run_until_answered(kept);
     group.lose(Messages::of([Kind::StartView]).to(R0));
-    connect(&mut group, R0, R1);
+    group.connect(R0, R1);
     group.run_until(|group| group.status(R0).view == View(1));
     group.run_for_heartbeats(3);
     group.heal_and_converge();
@@ -61,25 +61,20 @@ pub(crate) fn hearsay_of_a_view_costs_no_entry() {
     group.run_until_answered(first);
     group.hold(Messages::of([Kind::StartView]).to(R2));
     group.isolate(R0);
-    connect(&mut group, R1, R2);
+    group.connect(R1, R2);
     group.run_until(|group| group.status(R1).log_view == View(1));
     group.isolate(R1);
-    connect(&mut group, R0, R2);
+    group.connect(R0, R2);
     group.lose(Messages::of([Kind::DoViewChange]).in_view(View(2)));
     group.run_until(|group| group.status(R0).log_view == View(3));
     group.hold(Messages::of([Kind::StartView, Kind::Entries]).to(R1));
     group.network().heal_link(R0.into(), R1.into());
     group.run_until(|group| group.status(R1).view == View(3));
     group.isolate(R0);
-    connect(&mut group, R1, R2);
+    group.connect(R1, R2);
     group.run_until(|group| group.status(R1).log_view > View(3));
     group.heal_and_converge();
     assert_eq!(group.committed(), [first]);
-}
-
-fn connect(group: &mut Cluster<Kv>, one: ReplicaId, other: ReplicaId) {
-    group.network().heal_link(one.into(), other.into());
-    group.network().heal_link(other.into(), one.into());
 }
 
 /// The announcement of view 1 arrives at a replica that has promised itself to a later one.
@@ -88,7 +83,7 @@ pub(crate) fn a_late_start_of_a_lower_view_is_ignored() {
     group.isolate(R0);
     let late = group.hold(Messages::of([Kind::StartView]).in_view(View(1)));
     group.run_until(|group| group.status(R1).log_view == View(1));
-    connect(&mut group, R0, R2);
+    group.connect(R0, R2);
     group.crash(R1);
     group.lose(Messages::of([Kind::DoViewChange]));
     group.run_until(|group| group.status(R2).durable_view > View(2));

@@ -97,8 +97,7 @@ pub(crate) fn a_replaced_tail_never_comes_back() {
 /// S19: the next primary lacks committed entries, and the one it fetches them from dies.
 #[test]
 pub(crate) fn missing_bodies_are_fetched_from_whoever_is_left() {
-    let modes = [Durability::Full, Durability::ViewOnly, Durability::Diskless];
-    modes.into_iter().for_each(lose_whom_bodies_come_from);
+    Durability::ALL.into_iter().for_each(lose_whom_bodies_come_from);
 }
 
 fn lose_whom_bodies_come_from(durability: Durability) {

@@ -16,11 +16,6 @@ fn group_of(replicas: u64) -> Cluster<Kv> {
     Cluster::with(GroupOptions::of(replicas).with_durability(Durability::Diskless))
 }
 
-fn connect(group: &mut Cluster<Kv>, one: ReplicaId, other: ReplicaId) {
-    group.network().heal_link(one.into(), other.into());
-    group.network().heal_link(other.into(), one.into());
-}
-
 fn is_back(group: &Cluster<Kv>, id: ReplicaId) -> bool {
     group.status_if_running(id).is_some_and(|status| status.status == StatusKind::Normal)
 }
@@ -122,7 +117,7 @@ pub(crate) fn a_promise_is_dropped_when_a_later_life_becomes_known() {
     assert!(group.network().held(promise) > 0);
     group.release(promise);
     group.network().cut(R2.into(), R1.into());
-    connect(&mut group, R1, R3);
+    group.connect(R1, R3);
     group.run_for_heartbeats(10);
     group.heal_and_converge();
     assert_eq!(group.committed(), [call]);
@@ -161,7 +156,7 @@ pub(crate) fn the_word_of_one_primary_is_not_enough() {
     let signs = [Kind::Commit, Kind::Prepare, Kind::Ping, Kind::Pong, Kind::RecoveryResponse];
     group.lose(Messages::of(signs).from(R1).to(R2));
     group.crash(R2);
-    connect(&mut group, R0, R2);
+    group.connect(R0, R2);
     group.restart(R2);
     let stuck = old.request(put("stray", 1));
     group.run_for_heartbeats(20);

@@ -40,7 +40,7 @@ fn end_of(mut group: Cluster<Kv>, calls: &[CallId], view: View, primary: Replica
 /// S71: a hand-off under load. Nobody suspects anybody, and no call fails.
 #[test]
 fn a_primary_hands_off_under_load() {
-    for durability in [Durability::Full, Durability::ViewOnly, Durability::Diskless] {
+    for durability in Durability::ALL {
         let (mut group, calls) = busy(durability, 20);
         let votes = group.hold(Messages::of([Kind::StartViewChange]));
         group.hand_off(R0, None);

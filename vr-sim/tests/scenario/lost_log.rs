@@ -16,11 +16,6 @@ fn group_of(replicas: u64) -> Cluster<Kv> {
     Cluster::with(GroupOptions::of(replicas).with_durability(Durability::ViewOnly))
 }
 
-fn connect(group: &mut Cluster<Kv>, one: ReplicaId, other: ReplicaId) {
-    group.network().heal_link(one.into(), other.into());
-    group.network().heal_link(other.into(), one.into());
-}
-
 /// Nothing starts for as long as twenty view changes take.
 fn assert_blocked(group: &mut Cluster<Kv>, lost: ReplicaId) {
     group.run_for_heartbeats(100);
@@ -85,7 +80,7 @@ pub(crate) fn a_promise_binds_whoever_forgot_its_log() {
     let call = client.request(put("k", 1));
     group.run_for_heartbeats(30);
     group.isolate(R0);
-    connect(&mut group, R1, R2);
+    group.connect(R1, R2);
     group.lose(Messages::all().from(R2).to(R1));
     group.network().replay(&Messages::of([Kind::DoViewChange]).from(R2).in_view(View(1)));
     group.run_for_heartbeats(10);
@@ -198,7 +193,7 @@ pub(crate) fn a_late_start_of_its_own_view_is_no_log() {
     assert!(copies > 0);
     group.run_for_heartbeats(3);
     group.isolate(R1);
-    connect(&mut group, R0, R2);
+    group.connect(R0, R2);
     assert_blocked(&mut group, R2);
     group.heal_and_converge();
     assert_eq!(group.committed(), [call]);
@@ -244,7 +239,7 @@ pub(crate) fn an_answer_to_an_earlier_life_is_no_log() {
     let copies = group.network().replay(&Messages::of([Kind::RecoveryResponse]).to(R2));
     assert!(copies > 0);
     group.isolate(R0);
-    connect(&mut group, R1, R2);
+    group.connect(R1, R2);
     assert_blocked(&mut group, R2);
     group.heal_and_converge();
     assert_eq!(group.committed(), [call]);

@@ -8,8 +8,6 @@ use vr_sim::{
     workload::{Kv, put},
 };
 
-const MODES: [Durability; 3] = [Durability::Full, Durability::ViewOnly, Durability::Diskless];
-
 fn group_in(durability: Durability) -> Cluster<Kv> {
     Cluster::with(GroupOptions::of(3).with_durability(durability))
 }
@@ -23,7 +21,7 @@ fn held(group: &Cluster<Kv>, replica: ReplicaId) -> OpNumber {
 /// must not cut anything until it has the whole of it.
 #[test]
 pub(crate) fn nothing_is_truncated_on_hearsay() {
-    MODES.into_iter().for_each(hear_of_a_later_view);
+    Durability::ALL.into_iter().for_each(hear_of_a_later_view);
 }
 
 fn hear_of_a_later_view(durability: Durability) {
@@ -40,8 +38,7 @@ fn hear_of_a_later_view(durability: Durability) {
     group.run_until(|group| {
         held(group, R1).since(group.place_of(first).expect("it is answered")) > 0
     });
-    group.network().heal_link(R0.into(), R2.into());
-    group.network().heal_link(R2.into(), R0.into());
+    group.connect(R0, R2);
     group.isolate(R1);
     group.run_until(|group| group.view() > View(1));
     let second = late.request(put("second", 1));
@@ -57,7 +54,7 @@ fn hear_of_a_later_view(durability: Durability) {
 /// S11: the log of the latest view wins, not the entry of the latest view.
 #[test]
 pub(crate) fn the_log_view_decides_and_not_the_view_of_the_last_entry() {
-    MODES.into_iter().for_each(elect_with_an_entry_of_a_later_view);
+    Durability::ALL.into_iter().for_each(elect_with_an_entry_of_a_later_view);
 }
 
 fn elect_with_an_entry_of_a_later_view(durability: Durability) {

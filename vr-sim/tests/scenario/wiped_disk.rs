@@ -123,8 +123,7 @@ pub(crate) fn a_blank_replica_is_not_one_that_lags() {
         group.run_until(|group| group.status(R1).log_view == View(1));
         group.wipe(R1);
         group.isolate(R2);
-        group.network().heal_link(R0.into(), R1.into());
-        group.network().heal_link(R1.into(), R0.into());
+        group.connect(R0, R1);
         group.restart(R1);
         let call = client.request(put("k", 1));
         group.run_for_heartbeats(40);

@@ -182,7 +182,7 @@ proptest! {
 
 #[test]
 fn replicas_say_their_mode_and_clients_have_none() {
-    for mode in [Durability::Full, Durability::ViewOnly, Durability::Diskless] {
+    for mode in Durability::ALL {
         let mut hello = hello();
         hello.facts.durability = Some(mode);
         assert_eq!(Hello::decode(body(&hello.encode(VERSIONS))).as_ref(), Ok(&hello));

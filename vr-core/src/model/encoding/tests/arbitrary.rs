@@ -284,7 +284,7 @@ fn transfer_message() -> impl Strategy<Value = Message> {
 }
 
 fn mode() -> impl Strategy<Value = Durability> {
-    prop::sample::select(vec![Durability::Full, Durability::ViewOnly, Durability::Diskless])
+    prop::sample::select(Durability::ALL.to_vec())
 }
 
 fn inheritance() -> impl Strategy<Value = Inheritance> {
