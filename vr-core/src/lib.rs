@@ -30,6 +30,7 @@ pub use crate::{
         finding::{Cause, Explanation, Finding},
         handle::{DigestError, NodeHandle},
         handoffs::HandedOff,
+        memory_checkpoints::MemoryCheckpoints,
         status::{ExecutorMode, ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
         stop::NodeError,
     },
@@ -39,7 +40,9 @@ pub use crate::{
             Context, Malformed, QueryContext, RawStateMachine, SnapshotError, SnapshotReader,
             SnapshotSource, SnapshotWriter, StateMachine, Typed,
         },
-        storage::{LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch},
+        storage::{
+            Checkpoints, LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch,
+        },
         transport::{Backpressure, Closed, Endpoint, Received, Role, Transport, TransportError},
     },
     replica::io::{Event, HandoffError, ReplicaStatus},

@@ -29,6 +29,7 @@ use vr_core::{
             Recovery, RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender,
             Standing, StartView, StartViewChange, StatusKind, Suspicion, Wanted,
         },
+        snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
         types::{
             Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce,
             OpNumber, ReplicaId, ReplicaIndex, ReplicaSet, RequestId, RequestNumber, View,
@@ -321,7 +322,8 @@ fn normal_messages() -> Vec<(&'static str, Message)> {
         checkpoint: checkpoint(),
         standing,
     };
-    let heartbeats = |status| Commit { commit, heartbeat, standing: standing(status) };
+    let heartbeats =
+        |status| Commit { commit, heartbeat, agreed: checkpoint(), standing: standing(status) };
     vec![
         ("", Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat })),
         ("", Message::PrepareOk(prepare_ok(None))),
@@ -399,6 +401,11 @@ fn transfer_messages() -> Vec<(&'static str, Message)> {
     };
     let get_entries = |wanted| GetEntries { request, wanted, bytes_max: 1 << 20 };
     let exact = headers().iter().map(|header| (header.op_number, header.checksum)).collect();
+    let get_snapshot = |part| GetSnapshot { request, checkpoint: checkpoint(), part };
+    let snapshot = |content| Snapshot { request, checkpoint: checkpoint(), content };
+    let chunk = SnapshotContent::Chunk { index: 3, bytes: Bytes::from_static(b"state") };
+    let chunks = vec![Checksum(0xc1), Checksum(0xc2)];
+    let manifest = SnapshotContent::Manifest { bytes: 300_000, from: 0, chunks };
     let read_index_ok =
         ReadIndexOk { request, op_number: OpNumber(16), time: 1_700_000_000_000_000_016 };
     vec![
@@ -407,6 +414,12 @@ fn transfer_messages() -> Vec<(&'static str, Message)> {
         ("", Message::GetEntries(get_entries(Wanted::Exact(exact)))),
         ("_from", Message::GetEntries(get_entries(Wanted::From(OpNumber(18))))),
         ("", Message::Entries(Entries { request, entries: entries() })),
+        ("", Message::Released(Released { request, checkpoint: checkpoint() })),
+        ("", Message::GetSnapshot(get_snapshot(SnapshotPart::Chunk(3)))),
+        ("_manifest", Message::GetSnapshot(get_snapshot(SnapshotPart::Manifest(8192)))),
+        ("", Message::Snapshot(snapshot(chunk))),
+        ("_manifest", Message::Snapshot(snapshot(manifest))),
+        ("_gone", Message::Snapshot(snapshot(SnapshotContent::Gone))),
         ("", Message::ReadIndex(ReadIndex { request })),
         ("", Message::ReadIndexOk(read_index_ok)),
     ]

@@ -18,10 +18,10 @@ use futures::{
     future::{BoxFuture, join_all},
 };
 use vr_core::{
-    Client, Config, Context, Event, ExecutorMode, LogReader, LogWriter, Malformed, Members, Node,
-    NodeError, NodeHandle, OpNumber, Opened, QueryContext, Raw, RawStateMachine, Read, Recovered,
-    ReplicaId, Runtime, SnapshotError, SnapshotReader, SnapshotWriter, Storage, StorageError,
-    WriteBatch,
+    Client, Config, Context, Event, ExecutorMode, LogReader, LogWriter, Malformed, Members,
+    MemoryCheckpoints, Node, NodeError, NodeHandle, OpNumber, Opened, QueryContext, Raw,
+    RawStateMachine, Read, Recovered, ReplicaId, Runtime, SnapshotError, SnapshotReader,
+    SnapshotWriter, Storage, StorageError, WriteBatch,
     model::{
         durable::{Identity, Superblock},
         entry::Entry,
@@ -118,7 +118,8 @@ impl Storage for Memory {
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError> {
         let superblock = Superblock::blank(identity);
         let recovered = Recovered::whole(superblock, Vec::new());
-        Ok(Opened { recovered, writer: self.clone(), reader: self })
+        let checkpoints = Arc::new(MemoryCheckpoints::new());
+        Ok(Opened { recovered, writer: self.clone(), reader: self, checkpoints })
     }
 }
 

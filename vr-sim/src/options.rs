@@ -24,6 +24,8 @@ pub struct GroupOptions {
     pub disk: DiskFaults,
     /// How long a client waits for a reply before it gives up.
     pub client_timeout: Duration,
+    /// Bytes that snapshots are larger by, up to four times as many, so that they take several chunks.
+    pub padding: u32,
     /// Whether every envelope travels as bytes.
     pub codec: bool,
     /// Where the whole trace goes when the group is dropped, also when that is by a panic: a page
@@ -43,6 +45,7 @@ impl GroupOptions {
             network: NetworkFaults::none(),
             disk: DiskFaults::none(),
             client_timeout: Duration::from_secs(10),
+            padding: 0,
             codec: true,
             trace: None,
         }

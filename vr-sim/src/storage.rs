@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use futures::future::poll_fn;
 use vr_core::{
+    MemoryCheckpoints,
     model::{
         durable::{Durability, Identity, Superblock},
         entry::Entry,
@@ -19,7 +20,7 @@ use vr_core::{
         storage::{LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch},
     },
 };
-use vr_storage::{NoLog, Store, StoreOptions, StoreReader, ViewStore};
+use vr_storage::{FileCheckpoints, NoLog, Store, StoreOptions, StoreReader, ViewStore};
 
 use crate::{
     disk::{DiskControl, SimDisk, faults::StorageBugs},
@@ -138,7 +139,8 @@ impl Storage for SimStorage {
             Durability::Diskless => return Ok(open_nothing(&parts, identity)),
         }
         let options = StoreOptions::default().with_segment_bytes(SEGMENT_BYTES);
-        let opened = Store::open(parts.disk.disk().with_bugs(parts.bugs), identity, options);
+        let disk = parts.disk.disk().with_bugs(parts.bugs);
+        let opened = Store::open(disk.clone(), identity, options);
         parts.pay().await;
         let (recovered, store) = opened?;
         let now = parts.runtime.now();
@@ -146,7 +148,8 @@ impl Storage for SimStorage {
         lock(&parts.witness).opened(now, parts.replica, &recovered, lied);
         let reader = SimReader { reader: store.reader(), parts: parts.clone() };
         let writer = SimWriter { store: SimStore::Whole(store), parts };
-        Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader) })
+        let checkpoints = Arc::new(FileCheckpoints::new(disk, true));
+        Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader), checkpoints })
     }
 }
 
@@ -158,7 +161,8 @@ async fn open_views(mut parts: Parts, identity: &Identity) -> Result<Opened, Sto
     let lied = parts.disk.was_damaged();
     lock(&parts.witness).opened(parts.runtime.now(), parts.replica, &recovered, lied);
     let writer = SimWriter { store: SimStore::Views(store), parts };
-    Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) })
+    let checkpoints = Arc::new(MemoryCheckpoints::new());
+    Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog), checkpoints })
 }
 
 /// Storage of a replica that remembers nothing.
@@ -166,7 +170,8 @@ fn open_nothing(parts: &Parts, identity: &Identity) -> Opened {
     lock(&parts.witness).forgot(parts.replica);
     let recovered = Recovered::whole(Superblock::blank(identity), Vec::new());
     let writer = SimWriter { store: SimStore::Nothing, parts: parts.clone() };
-    Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) }
+    let checkpoints = Arc::new(MemoryCheckpoints::new());
+    Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog), checkpoints }
 }
 
 /// What a replica's mode keeps on disk.

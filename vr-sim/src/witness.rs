@@ -58,6 +58,8 @@ pub struct Witness {
     rebuilds: u64,
     handoffs: u64,
     repairs: u64,
+    checkpoints: u64,
+    snapshots: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -83,6 +85,8 @@ impl Witness {
             rebuilds: 0,
             handoffs: 0,
             repairs: 0,
+            checkpoints: 0,
+            snapshots: 0,
         }
     }
 
@@ -140,10 +144,24 @@ impl Witness {
         self.handoffs
     }
 
+    /// How many checkpoints came to count somewhere.
+    #[must_use]
+    pub const fn checkpoints(&self) -> u64 {
+        self.checkpoints
+    }
+
+    /// How many checkpoints were fetched and installed.
+    #[must_use]
+    pub const fn snapshots(&self) -> u64 {
+        self.snapshots
+    }
+
     /// The node of `replica` tells its user that something happened.
     pub fn told(&mut self, at: Instant, replica: ReplicaId, event: &io::Event) {
         self.rebuilds += u64::from(matches!(event, io::Event::GroupRejoined { .. }));
         self.handoffs += u64::from(matches!(event, io::Event::HandedOff { .. }));
+        self.checkpoints += u64::from(matches!(event, io::Event::CheckpointHeld { .. }));
+        self.snapshots += u64::from(matches!(event, io::Event::SnapshotInstalled { .. }));
         self.note(at, format!("r{replica} {event:?}"));
     }
 
@@ -297,7 +315,8 @@ impl Witness {
         if self.durability != durable::Durability::Full || shadow.lost {
             return Ok(());
         }
-        if self.starts.stored(replica, shadow)? {
+        let contains = |log, entry| self.commits.contains(log, entry);
+        if self.starts.stored(replica, shadow, contains)? {
             self.commits.started(shadow.log_view, shadow)?;
         }
         self.commits.stored(replica, shadow, &self.starts)
@@ -312,6 +331,16 @@ impl Witness {
         let verdict = self.applied.applied(replica, op, record);
         self.judge(at, verdict);
         let verdict = self.once.applied(op, &record);
+        self.judge(at, verdict);
+    }
+
+    /// The state machine of `replica` was given a state in which `op` is the last operation.
+    pub fn restored_at(&mut self, at: Instant, replica: ReplicaId, op: OpNumber) {
+        self.note(at, format!("r{replica} restores the state after op {op}"));
+        if self.outside.contains(&replica) {
+            return;
+        }
+        let verdict = self.applied.restored(replica, op);
         self.judge(at, verdict);
     }
 

@@ -9,6 +9,8 @@ use vr_core::model::mutants::Mutant;
 use vr_sim::mutants::plant;
 
 // The stories that hold without any mutant.
+#[path = "scenario/checkpoints.rs"]
+mod checkpoints;
 #[path = "scenario/client_retry.rs"]
 mod client_retry;
 #[path = "scenario/clock.rs"]
@@ -172,6 +174,8 @@ mutants! {
     no_check_quorum: NoCheckQuorum, partition::a_primary_that_only_sends_steps_down, "group.view() > View(0)";
     no_view_sync: NoViewSync, duel_of_primaries::of_two_primaries_one_wins, "O9 violated", found by 60 seeds of 3 for 3 s;
     no_start_repair: NoStartRepair, duel_of_primaries::a_backup_that_missed_the_start_of_a_view_asks_for_it, "the view is told again and not left", found by 5 seeds of 3 for 3 s;
+    checkpoint_of_one: CheckpointOfOne, checkpoints::the_odd_replica_stops, "stopped: diverged' is not in";
+    ack_before_snapshot: AckBeforeSnapshot, checkpoints::a_checkpoint_is_named_before_it_is_spoken_of, "O7 violated";
     execute_twice: ExecuteTwice, client_retry::a_request_that_arrives_many_times_executes_once, "O6 violated", found by 5 seeds of 3 for 3 s;
     answer_unexecuted: AnswerUnexecuted, clients::a_repeated_request_waits_for_its_execution, "O5 violated", found by 20 seeds of 3 for 3 s;
     dedup_at_receipt: DedupAtReceipt, clients::a_request_that_a_view_change_dropped_is_taken_again, "not with a reply";

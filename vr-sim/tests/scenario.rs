@@ -1,6 +1,7 @@
 //! Named stories among replicas, stepped by hand; the list is in docs/TESTING.md.
 
 mod scenario {
+    mod checkpoints;
     mod client_retry;
     mod clock;
     mod crash;

@@ -7,7 +7,7 @@ use vr_core::{
     OpNumber, StorageError, View,
     model::{
         certificate::{Inheritance, Means},
-        durable::Superblock,
+        durable::{CheckpointId, Superblock},
     },
     ports::storage::DamagedRange,
 };
@@ -19,7 +19,7 @@ use crate::{
         names,
         record::{BatchKind, Copy},
         scan::{Found, FoundSegment, Scan, scan},
-        store::{Files, checkpoint_of},
+        store::{Files, checkpoint_of, checkpoint_problem},
         superblock::{Copies, CopyState},
     },
 };
@@ -107,6 +107,13 @@ pub struct Report {
     pub lost: Option<String>,
     /// Names of the files of a log that was set aside.
     pub set_aside: Vec<String>,
+    /// The complete checkpoints, with the bytes of their chunks.
+    pub checkpoints: Vec<(CheckpointId, u64)>,
+    /// What is wrong with the checkpoint that the log starts after, in words; `None` when nothing
+    /// is.
+    pub checkpoint_problem: Option<String>,
+    /// Names of files of checkpoints that are being fetched.
+    pub arriving: Vec<String>,
     /// Names of files that are not this storage's.
     pub unknown: Vec<String>,
     /// Names of files that mean nothing: spare segments and half created files.
@@ -122,7 +129,8 @@ impl Report {
     pub fn has_damage(&self) -> bool {
         let corrupt = self.damage.iter().any(|damage| damage.state == SlotState::Corrupt);
         let superblock = self.superblocks.iter().any(|copy| copy.problem.is_some());
-        corrupt || superblock || self.lost.is_some() || !self.unknown.is_empty()
+        let lost = self.lost.is_some() || self.checkpoint_problem.is_some();
+        corrupt || superblock || lost || !self.unknown.is_empty()
     }
 }
 
@@ -171,6 +179,9 @@ fn inspect_disk<D: Disk>(disk: &D, in_use: bool) -> Result<Report, StorageError>
         damaged: Vec::new(),
         lost: None,
         set_aside: files.set_aside.iter().map(|number| names::set_aside(*number)).collect(),
+        checkpoints: files.checkpoints,
+        checkpoint_problem: None,
+        arriving: files.arriving,
         unknown: files.unknown,
         idle_files: files
             .spares
@@ -192,6 +203,7 @@ fn inspect_disk<D: Disk>(disk: &D, in_use: bool) -> Result<Report, StorageError>
         let log = scan(disk, &files.segments, superblock.disk, checkpoint, &mut note)?;
         report.records = records;
         report.records_omitted = omitted;
+        report.checkpoint_problem = checkpoint_problem(disk, superblock)?;
         report.describe_log(log);
     }
     Ok(report)
@@ -300,6 +312,15 @@ impl fmt::Display for Report {
         }
         if let Some(reason) = &self.lost {
             writeln!(f, "LOST: {reason}; the next start sets the log aside")?;
+        }
+        for (id, bytes) in &self.checkpoints {
+            writeln!(f, "  checkpoint after op {}: {bytes} bytes", id.op_number)?;
+        }
+        for name in &self.arriving {
+            writeln!(f, "  {name}: a checkpoint that is being fetched")?;
+        }
+        if let Some(problem) = &self.checkpoint_problem {
+            writeln!(f, "LOST: {problem}; the next start sets the log aside")?;
         }
         for name in &self.set_aside {
             writeln!(f, "  {name}: set aside, part of a log that was lost before")?;

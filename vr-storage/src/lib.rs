@@ -13,6 +13,7 @@ pub use crate::{
     export::{CopyError, EXPORT_VERSION, ExportReader, ExportWriter, export},
     file::{
         FileStorage,
+        checkpoints::FileCheckpoints,
         reader::StoreReader,
         record::DISK_VERSION,
         store::{Store, StoreOptions},

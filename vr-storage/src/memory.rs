@@ -9,7 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use vr_core::{
-    LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError, WriteBatch,
+    LogReader, LogWriter, MemoryCheckpoints, OpNumber, Opened, Recovered, Storage, StorageError,
+    WriteBatch,
     model::{
         durable::{Identity, Superblock, genesis_checksum},
         entry::Entry,
@@ -25,6 +26,7 @@ use crate::identity;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStorage {
     shared: Arc<Mutex<Content>>,
+    checkpoints: Arc<MemoryCheckpoints>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +103,8 @@ impl Storage for MemoryStorage {
             Recovered::whole(superblock, headers)
         };
         let handle = Handle { shared: self.shared, _open: open };
-        Ok(Opened { recovered, writer: Box::new(handle.clone()), reader: Box::new(handle) })
+        let (writer, reader) = (Box::new(handle.clone()), Box::new(handle));
+        Ok(Opened { recovered, writer, reader, checkpoints: self.checkpoints })
     }
 }
 

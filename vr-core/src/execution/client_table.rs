@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     execution::{use_order::UseOrder, work::Evicted},
     model::{
+        checkpoint::OpenSession,
         message::{Outcome, Reply},
         types::{ClientId, Nonce, OpNumber, RequestNumber},
     },
@@ -115,6 +116,14 @@ impl ClientTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// The open sessions, in order of their clients.
+    pub fn open_sessions(&self) -> impl Iterator<Item = OpenSession> + '_ {
+        self.sessions.iter().map(|(client, open)| {
+            let Session { session, nonce, done, outcomes: _ } = open;
+            OpenSession { client: *client, session: *session, nonce: *nonce, done: *done }
+        })
     }
 
     /// Opens a session for `client`, whose registration is the entry at `op_number`.

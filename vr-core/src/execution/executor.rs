@@ -1,7 +1,7 @@
 //! Applies committed entries in log order, once each, and answers what the state can answer.
 
 use core::{fmt, mem, time::Duration};
-use std::{collections::VecDeque, io, vec};
+use std::{collections::VecDeque, io, sync::Arc, vec};
 
 use bytes::Bytes;
 use tracing::{trace, warn};
@@ -9,16 +9,23 @@ use twox_hash::XxHash3_128;
 
 use crate::{
     execution::{
+        checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Prefix},
         client_table::{ClientTable, Turn},
-        work::{Finished, Work},
+        work::{Finished, Restored, Work},
     },
     model::{
+        durable::CheckpointId,
         entry::{Entry, EntryHeader, EntryKind},
         message::{Answer, Outcome, Reply},
         mutants::{Mutant, Mutants},
         types::{Checksum, ClientId, Nonce, OpNumber, Peer, RequestNumber},
     },
-    ports::state_machine::{Context, QueryContext, RawStateMachine, SnapshotError, SnapshotWriter},
+    ports::{
+        state_machine::{
+            Context, QueryContext, RawStateMachine, SnapshotError, SnapshotReader, SnapshotWriter,
+        },
+        storage::{Anchor, Checkpoints},
+    },
 };
 
 /// Owns the state machine and the client table, and changes both by applying entries.
@@ -39,6 +46,12 @@ pub struct Executor {
     time: Duration,
     /// What happened since it was last taken.
     finished: Finished,
+    /// `None` where no checkpoint is ever asked for.
+    checkpoints: Option<Arc<dyn Checkpoints>>,
+    /// A state that was frozen and is to be written elsewhere.
+    frozen: Option<Frozen>,
+    /// Why a checkpoint could not be taken or restored; nothing is done any more.
+    failure: Option<CheckpointFailure>,
     /// Faults planted on purpose.
     mutants: Mutants,
 }
@@ -48,6 +61,8 @@ enum Item {
     Entries { entries: vec::IntoIter<Entry>, reply: bool },
     Resend { client: ClientId, request_number: RequestNumber },
     Query { to: Peer, question: Question },
+    Checkpoint { at: Anchor },
+    Restore { checkpoint: CheckpointId },
 }
 
 struct Question {
@@ -71,8 +86,17 @@ impl Executor {
             applied: OpNumber::ZERO,
             time: Duration::ZERO,
             finished: Finished::default(),
+            checkpoints: None,
+            frozen: None,
+            failure: None,
             mutants: Mutants::default(),
         }
+    }
+
+    /// The same with checkpoints kept in `checkpoints`.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Arc<dyn Checkpoints>) -> Self {
+        Self { checkpoints: Some(checkpoints), ..self }
     }
 
     /// The same with faults planted on purpose.
@@ -91,6 +115,8 @@ impl Executor {
             Work::Query { to, client, request_number, query, time } => {
                 Item::Query { to, question: Question { client, request_number, query, time } }
             }
+            Work::Checkpoint { at } => Item::Checkpoint { at },
+            Work::Restore { checkpoint } => Item::Restore { checkpoint },
         });
     }
 
@@ -106,6 +132,9 @@ impl Executor {
     /// If entries were handed over with a gap or twice: applying them would fork the state. A panic
     /// of the state machine is passed on.
     pub fn step(&mut self) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
         match self.queue.pop_front() {
             None => return false,
             Some(Item::Entries { mut entries, reply }) => {
@@ -126,6 +155,14 @@ impl Executor {
                 let answer = self.answer(question);
                 self.finished.answers.push((to, answer));
             }
+            Some(Item::Checkpoint { at }) => match self.take_checkpoint(at) {
+                Ok(taken) => self.finished.executed.taken.extend(taken),
+                Err(failure) => self.failure = Some(failure),
+            },
+            Some(Item::Restore { checkpoint }) => match self.restore(checkpoint) {
+                Ok(restored) => self.finished.executed.restored = Some(restored),
+                Err(failure) => self.failure = Some(failure),
+            },
         }
         true
     }
@@ -135,7 +172,11 @@ impl Executor {
     /// A stored reply that was asked for and is no longer there is nothing.
     pub fn take_finished(&mut self) -> Option<Finished> {
         let advanced = self.finished.executed.through != self.applied;
-        let silent = self.finished.executed.replies.is_empty() && self.finished.answers.is_empty();
+        let executed = &self.finished.executed;
+        let silent = executed.replies.is_empty()
+            && executed.taken.is_empty()
+            && executed.restored.is_none()
+            && self.finished.answers.is_empty();
         if silent && !advanced {
             return None;
         }
@@ -143,6 +184,16 @@ impl Executor {
         finished.executed.through = self.applied;
         self.finished.executed.through = self.applied;
         Some(finished)
+    }
+
+    /// A state that was frozen since the last call, to be written while this goes on.
+    pub const fn take_frozen(&mut self) -> Option<Frozen> {
+        self.frozen.take()
+    }
+
+    /// Why a checkpoint could not be taken or restored, once; the executor does nothing after it.
+    pub const fn take_failure(&mut self) -> Option<CheckpointFailure> {
+        self.failure.take()
     }
 
     /// The last op that was applied.
@@ -164,6 +215,66 @@ impl Executor {
         self.client_table.snapshot(&mut out)?;
         self.state_machine.snapshot(&mut out)?;
         Ok(Checksum(hash.0.finish_128()))
+    }
+
+    /// # Panics
+    /// If a checkpoint is asked for and there is no place for it.
+    fn store(&self) -> &Arc<dyn Checkpoints> {
+        self.checkpoints.as_ref().expect("an executor that takes checkpoints has a place for them")
+    }
+
+    /// The checkpoint of the state as it is; `None` if it was frozen to be written elsewhere.
+    ///
+    /// One at an op that is not the last one applied belongs to a state that was replaced meanwhile.
+    fn take_checkpoint(&mut self, at: Anchor) -> Result<Option<CheckpointId>, CheckpointFailure> {
+        if at.op_number != self.applied {
+            return Ok(None);
+        }
+        let snapshot = |source| CheckpointFailure::Snapshot { op_number: at.op_number, source };
+        let mut head = Vec::new();
+        let prefix = Prefix { op_number: self.applied, time: self.time };
+        prefix.write(&mut head).map_err(|error| snapshot(error.into()))?;
+        self.client_table.snapshot(&mut SnapshotWriter::new(&mut head)).map_err(snapshot)?;
+        if let Some(source) = self.state_machine.fork() {
+            let store = Arc::clone(self.store());
+            self.frozen = Some(Frozen { at, head, source, store });
+            return Ok(None);
+        }
+        let taken = checkpoint::take(self.store().as_ref(), at, |out| {
+            io::Write::write_all(out, &head)?;
+            self.state_machine.snapshot(out)
+        })?;
+        Ok(Some(taken))
+    }
+
+    /// Replaces client table and state by those of a checkpoint.
+    fn restore(&mut self, id: CheckpointId) -> Result<Restored, CheckpointFailure> {
+        let store = Arc::clone(self.store());
+        let reader = ChunkReader::new(store.as_ref(), id);
+        let mut reader = reader.map_err(CheckpointFailure::Storage)?;
+        let restored = self.restore_from(id, &mut SnapshotReader::new(&mut reader));
+        if let Some(error) = reader.into_failure() {
+            return Err(CheckpointFailure::Storage(error));
+        }
+        let op_number = id.op_number;
+        restored.map_err(|source| CheckpointFailure::Restore { op_number, source })
+    }
+
+    fn restore_from(
+        &mut self,
+        id: CheckpointId,
+        from: &mut SnapshotReader<'_>,
+    ) -> Result<Restored, SnapshotError> {
+        let prefix = Prefix::read(from)?;
+        if prefix.op_number != id.op_number {
+            return Err(SnapshotError::Unreadable);
+        }
+        self.client_table.restore(from)?;
+        self.state_machine.restore(from)?;
+        self.applied = id.op_number;
+        self.time = prefix.time;
+        let sessions = self.client_table.open_sessions().collect();
+        Ok(Restored { op_number: id.op_number, time: prefix.time, sessions })
     }
 
     /// Applies one entry; what its client is to be told, if the entry has one.

@@ -4,10 +4,15 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{
-    entry::Entry,
-    message::{Answer, Reply},
-    types::{ClientId, OpNumber, Peer, RequestNumber},
+use crate::{
+    model::{
+        checkpoint::OpenSession,
+        durable::CheckpointId,
+        entry::Entry,
+        message::{Answer, Reply},
+        types::{ClientId, OpNumber, Peer, RequestNumber},
+    },
+    ports::storage::Anchor,
 };
 
 /// One item of the executor's queue; carried out strictly in order.
@@ -41,6 +46,17 @@ pub enum Work {
         /// of the last applied entry.
         time: Duration,
     },
+    /// Take a checkpoint of the state that everything before this item has made.
+    Checkpoint {
+        /// The last op before it, and its entry.
+        at: Anchor,
+    },
+    /// Replace the state by that of a checkpoint, which is complete in local storage and contains
+    /// more than the state does.
+    Restore {
+        /// Which.
+        checkpoint: CheckpointId,
+    },
 }
 
 /// What finished; the engine is told.
@@ -52,6 +68,21 @@ pub struct Executed {
     pub replies: Vec<Reply>,
     /// Sessions that were closed, in order.
     pub evicted: Vec<Evicted>,
+    /// Checkpoints that were taken, in order.
+    pub taken: Vec<CheckpointId>,
+    /// The state was replaced by that of a checkpoint.
+    pub restored: Option<Restored>,
+}
+
+/// What the engine must know of a state that was not made by executing entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The last op that is in it.
+    pub op_number: OpNumber,
+    /// That op's time, since 1970.
+    pub time: Duration,
+    /// The sessions that are open in it.
+    pub sessions: Vec<OpenSession>,
 }
 
 /// A session that was closed because the table was full and nothing of it was executed longest.

@@ -4,7 +4,10 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::mutants::{Mutant, Mutants};
+use crate::model::{
+    checkpoint::CHUNK_BYTES,
+    mutants::{Mutant, Mutants},
+};
 
 /// May a replica whose process has no memory found a group, when all the others have none either?
 ///
@@ -38,6 +41,9 @@ pub enum Genesis {
 /// | `pipeline_ops_max` | 1024 | requests are answered busy |
 /// | `pipeline_bytes_max` | 16 MiB | requests are answered busy |
 /// | `log_bytes_max` | 8 GiB | requests are answered busy |
+/// | `checkpoint_ops` | 100 000 | a checkpoint is taken; 0: never, and the log is kept whole |
+/// | `checkpoint_bytes` | 256 MiB | a checkpoint is taken |
+/// | `log_retain_ops` | 10 000 | older entries are released once they are in a checkpoint that a quorum holds |
 /// | `log_cache_bytes_max` | 64 MiB | executed payloads are dropped from memory and read back when asked for |
 /// | `execute_ops_max` | 1024 | committed ops wait before they are handed to the executor |
 /// | `forward_ops_max` | 4096 | a backup answers busy |
@@ -83,6 +89,14 @@ pub struct Config {
     pub pipeline_bytes_max: u32,
     /// Bytes of the whole log.
     pub log_bytes_max: u64,
+    /// Ops between two checkpoints; the same on all members, or they have none to compare. 0: there
+    /// are none, and nothing of the log is ever released.
+    pub checkpoint_ops: u32,
+    /// Bytes of log between two checkpoints, if that comes first; the same on all members.
+    pub checkpoint_bytes: u64,
+    /// Ops below the last checkpoint that stay in the log, so that a replica that was away for a
+    /// little while gets them instead of a checkpoint.
+    pub log_retain_ops: u32,
     /// Bytes of payloads kept in memory besides those in the pipeline.
     pub log_cache_bytes_max: u64,
     /// Ops handed to the executor and not yet executed.
@@ -129,6 +143,9 @@ impl Default for Config {
             pipeline_ops_max: 1024,
             pipeline_bytes_max: 16 << 20,
             log_bytes_max: 8 << 30,
+            checkpoint_ops: 100_000,
+            checkpoint_bytes: 256 << 20,
+            log_retain_ops: 10_000,
             log_cache_bytes_max: 64 << 20,
             execute_ops_max: 1024,
             forward_ops_max: 4096,
@@ -176,6 +193,7 @@ impl Config {
             ("request_bytes_max", u64::from(self.request_bytes_max)),
             ("pipeline_ops_max", u64::from(self.pipeline_ops_max)),
             ("log_bytes_max", self.log_bytes_max),
+            ("checkpoint_bytes", self.checkpoint_bytes),
             ("execute_ops_max", u64::from(self.execute_ops_max)),
             ("forward_ops_max", u64::from(self.forward_ops_max)),
             ("reads_max", u64::from(self.reads_max)),
@@ -227,6 +245,15 @@ impl Config {
             (
                 self.log_bytes_max >= u64::from(self.pipeline_bytes_max),
                 "log_bytes_max must be at least pipeline_bytes_max",
+            ),
+            (
+                self.checkpoint_ops == 0 || self.checkpoint_bytes <= self.log_bytes_max / 2,
+                "checkpoint_bytes must be at most half of log_bytes_max",
+            ),
+            (
+                self.checkpoint_ops == 0 || self.message_bytes_max >= CHUNK_BYTES + 4096,
+                "message_bytes_max must hold a chunk of a checkpoint, 266240 bytes, unless \
+                 checkpoint_ops is 0",
             ),
             (
                 u64::from(self.transfer_bytes_max) + 4096 <= u64::from(self.message_bytes_max),

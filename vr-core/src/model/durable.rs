@@ -68,14 +68,16 @@ pub enum Trust {
     Lost,
 }
 
-/// Names a checkpoint: the op it was taken after, and checksums of its bytes and its content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Names a checkpoint: the op it was taken after, and checksums of its entry and its content.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct CheckpointId {
     /// The last op that the checkpoint contains; 0 for the empty state before the first op.
     pub op_number: OpNumber,
     /// Checksum of the entry at that op, which the log above it chains to.
     pub checksum: Checksum,
-    /// Digest of the replicated state, compared between replicas.
+    /// Digest of its [`Manifest`](crate::model::checkpoint::Manifest), compared between replicas.
     pub digest: Checksum,
 }
 

@@ -42,6 +42,9 @@ impl Message {
             Self::Headers(_) => Kind::Headers,
             Self::GetEntries(_) => Kind::GetEntries,
             Self::Entries(_) => Kind::Entries,
+            Self::Released(_) => Kind::Released,
+            Self::GetSnapshot(_) => Kind::GetSnapshot,
+            Self::Snapshot(_) => Kind::Snapshot,
             Self::ReadIndex(_) => Kind::ReadIndex,
             Self::ReadIndexOk(_) => Kind::ReadIndexOk,
             Self::Hello(_) => Kind::Hello,
@@ -88,7 +91,12 @@ impl Message {
             | Self::RecoveryResponse(_)
             | Self::GetCrashVector(_)
             | Self::CrashVectorIs(_) => Lane::Control,
-            Self::Headers(_) | Self::GetEntries(_) | Self::Entries(_) => Lane::Bulk,
+            Self::Headers(_)
+            | Self::GetEntries(_)
+            | Self::Entries(_)
+            | Self::Released(_)
+            | Self::GetSnapshot(_)
+            | Self::Snapshot(_) => Lane::Bulk,
         }
     }
 }
@@ -141,6 +149,12 @@ pub enum Kind {
     GetEntries = 50,
     /// [`Message::Entries`].
     Entries = 51,
+    /// [`Message::Released`].
+    Released = 52,
+    /// [`Message::GetSnapshot`].
+    GetSnapshot = 53,
+    /// [`Message::Snapshot`].
+    Snapshot = 54,
     /// [`Message::ReadIndex`].
     ReadIndex = 64,
     /// [`Message::ReadIndexOk`].
@@ -177,7 +191,7 @@ impl Kind {
     }
 
     /// All kinds, in order of their numbers.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::Register,
         Self::Request,
         Self::Reply,
@@ -200,6 +214,9 @@ impl Kind {
         Self::Headers,
         Self::GetEntries,
         Self::Entries,
+        Self::Released,
+        Self::GetSnapshot,
+        Self::Snapshot,
         Self::ReadIndex,
         Self::ReadIndexOk,
         Self::Hello,
@@ -245,6 +262,9 @@ impl Kind {
             49 => Some(Self::Headers),
             50 => Some(Self::GetEntries),
             51 => Some(Self::Entries),
+            52 => Some(Self::Released),
+            53 => Some(Self::GetSnapshot),
+            54 => Some(Self::Snapshot),
             64 => Some(Self::ReadIndex),
             65 => Some(Self::ReadIndexOk),
             80 => Some(Self::Hello),

@@ -10,6 +10,7 @@ use crate::model::{
     durable::{CheckpointId, Trust},
     entry::{Entry, EntryHeader},
     founding::{Found, FoundOk, Hello, HelloOk},
+    snapshot::{GetSnapshot, Released, Snapshot},
     types::{
         Checksum, ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
         ReplicaId, ReplicaSet, RequestId, RequestNumber, View,
@@ -101,6 +102,12 @@ pub enum Message {
     GetEntries(GetEntries),
     /// Answer to [`Message::GetEntries`].
     Entries(Entries),
+    /// Answer to both, when what was asked for is not kept any more.
+    Released(Released),
+    /// Replica to any: a part of a checkpoint.
+    GetSnapshot(GetSnapshot),
+    /// Answer to [`Message::GetSnapshot`].
+    Snapshot(Snapshot),
 
     /// Backup to primary: up to which op must I have executed to read linearizably?
     ReadIndex(ReadIndex),
@@ -312,7 +319,7 @@ pub struct PrepareOk {
     pub heartbeat: HeartbeatNumber,
     /// The latest op executed here.
     pub applied: OpNumber,
-    /// The checkpoint held here.
+    /// The latest checkpoint that is complete here.
     pub checkpoint: CheckpointId,
     /// Where the sender stands; present in answers to heartbeats.
     pub standing: Option<Standing>,
@@ -328,6 +335,8 @@ pub struct Commit {
     pub commit: Committed,
     /// Numbers this round; echoed in the answer.
     pub heartbeat: HeartbeatNumber,
+    /// The latest checkpoint that a quorum has told the primary of, alike.
+    pub agreed: CheckpointId,
     /// Where the primary stands.
     pub standing: Standing,
 }

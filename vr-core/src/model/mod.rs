@@ -1,6 +1,7 @@
 //! Floor 1: the nouns of the protocol, plain values without behaviour of their own.
 
 pub mod certificate;
+pub mod checkpoint;
 pub mod config;
 pub mod durable;
 pub mod encoding;
@@ -15,5 +16,6 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 #[expect(unreachable_pub, reason = "public with the feature only")]
 pub(crate) mod mutants;
+pub mod snapshot;
 pub mod time;
 pub mod types;

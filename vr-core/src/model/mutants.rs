@@ -119,6 +119,12 @@ mutants! {
     /// The start of a view is announced once and never repeated.
     NoStartRepair = "no-start-repair",
 
+    // Section "Checkpoints".
+    /// The checkpoint of a single replica is enough to release the log.
+    CheckpointOfOne = "checkpoint-of-one",
+    /// A replica acknowledges and votes with a checkpoint that is not durable yet.
+    AckBeforeSnapshot = "ack-before-snapshot",
+
     // Sections "Sessions" and "Reads".
     /// Neither the primary nor the client table notices a request that was executed before.
     ExecuteTwice = "execute-twice",
@@ -157,7 +163,7 @@ mutants! {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mutants {
     #[cfg(feature = "mutants")]
-    bits: u64,
+    bits: u128,
 }
 
 #[cfg(feature = "mutants")]
@@ -202,7 +208,7 @@ impl Mutants {
 /// The place of `mutant` in a set.
 #[cfg(feature = "mutants")]
 #[expect(clippy::as_conversions, reason = "a variant without fields has a small number")]
-const fn bit(mutant: Mutant) -> u64 {
+const fn bit(mutant: Mutant) -> u128 {
     1 << (mutant as u32)
 }
 

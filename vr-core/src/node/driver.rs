@@ -14,7 +14,7 @@ use futures::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    execution::work::Finished,
+    execution::work::{Executed, Finished},
     model::{
         kind::Lane,
         message::{Envelope, Message, Suspicion},
@@ -22,6 +22,7 @@ use crate::{
         types::{ConnectionId, Peer},
     },
     node::{
+        checkpoint_front::{CheckpointFront, CheckpointNews},
         executor_front::{ExecutorFront, panic_message},
         handoffs::Handoffs,
         local::LocalTransport,
@@ -48,6 +49,7 @@ pub(crate) struct Driver {
     pub(crate) local: LocalTransport,
     pub(crate) storage: StorageFront,
     pub(crate) executor: ExecutorFront,
+    pub(crate) checkpoints: CheckpointFront,
     pub(crate) senses: Senses,
     pub(crate) counters: Counters,
     pub(crate) mode: ExecutorMode,
@@ -143,7 +145,7 @@ impl Driver {
     /// Waits until a turn is worth while. Sources are looked at in a fixed order, so that a
     /// simulated run replays.
     async fn park(&mut self) {
-        let Self { shared, local, storage, executor, senses, shutdown_at, .. } = self;
+        let Self { shared, local, storage, executor, checkpoints, senses, shutdown_at, .. } = self;
         let shutdown_at = shutdown_at.unwrap_or(Instant::FAR_FUTURE);
         let Senses {
             received,
@@ -172,7 +174,7 @@ impl Driver {
             is_ready |= !has_room || local.poll_receive(cx, received_locally).is_ready();
             let now = shared.runtime.now();
             is_ready |= storage.poll(cx, now).is_ready();
-            is_ready |= executor.wants_turn() || shared.has_orders();
+            is_ready |= executor.wants_turn() || shared.has_orders() || checkpoints.has_news();
             let mut due = (*deadline).min(storage.deadline());
             if now < shutdown_at {
                 due = due.min(shutdown_at);
@@ -229,7 +231,10 @@ impl Driver {
             self.move_executor(took)?;
         }
         let finished = self.executor.take_finished()?;
-        if finished.is_none() && !self.storage.has_done() {
+        if let Some(frozen) = self.executor.take_frozen() {
+            self.checkpoints.write(frozen)?;
+        }
+        if finished.is_none() && !self.storage.has_done() && !self.checkpoints.has_news() {
             return Ok(false);
         }
         let now = shared.now();
@@ -240,6 +245,15 @@ impl Driver {
                 Stored::Fetched(request, entries) => Input::Fetched { request, entries },
                 Stored::Unreadable(request, op_number) => Input::Unreadable { request, op_number },
                 Stored::Failed(error) => return Err(error.into()),
+            };
+            observed.replica.handle(now, input);
+        }
+        while let Some(news) = self.checkpoints.next_news()? {
+            let input = match news {
+                CheckpointNews::Done(done) => Input::Transferred(done),
+                CheckpointNews::Taken(id) => {
+                    Input::Executed(Executed { taken: vec![id], ..Executed::default() })
+                }
             };
             observed.replica.handle(now, input);
         }
@@ -319,6 +333,7 @@ impl Driver {
                     self.storage.fetch(Fetch { request, from, through, bytes_max });
                 }
                 Output::Execute(work) => self.executor.push(work),
+                Output::Transfer(task) => self.checkpoints.push(task)?,
                 Output::Event(event) => self.note(now.monotonic, observed, event),
                 Output::Fatal(reason) => return Err(reason.into()),
             }
@@ -351,6 +366,10 @@ impl Driver {
             | Event::HandoffBegan { .. }
             | Event::HandedOff { .. }
             | Event::HandoffFailed { .. }
+            | Event::CheckpointHeld { .. }
+            | Event::CheckpointsDiffer { .. }
+            | Event::SnapshotBegan { .. }
+            | Event::SnapshotInstalled { .. }
             | Event::ExecutorMoved { .. } => {}
         }
         self.handoffs.note(&event);

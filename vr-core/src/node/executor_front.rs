@@ -15,6 +15,7 @@ use futures::{channel::oneshot, task::AtomicWaker};
 
 use crate::{
     execution::{
+        checkpoint::Frozen,
         executor::Executor,
         work::{Finished, Work},
     },
@@ -154,11 +155,16 @@ impl ExecutorFront {
             Place::Inline(executor) => {
                 let (step_max, longest) = (self.step_max, &mut self.longest_step);
                 let work = || work(executor, runtime, turn_began, step_max, longest);
-                let moved = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-                    self.place = Place::Gone;
-                    panicked(self.doing.look(), panic.as_ref())
-                })?;
-                Ok(Ran { moved })
+                match catch_unwind(AssertUnwindSafe(work)) {
+                    Ok(moved) => {
+                        let failure = executor.take_failure();
+                        failure.map_or(Ok(Ran { moved }), |failure| Err(failure.into()))
+                    }
+                    Err(panic) => {
+                        self.place = Place::Gone;
+                        Err(panicked(self.doing.look(), panic.as_ref()))
+                    }
+                }
             }
             Place::Thread(thread) => {
                 thread.hand_over();
@@ -177,6 +183,15 @@ impl ExecutorFront {
             Place::Inline(executor) => Ok(executor.take_finished()),
             Place::Thread(thread) => thread.take_finished(),
             Place::Gone => Ok(None),
+        }
+    }
+
+    /// A state that was frozen since the last call, to be written beside everything else.
+    pub(crate) fn take_frozen(&mut self) -> Option<Frozen> {
+        match &mut self.place {
+            Place::Inline(executor) => executor.take_frozen(),
+            Place::Thread(thread) => lock(&thread.results).frozen.take(),
+            Place::Gone => None,
         }
     }
 
@@ -272,6 +287,8 @@ struct Results {
     finished: Finished,
     /// Something is in `finished`.
     any: bool,
+    /// A state that was frozen.
+    frozen: Option<Frozen>,
     /// Jobs done.
     done: u64,
     panicked: Option<NodeError>,
@@ -404,11 +421,22 @@ impl Outlet {
     }
 
     fn tell(&self, executor: &mut Executor) {
-        let Some(news) = executor.take_finished() else { return };
+        let (failure, frozen) = (executor.take_failure(), executor.take_frozen());
+        let news = executor.take_finished();
         let mut results = lock(&self.results);
+        if let Some(failure) = failure {
+            results.panicked = Some(failure.into());
+        }
+        results.any |= frozen.is_some();
+        results.frozen = frozen.or_else(|| results.frozen.take());
+        let Some(news) = news else { return };
         results.finished.executed.through = news.executed.through;
         results.finished.executed.replies.extend(news.executed.replies);
         results.finished.executed.evicted.extend(news.executed.evicted);
+        results.finished.executed.taken.extend(news.executed.taken);
+        if news.executed.restored.is_some() {
+            results.finished.executed.restored = news.executed.restored;
+        }
         results.finished.answers.extend(news.answers);
         results.any = true;
     }

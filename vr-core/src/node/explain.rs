@@ -361,7 +361,7 @@ mod tests {
     use crate::{
         model::{
             config::Config,
-            durable::Trust,
+            durable::{CheckpointId, Trust},
             message::Standing,
             types::{Epoch, Incarnation, ReplicaIndex, ReplicaSet, View},
         },
@@ -388,6 +388,9 @@ mod tests {
             durable_op_number: OpNumber(9),
             commit_number: OpNumber(8),
             applied: OpNumber(8),
+            checkpoint: CheckpointId::default(),
+            log_base: OpNumber(0),
+            snapshot: None,
             log_bytes: 1000,
             clients: 1,
             heard: heard(&[0, 1, 2]),

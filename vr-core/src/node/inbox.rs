@@ -12,6 +12,7 @@ use crate::{
         entry::Entry,
         kind::Lane,
         message::{Envelope, Forward, ForwardReply, Message, Outcome, Reply},
+        snapshot::SnapshotContent,
         types::Peer,
     },
     node::lock::lock,
@@ -209,6 +210,13 @@ fn payload_bytes(message: &Message) -> u64 {
         Message::Answer(answer) => answer.answer.as_deref().map_or(0, length),
         Message::Prepare(prepare) => entries_bytes(&prepare.entries),
         Message::Entries(entries) => entries_bytes(&entries.entries),
+        Message::Snapshot(snapshot) => match &snapshot.content {
+            SnapshotContent::Chunk { bytes, .. } => length(bytes),
+            SnapshotContent::Manifest { chunks, .. } => {
+                u64::try_from(chunks.len()).unwrap_or(u64::MAX).saturating_mul(16)
+            }
+            SnapshotContent::Gone => 0,
+        },
         Message::Register(_)
         | Message::Rejected(_)
         | Message::Forward(Forward::Register(_))
@@ -225,6 +233,8 @@ fn payload_bytes(message: &Message) -> u64 {
         | Message::GetHeaders(_)
         | Message::Headers(_)
         | Message::GetEntries(_)
+        | Message::Released(_)
+        | Message::GetSnapshot(_)
         | Message::ReadIndex(_)
         | Message::ReadIndexOk(_)
         | Message::Hello(_)

@@ -1,5 +1,6 @@
 //! Floor 4: a replica with its transport, storage, state machine and clock, running.
 
+mod checkpoint_front;
 mod driver;
 pub mod events;
 pub mod executor_front;
@@ -12,6 +13,7 @@ mod inbox;
 pub mod local;
 mod lock;
 mod loss;
+pub mod memory_checkpoints;
 mod shared;
 pub mod status;
 pub mod stop;
@@ -35,6 +37,7 @@ use crate::{
         types::{DiskId, ReplicaId},
     },
     node::{
+        checkpoint_front::CheckpointFront,
         driver::{Driver, LOCAL_CONNECTIONS, Senses},
         events::EventHub,
         executor_front::ExecutorFront,
@@ -295,13 +298,15 @@ impl Parts {
         local: local::LocalTransport,
     ) -> (Driver, Arc<Shared>) {
         let Self { facts, identity, opened, network, transport, runtime } = self;
-        let Opened { recovered, writer, reader } = opened;
+        let Opened { recovered, writer, reader, checkpoints } = opened;
         let reader: Arc<dyn LogReader> = Arc::from(reader);
         let config = facts.config.clone();
         let heartbeat = config.heartbeat_interval;
         let doing = Doing::default();
         let watched = Box::new(Watched::new(state_machine, doing.clone()));
-        let executor = Executor::new(watched, config.window).with_mutants(config.mutants());
+        let executor = Executor::new(watched, config.window)
+            .with_mutants(config.mutants())
+            .with_checkpoints(Arc::clone(&checkpoints));
         let now = Now { monotonic: runtime.now(), wall: runtime.wall_clock() };
         let seed = runtime.entropy();
         let replica = Replica::new(now, Boot { config, identity, recovered, seed });
@@ -322,6 +327,11 @@ impl Parts {
             shared: Arc::clone(&shared),
             local,
             storage: StorageFront::new(writer, reader, heartbeat),
+            checkpoints: CheckpointFront::new(
+                checkpoints,
+                Arc::clone(&shared.runtime),
+                Arc::clone(&shared.waker),
+            ),
             executor: ExecutorFront::new(executor, doing, heartbeat / 4),
             senses: Senses::new(),
             counters: Counters::default(),

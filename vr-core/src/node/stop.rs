@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    execution::checkpoint::CheckpointFailure,
     model::{
         config::ConfigError,
         membership::Membership,
@@ -66,6 +67,15 @@ pub enum NodeError {
     /// The state machine panicked in `query`.
     #[error("the state machine panicked while answering a query: {message}")]
     QueryPanicked {
+        /// What it said.
+        message: String,
+    },
+    /// The state machine could not write or restore its state.
+    #[error(transparent)]
+    Checkpoint(Arc<CheckpointFailure>),
+    /// The state machine panicked while a state that it had forked was written.
+    #[error("the state machine panicked while writing a snapshot: {message}")]
+    SnapshotPanicked {
         /// What it said.
         message: String,
     },

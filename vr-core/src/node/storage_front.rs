@@ -74,6 +74,8 @@ pub(crate) struct StorageFront {
     fetches: VecDeque<Fetch>,
     reading: Vec<Reading>,
     done: VecDeque<Stored>,
+    /// What storage does not have to keep any more.
+    released: OpNumber,
     idle_interval: Duration,
     /// When to note that everything is synced; `None` once that is noted.
     idle_at: Option<Instant>,
@@ -94,6 +96,7 @@ impl StorageFront {
             fetches: VecDeque::new(),
             reading: Vec::new(),
             done: VecDeque::new(),
+            released: OpNumber::ZERO,
             idle_interval,
             idle_at: None,
             numbers: StorageStatus::default(),
@@ -103,6 +106,8 @@ impl StorageFront {
     /// Adds a write behind the others. What waits is bounded by what the engine prepares.
     pub(crate) fn persist(&mut self, id: PersistId, batch: WriteBatch) {
         let bytes = batch.entry_bytes();
+        let checkpoint = batch.superblock.as_ref().map(|named| named.checkpoint.op_number);
+        self.released = self.released.max(batch.release.or(checkpoint).unwrap_or(OpNumber::ZERO));
         self.numbers.queued = self.numbers.queued.saturating_add(1);
         self.numbers.queued_bytes = self.numbers.queued_bytes.saturating_add(bytes);
         self.queue.push_back(Write { id, batch, bytes });
@@ -244,7 +249,7 @@ impl StorageFront {
                 (request, from, reader.entries(from, through, bytes_max).await)
             }));
         }
-        let done = &mut self.done;
+        let (done, released) = (&mut self.done, self.released);
         let before = self.reading.len();
         self.reading.retain_mut(|reading| match reading.as_mut().poll(cx) {
             Poll::Pending => true,
@@ -255,6 +260,11 @@ impl StorageFront {
             Poll::Ready((request, from, Err(StorageError::Corrupt { what, path, at }))) => {
                 warn!(op = %from, %what, path = %path.display(), at, "damage found");
                 done.push_back(Stored::Unreadable(request, from));
+                false
+            }
+            // It was released between the question and the answer; who asked knows by now.
+            Poll::Ready((request, from, Err(StorageError::Missing { .. }))) if from <= released => {
+                done.push_back(Stored::Fetched(request, Vec::new()));
                 false
             }
             Poll::Ready((_, _, Err(error))) => {

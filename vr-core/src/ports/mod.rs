@@ -1,4 +1,4 @@
-//! Floor 2: what the engine's embedder brings, as four traits.
+//! Floor 2: what the engine's embedder brings, as five traits.
 
 pub mod runtime;
 pub mod state_machine;

@@ -1,12 +1,14 @@
 //! Where a replica keeps what it must not forget: one write path, nothing half done.
 
 use core::fmt::Debug;
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::model::{
-    durable::{Identity, Superblock},
+    checkpoint::{Draft, Manifest},
+    durable::{CheckpointId, Identity, Superblock},
     entry::{Entry, EntryHeader},
     types::{Checksum, OpNumber},
 };
@@ -41,6 +43,9 @@ pub struct Opened {
     pub writer: Box<dyn LogWriter>,
     /// The way to read, concurrently with writes.
     pub reader: Box<dyn LogReader>,
+    /// Where checkpoints are kept. The one that the superblock names is complete; what else there
+    /// is from an earlier start may be used or dropped.
+    pub checkpoints: Arc<dyn Checkpoints>,
 }
 
 /// What was found when a storage was opened; bodies stay where they are until asked for.
@@ -150,6 +155,62 @@ pub trait LogReader: Debug + Send + Sync + 'static {
         through: OpNumber,
         bytes_max: u64,
     ) -> Result<Vec<Entry>, StorageError>;
+}
+
+/// The checkpoints of one replica: complete ones, and drafts that become complete.
+///
+/// A method may block its thread for as long as the disk takes; the node calls none of them on its
+/// own task unless [`is_quick`](Self::is_quick) says that it may. Calls come from several threads.
+pub trait Checkpoints: Debug + Send + Sync + 'static {
+    /// Puts the chunk at `index` into a draft, which is made if it is not there. Nothing of a draft
+    /// counts before it is complete.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`] when the system refuses; the node stops.
+    fn put(&self, draft: &Draft, index: u32, chunk: &[u8]) -> Result<(), StorageError>;
+
+    /// Which chunks of `manifest` the draft lacks, ascending. A chunk that another draft or a
+    /// complete checkpoint holds may be taken from there; one that does not verify is lacking.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    fn missing(&self, draft: &Draft, manifest: &Manifest) -> Result<Vec<u32>, StorageError>;
+
+    /// All chunks of the draft were put: it becomes the complete checkpoint `id`. When this returns, it survives whatever the storage survives.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    fn complete(
+        &self,
+        draft: &Draft,
+        id: &CheckpointId,
+        manifest: &Manifest,
+    ) -> Result<(), StorageError>;
+
+    /// The manifest of a complete checkpoint.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] when it is not here, [`StorageError::Corrupt`] when it does not
+    /// verify, [`StorageError::Io`] when the system refuses.
+    fn manifest(&self, id: &CheckpointId) -> Result<Manifest, StorageError>;
+
+    /// The chunk at `index` of a complete checkpoint, verified.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    fn chunk(&self, id: &CheckpointId, index: u32) -> Result<Bytes, StorageError>;
+
+    /// Of the complete checkpoints up to and including `through`, and of the drafts of others', only
+    /// `wanted` are needed from now on. Younger ones stay: whoever asks may not know of them yet.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when the system refuses.
+    fn keep(&self, wanted: &[CheckpointId], through: OpNumber) -> Result<(), StorageError>;
+
+    /// Whether all methods return so soon that they may be called between two messages.
+    fn is_quick(&self) -> bool {
+        false
+    }
 }
 
 /// What moves to stable storage together.

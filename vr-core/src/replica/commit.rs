@@ -11,6 +11,7 @@ use crate::{
         time::Now,
         types::{Checksum, OpNumber, Peer, RequestId},
     },
+    ports::storage::Anchor,
     replica::{
         Origin, Replica,
         ignored::Ignored,
@@ -86,16 +87,21 @@ impl Replica {
         while self.progress.ordered < limit {
             let from = self.progress.ordered.next();
             let through = min(limit, self.progress.ordered.plus(WORK_OPS_MAX));
-            let entries = self.log.entries(from, through, WORK_BYTES_MAX);
-            let Some(last) = entries.last() else {
+            let mut entries = self.log.entries(from, through, WORK_BYTES_MAX);
+            if entries.is_empty() {
                 self.fetch_for_execution(from, min(limit, from.plus(4 * WORK_OPS_MAX)));
                 break;
-            };
-            self.progress.ordered = last.header.op_number;
+            }
+            let at_checkpoint = self.end_at_checkpoint(&mut entries);
+            let Some(last) = entries.last().map(|last| Anchor::of(&last.header)) else { break };
+            self.progress.ordered = last.op_number;
             if !reply {
                 self.progress.silent = self.progress.ordered;
             }
             self.out.push_back(Output::Execute(Work::Entries { entries, reply }));
+            if at_checkpoint {
+                self.order_checkpoint(last);
+            }
         }
         while let Some(ready) = self.reads.pop_ready(self.progress.ordered) {
             self.out.push_back(Output::Execute(Work::Query {
@@ -123,7 +129,7 @@ impl Replica {
         through: OpNumber,
         bytes_max: u64,
     ) {
-        self.progress.fetching(request, purpose);
+        self.progress.fetching(request, purpose, from);
         self.out.push_back(Output::Fetch { request, from, through, bytes_max });
     }
 
@@ -135,11 +141,12 @@ impl Replica {
         entries: Vec<Entry>,
     ) {
         match self.progress.fetched(request) {
-            Some(Purpose::Execute) if entries.is_empty() => {
-                let op_number = self.progress.ordered.next();
+            // It was released since; the state is that of a checkpoint above it.
+            Some((Purpose::Execute, from)) if from <= self.progress.ordered => {}
+            Some((Purpose::Execute, op_number)) if entries.is_empty() => {
                 self.fatal(Fatal::StorageLied { op_number });
             }
-            Some(Purpose::Execute) => {
+            Some((Purpose::Execute, _)) => {
                 for entry in entries {
                     // What a view change replaced meanwhile is above the commit number, and is not
                     // asked for here.
@@ -150,18 +157,21 @@ impl Replica {
                     }
                 }
             }
-            Some(Purpose::Scrub) => {
+            Some((Purpose::Scrub, _)) => {
                 let bytes = entries.iter().map(|entry| entry.header.entry_bytes()).sum();
                 let last = entries.last().map(|last| last.header.op_number);
                 self.scrub_on(now, last.unwrap_or(OpNumber::ZERO), bytes);
             }
-            Some(Purpose::Serve { to, request }) => self.serve_fetched(to, request, entries),
+            Some((Purpose::Serve { to, request }, _)) => self.serve_fetched(to, request, entries),
             None => {}
         }
     }
 
     /// VRR §4.1 step 6: the executor has applied more; the primary answers the clients.
-    pub(in crate::replica) fn on_executed(&mut self, executed: &Executed) {
+    pub(in crate::replica) fn on_executed(&mut self, now: Now, executed: &Executed) {
+        if let Some(restored) = &executed.restored {
+            self.on_restored(restored);
+        }
         let through = min(executed.through, self.progress.ordered);
         let mut evicted = executed.evicted.iter().peekable();
         while self.progress.applied < through {
@@ -176,6 +186,9 @@ impl Replica {
                 }
             }
             self.progress.applied = next;
+        }
+        for id in &executed.taken {
+            self.on_taken(now, *id);
         }
         self.log.evict(self.progress.applied, self.config.log_cache_bytes_max);
         if matches!(self.status, Status::Normal(Role::Primary(_))) {

@@ -79,7 +79,8 @@ impl Replica {
 
     fn heartbeat(&self, now: Now, heartbeat: HeartbeatNumber) -> Message {
         let (commit, standing) = (self.committed(), self.standing(now));
-        Message::Commit(Commit { commit, heartbeat, standing })
+        let agreed = self.checkpoints.agreed();
+        Message::Commit(Commit { commit, heartbeat, agreed, standing })
     }
 
     /// A backup hears the primary, learns what is committed, and notices what did not arrive.
@@ -97,6 +98,7 @@ impl Replica {
         self.heard_from_primary(now, m.heartbeat)?;
         self.peers.heartbeat(now.monotonic, self.config.heartbeat_interval);
         self.commit_through(from, m.commit)?;
+        self.on_agreed(now, from.id, m.agreed);
         self.view_works(m.heartbeat);
         let op_number = self.log.op_number();
         let lag_max = u64::from(self.config.pipeline_ops_max);

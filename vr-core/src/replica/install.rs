@@ -28,7 +28,14 @@ const QUESTION_ENTRIES_MAX: usize = 1024;
 impl Replica {
     /// Does the next step of the plan, if there is one and nothing of it is under way.
     pub(in crate::replica) fn advance_plan(&mut self, now: Now) {
-        if self.install.is_some() {
+        if self.install.is_some() || self.incoming.is_some() {
+            return;
+        }
+        let Some(Some(plan)) = self.status.plan_mut() else { return };
+        if plan.target().op_number < self.log.base().op_number {
+            // A checkpoint that came meanwhile contains more than the log that was told of. The
+            // next answer tells of a later one.
+            self.drop_plan();
             return;
         }
         let Some(Some(plan)) = self.status.plan_mut() else { return };
@@ -56,6 +63,13 @@ impl Replica {
                 }
             }
         }
+    }
+
+    fn drop_plan(&mut self) {
+        if let Some(plan) = self.status.plan_mut() {
+            *plan = None;
+        }
+        self.timers.disarm(Timer::Plan);
     }
 
     fn contradiction(
@@ -203,6 +217,9 @@ impl Replica {
         if let Some(install) = self.install.take_if(|install| install.id <= through) {
             self.finish_install(now, install);
         }
+        self.finish_snapshot(now, through);
+        self.install_snapshot(now);
+        self.on_checkpoint_named(now);
         self.join_group_if_certified(now);
         self.stop_if_left();
         self.try_commit();

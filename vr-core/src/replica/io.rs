@@ -3,10 +3,13 @@
 use core::time::Duration;
 
 use crate::{
-    execution::work::{Executed, Work},
+    execution::{
+        transfer::{Task, TaskDone},
+        work::{Executed, Work},
+    },
     model::{
         certificate::Inheritance,
-        durable::{Durability, Trust},
+        durable::{CheckpointId, Durability, Trust},
         entry::Entry,
         kind::Lane,
         message::{Envelope, Standing, StatusKind, Suspicion},
@@ -60,6 +63,8 @@ pub enum Input {
     },
     /// The executor finished work.
     Executed(Executed),
+    /// What came of an [`Output::Transfer`].
+    Transferred(TaskDone),
     /// The deadline passed.
     Timeout,
 }
@@ -98,6 +103,9 @@ pub enum Output {
     },
     /// Hand this to the executor, behind everything handed over before.
     Execute(Work),
+    /// Do this with the checkpoints, behind everything handed over before, and in no hurry; then
+    /// say [`Input::Transferred`].
+    Transfer(Task),
     /// Tell whoever listens.
     Event(Event),
     /// Stop the node: going on could lose or fork committed state.
@@ -161,6 +169,29 @@ pub enum Event {
     DamageRepaired {
         /// How many.
         count: u64,
+    },
+    /// A checkpoint counts here: a quorum has the same, and the log below it may be released.
+    CheckpointHeld {
+        /// The last op in it.
+        op_number: OpNumber,
+    },
+    /// No quorum has the same checkpoint after an op: the state machine is not deterministic. The
+    /// group goes on, and nothing of its log is released.
+    CheckpointsDiffer {
+        /// The last op in them.
+        op_number: OpNumber,
+    },
+    /// What this replica lacks is not in any log any more: it fetches a checkpoint.
+    SnapshotBegan {
+        /// The last op in it.
+        op_number: OpNumber,
+    },
+    /// The checkpoint that was fetched is this replica's state.
+    SnapshotInstalled {
+        /// The last op in it.
+        op_number: OpNumber,
+        /// Bytes of it that were received.
+        bytes: u64,
     },
     /// The wall clock jumped too far ahead and was not believed.
     ClockJumped {
@@ -356,6 +387,13 @@ pub struct ReplicaStatus {
     pub commit_number: OpNumber,
     /// The last op executed.
     pub applied: OpNumber,
+    /// The checkpoint that the log may start after.
+    pub checkpoint: CheckpointId,
+    /// The last op that is not in the log any more.
+    pub log_base: OpNumber,
+    /// A checkpoint on its way here: the last op in it, its chunks that are here, and all of them
+    /// (zero before that is known).
+    pub snapshot: Option<(OpNumber, u32, u32)>,
     /// Bytes of the log, as counted against `log_bytes_max`.
     pub log_bytes: u64,
     /// Sessions that are open.

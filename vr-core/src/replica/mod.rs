@@ -8,6 +8,7 @@
 pub mod ignored;
 pub mod io;
 
+mod checkpoint;
 mod commit;
 mod export;
 mod genesis;
@@ -24,6 +25,7 @@ mod recovery;
 mod repair;
 mod report;
 mod requests;
+mod snapshot;
 mod state_transfer;
 mod suspicion;
 mod view_change;
@@ -53,9 +55,11 @@ use crate::{
     },
     state::{
         admitted::Admitted,
+        checkpoints::Checkpoints,
         clock::LogClock,
         doubts::Doubts,
         forwards::Forwards,
+        incoming::Incoming,
         log::Log,
         peers::Peers,
         prng::Prng,
@@ -110,6 +114,8 @@ pub struct Replica {
     log: Log,
     promise: Promise,
     install: Option<Install>,
+    checkpoints: Checkpoints,
+    incoming: Option<Incoming>,
     doubts: Doubts,
     repair: Repair,
 
@@ -165,6 +171,9 @@ const fn named_view(message: &Message) -> View {
         | Message::Headers(_)
         | Message::GetEntries(_)
         | Message::Entries(_)
+        | Message::Released(_)
+        | Message::GetSnapshot(_)
+        | Message::Snapshot(_)
         | Message::ReadIndex(_)
         | Message::ReadIndexOk(_)
         | Message::Hello(_)
@@ -211,7 +220,8 @@ impl Replica {
             Input::Persisted { through } => self.on_persisted(now, through),
             Input::Fetched { request, entries } => self.on_fetched(now, request, entries),
             Input::Unreadable { request, op_number } => self.on_unreadable(now, request, op_number),
-            Input::Executed(executed) => self.on_executed(&executed),
+            Input::Executed(executed) => self.on_executed(now, &executed),
+            Input::Transferred(done) => self.on_task_done(now, done),
             Input::Timeout => {
                 while let Some(timer) = self.timers.pop_expired(now.monotonic) {
                     self.on_timer(now, timer);
@@ -311,6 +321,9 @@ impl Replica {
             Message::Headers(m) => self.on_headers(now, &m),
             Message::GetEntries(m) => self.on_get_entries(now, from, m),
             Message::Entries(m) => self.on_entries(now, from, m),
+            Message::Released(m) => self.on_released(now, &m),
+            Message::GetSnapshot(m) => self.on_get_snapshot(now, from, &m),
+            Message::Snapshot(m) => self.on_snapshot(now, m),
             Message::ReadIndex(m) => self.on_read_index(from, &m),
             Message::ReadIndexOk(m) => self.on_read_index_ok(now, from, &m),
             Message::Forward(m) => self.on_forward(now, from, m),
@@ -349,6 +362,7 @@ impl Replica {
             Timer::Repair => self.on_repair_timer(now),
             Timer::Scrub => self.on_scrub_timer(now),
             Timer::Handoff => self.on_handoff_timer(),
+            Timer::Snapshot => self.on_snapshot_timer(now),
         }
     }
 

@@ -231,6 +231,7 @@ impl Replica {
             backup.sent = backup.sent.max(op_number);
         }
         self.view_works(m.heartbeat);
+        self.told_checkpoint(now, from.index, m.checkpoint);
         self.try_commit();
         self.serve_if_heard(now);
         self.complete_round(now);
@@ -366,7 +367,10 @@ impl Replica {
 
     /// Acknowledges what is durable, if there is news or the primary asked.
     pub(in crate::replica) fn send_prepare_ok(&mut self, now: Now) {
-        if self.promise.view() != self.view || self.promise.log_view() != self.view {
+        if self.promise.view() != self.view
+            || self.promise.log_view() != self.view
+            || self.is_naming()
+        {
             return;
         }
         let op_number = match self.mutant(Mutant::AckBeforeSync) {
@@ -389,7 +393,7 @@ impl Replica {
             checksum: self.log.checksum_of(op_number).unwrap_or(Checksum::ZERO),
             heartbeat,
             applied: self.progress.applied,
-            checkpoint: self.promise.durable().checkpoint,
+            checkpoint: self.checkpoints.latest(),
             standing: answers.then(|| self.standing(now)),
         };
         self.send(self.primary(), Message::PrepareOk(message));

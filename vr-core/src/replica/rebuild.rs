@@ -89,7 +89,7 @@ impl Replica {
     pub(in crate::replica) fn ask_rebuild_again(&mut self, now: Now) {
         let nonce = self.prng.nonce();
         let retry = self.config.suspicion_timeout;
-        let installing = self.install.is_some();
+        let installing = self.install.is_some() || self.incoming.is_some();
         let Status::Blank(Genesis { rebuild: Some(rebuild), .. }) = &mut self.status else {
             return;
         };
@@ -113,7 +113,12 @@ impl Replica {
         };
         let answers = matches!(
             kind,
-            Kind::CrashVectorIs | Kind::RecoveryResponse | Kind::Headers | Kind::Entries
+            Kind::CrashVectorIs
+                | Kind::RecoveryResponse
+                | Kind::Headers
+                | Kind::Entries
+                | Kind::Released
+                | Kind::Snapshot
         );
         answers && rebuild.hash() == certificate
     }

@@ -15,6 +15,7 @@ use crate::{
     },
     state::{
         admitted::Admitted,
+        checkpoints::Checkpoints,
         clock::LogClock,
         doubts::Doubts,
         forwards::Forwards,
@@ -64,20 +65,22 @@ impl Replica {
         if superblock.durability == Durability::Full && config.mutant(Mutant::LossForgotten) {
             superblock.trust = Trust::Intact;
         }
+        let genesis = Superblock::blank(&identity).checkpoint;
         let membership = identity.members;
         let index =
             membership.index_of(identity.replica).expect("the builder checked the membership");
-        let checkpoint = superblock.checkpoint;
+        let strayed = superblock.certificate.is_none() && superblock.checkpoint != genesis;
+        let checkpoint = if strayed { genesis } else { superblock.checkpoint };
         let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
         let evidence = superblock.certificate.is_some() && superblock.trust == Trust::Intact;
         let repair = if evidence { Repair::of(&recovered) } else { Repair::default() };
+        let headers = if evidence { recovered.headers.as_slice() } else { &[] };
         let log = match (superblock.durability, repair.holes()) {
             (Durability::ViewOnly | Durability::Diskless, _) => Log::volatile(base),
             (Durability::Full, Some(holes)) => Log::recovered(base, &holes.prefix()),
-            (Durability::Full, None) if evidence => Log::recovered(base, &recovered.headers),
-            (Durability::Full, None) => Log::recovered(base, &[]),
+            (Durability::Full, None) => Log::recovered(base, headers),
         };
-        let leftover = !evidence && recovered.head().op_number > base.op_number;
+        let leftover = !strayed && !evidence && recovered.head().op_number > base.op_number;
         let certificate = superblock.certificate.as_ref();
         let certificate = certificate.map_or(CertificateHash::NONE, |it| it.to_hash());
         let mut prng = Prng::new(seed);
@@ -97,6 +100,8 @@ impl Replica {
             log,
             promise: Promise::recovered(superblock),
             install: None,
+            checkpoints: Checkpoints::new(checkpoint),
+            incoming: None,
             repair,
             peers: Peers::new(membership.len(), config.ping_interval.saturating_mul(2)),
             suspicions: Suspicions::new(membership.len()),
@@ -116,6 +121,7 @@ impl Replica {
             membership,
             config,
         };
+        replica.recall_checkpoint(now, strayed);
         if leftover {
             replica.cut_leftover_log(now, base.op_number);
         }

@@ -93,7 +93,12 @@ impl Replica {
         if let Some(anchor) = missing {
             return self.ask_for_repair_headers(now, anchor);
         }
-        if self.repair.holes().is_some_and(|holes| holes.contradicts_base()) {
+        if let Some(holes) = self.repair.holes().filter(|holes| holes.contradicts_base()) {
+            if holes.is_moved() {
+                self.repair.drop_holes();
+                self.cut_log_at_base(now);
+                return self.end_repair(now);
+            }
             let op_number = self.log.base().op_number;
             self.fatal(Fatal::StorageLied { op_number });
             return;
@@ -120,6 +125,16 @@ impl Replica {
         } else {
             self.write_repair(now, here);
         }
+    }
+
+    /// What storage has above the base is of another history than the base, which a quorum holds: it
+    /// was never committed.
+    pub(in crate::replica) fn cut_log_at_base(&mut self, now: Now) {
+        let base = self.log.base();
+        self.log = Log::recovered(base, &[]);
+        let id = self.writes.next(now.monotonic);
+        let batch = WriteBatch { cut: Some(base.op_number), ..WriteBatch::default() };
+        self.out.push_back(Output::Persist { id, batch });
     }
 
     fn ask_for_repair_headers(&mut self, now: Now, anchor: Anchor) {
@@ -254,9 +269,9 @@ impl Replica {
         op_number: OpNumber,
     ) {
         match self.progress.fetched(request) {
-            Some(Purpose::Execute) => {}
-            Some(Purpose::Scrub) => self.scrub_on(now, op_number, SCRUB_BYTES),
-            Some(Purpose::Serve { to, request }) => {
+            Some((Purpose::Execute, _)) => {}
+            Some((Purpose::Scrub, _)) => self.scrub_on(now, op_number, SCRUB_BYTES),
+            Some((Purpose::Serve { to, request }, _)) => {
                 self.serve_fetched(to, request, Vec::new());
             }
             None => return,

@@ -58,6 +58,12 @@ impl Replica {
             durable_op_number: self.log.durable_op(),
             commit_number: self.commit_number,
             applied: self.progress.applied,
+            checkpoint: self.checkpoints.held(),
+            log_base: self.log.base().op_number,
+            snapshot: self.incoming.as_ref().map(|incoming| {
+                let (here, all) = incoming.extent();
+                (incoming.checkpoint().op_number, here, all)
+            }),
             log_bytes: self.log.bytes(),
             clients: self.admitted.len(),
             heard: self.peers.heard_set(self.index, now.monotonic),
@@ -125,7 +131,7 @@ impl Replica {
             Status::Blank(_) | Status::ViewChange(_) | Status::Recovering(_) => {}
         }
         let bytes_max = config.pipeline_bytes_max.saturating_add(config.request_bytes_max);
-        let executing = self.progress.ordered.since(self.progress.applied);
+        let executing = self.progress.executing();
         [
             queue("clients_max", clients, config.sessions_max()),
             queue("clients_max", routes, config.sessions_max()),

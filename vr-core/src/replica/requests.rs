@@ -57,6 +57,9 @@ impl Replica {
             | Message::Headers(_)
             | Message::GetEntries(_)
             | Message::Entries(_)
+            | Message::Released(_)
+            | Message::GetSnapshot(_)
+            | Message::Snapshot(_)
             | Message::ReadIndex(_)
             | Message::ReadIndexOk(_)
             | Message::Hello(_)
@@ -145,11 +148,13 @@ impl Replica {
         self.busy(from, &request, Limit::Pipeline)
     }
 
-    /// Whether one more op fits into the pipeline, and may be placed there.
+    /// Whether one more op fits into the pipeline, and may be placed there: not before it is known
+    /// who has a session.
     pub(in crate::replica) fn has_room(&self) -> bool {
         let Status::Normal(Role::Primary(primary)) = &self.status else { return false };
         let ops = self.log.op_number().since(self.commit_number);
         primary.handing_off.is_none()
+            && !self.progress.is_restoring()
             && ops < u64::from(self.config.pipeline_ops_max)
             && primary.pipeline.bytes() < u64::from(self.config.pipeline_bytes_max)
     }

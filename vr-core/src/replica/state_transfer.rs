@@ -27,7 +27,7 @@ impl Replica {
         let ahead = self.peers.ahead(self.view, op_number);
         peers.extend(ahead.filter_map(|index| self.membership.voter_at(index)));
         let Status::Normal(Role::Backup(backup)) = &mut self.status else { return };
-        if backup.pull.is_some() {
+        if backup.pull.is_some() || self.incoming.is_some() {
             return;
         }
         backup.pull = Some(request);
@@ -113,6 +113,10 @@ impl Replica {
         let holds = self.log.checksum_of(m.through) == Some(m.checksum);
         let count_max = usize::try_from(self.config.transfer_headers_max).unwrap_or(usize::MAX);
         let through = Anchor { op_number: m.through, checksum: m.checksum };
+        if m.through <= self.log.base().op_number {
+            self.send_released(from.id, m.request);
+            return Ok(());
+        }
         let headers = match self.repair.holes() {
             Some(holes) => holes.headers(m.from, through, count_max),
             None if holds && m.from <= m.through => self.log.headers(m.from, m.through, count_max),
@@ -153,6 +157,10 @@ impl Replica {
         through: OpNumber,
         bytes_max: u64,
     ) {
+        if first <= self.log.base().op_number {
+            self.send_released(to, request);
+            return;
+        }
         let entries = self.log.entries(first, through, bytes_max);
         if entries.is_empty() && self.log.holds(first) && first <= self.log.durable_op() {
             let through = through.min(self.log.durable_op());
@@ -204,6 +212,11 @@ impl Replica {
                 break;
             }
             entries.push(entry);
+        }
+        let released = |(op, _): &(OpNumber, Checksum)| *op <= self.log.base().op_number;
+        if held.is_empty() && wanted.iter().any(released) {
+            self.send_released(to, request);
+            return;
         }
         match (entries.is_empty(), held.first(), held.last()) {
             (true, Some(first), Some(last)) if self.repair.holes().is_some() => {

@@ -13,6 +13,7 @@ use crate::{
         io::{Event, Output},
     },
     state::{
+        incoming::Incoming,
         plan::Plan,
         status::{Role, Status},
         timers::Timer,
@@ -69,8 +70,9 @@ impl Replica {
     fn log_is_arriving(&mut self, now: Now) -> bool {
         let primary = self.membership.index_of(self.primary());
         let heard = self.peers.heard_set(self.index, now.monotonic);
+        let fetched = self.incoming.as_mut().is_some_and(Incoming::take_progress);
         let Some(plan) = self.status.plan_mut() else { return false };
-        let closer = plan.as_mut().is_some_and(Plan::take_progress);
+        let closer = plan.as_mut().is_some_and(Plan::take_progress) || fetched;
         closer && primary.is_some_and(|primary| heard.contains(primary))
     }
 

@@ -180,7 +180,7 @@ impl Replica {
     /// Says what is due: the promise, once it is durable, or the question for a started view.
     pub(in crate::replica) fn say_view_change(&mut self, now: Now) {
         let primary = self.primary();
-        let durable = self.promise.view() >= self.view;
+        let durable = self.promise.view() >= self.view && !self.is_naming();
         let incomplete = self.is_incomplete();
         let (started, first, nonce) = {
             let Status::ViewChange(change) = &mut self.status else { return };
@@ -250,7 +250,7 @@ impl Replica {
             op_number: self.log.op_number(),
             head: self.log.head(),
             commit_number: self.commit_number,
-            checkpoint: durable.checkpoint,
+            checkpoint: self.checkpoints.held(),
             suffix: self.log.suffix(self.commit_number, self.suffix_max()),
             trust: match self.mutant(Mutant::LostVotesIntact) {
                 false => durable.trust,
@@ -385,7 +385,7 @@ impl Replica {
             op_number: self.log.op_number(),
             head: self.log.head(),
             commit_number: self.commit_number,
-            checkpoint: self.promise.durable().checkpoint,
+            checkpoint: self.checkpoints.held(),
             suffix: self.log.suffix(self.commit_number, self.suffix_max()),
             nonce,
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
+    checkpoint::OpenSession,
     entry::{EntryHeader, EntryKind},
-    types::{ClientId, OpNumber, RequestNumber},
+    types::{Checksum, ClientId, OpNumber, RequestNumber},
 };
 
 /// What is known of one client.
@@ -15,7 +16,7 @@ pub struct Known {
     /// The op that registered it.
     pub session: OpNumber,
     /// Checksum of the registration's payload, to recognise the same nonce.
-    pub nonce: crate::model::types::Checksum,
+    pub nonce: Checksum,
     /// Whether the registration was executed.
     pub registered: bool,
     /// The highest number in the log or executed.
@@ -96,6 +97,17 @@ impl Admitted {
         if self.clients.get(&client).is_some_and(|known| known.session == session) {
             self.clients.remove(&client);
         }
+    }
+
+    /// The state was replaced by one in which these sessions are open; the log's unexecuted entries
+    /// are noted again after this.
+    pub fn restored(&mut self, sessions: &[OpenSession]) {
+        let known = sessions.iter().map(|open| {
+            let nonce = Checksum::of(&open.nonce.0.to_le_bytes());
+            let (session, done) = (open.session, open.done);
+            (open.client, Known { session, nonce, registered: true, last: done, done })
+        });
+        self.clients = known.collect();
     }
 
     /// Forgets what is not executed; the log's unexecuted entries are noted again after this.

@@ -39,6 +39,8 @@ pub struct Log {
     cached_bytes: u64,
     /// Payloads at or below this op were dropped once; above it they are all in memory.
     cache_floor: OpNumber,
+    /// Time of the entry at the base, if that is known.
+    base_time: u64,
     /// Storage has no log: an entry counts as soon as it is here, and stays in memory.
     volatile: bool,
 }
@@ -62,6 +64,7 @@ impl Log {
             bytes: headers.iter().map(EntryHeader::entry_bytes).sum(),
             cached_bytes: 0,
             cache_floor: op_number,
+            base_time: 0,
             volatile: false,
         }
     }
@@ -91,10 +94,11 @@ impl Log {
         self.slots.back().map_or(self.base.checksum, |slot| slot.header.checksum)
     }
 
-    /// Time of the last entry, in nanoseconds since 1970; 0 if there is none.
+    /// Time of the last entry, in nanoseconds since 1970; the base's if there is none above it, 0 if
+    /// that is not known.
     #[must_use]
     pub fn time(&self) -> u64 {
-        self.slots.back().map_or(0, |slot| slot.header.time)
+        self.slots.back().map_or(self.base_time, |slot| slot.header.time)
     }
 
     /// The op and checksum that the first entry chains to.
@@ -261,6 +265,47 @@ impl Log {
         self.cache_floor = self.cache_floor.min(after);
     }
 
+    /// Drops the entries up to and including `through`; the log starts after it.
+    ///
+    /// # Panics
+    /// If what is dropped is not all durable.
+    pub fn release(&mut self, through: OpNumber) {
+        assert!(through <= self.durable, "only what is durable is released");
+        while self.base.op_number < through {
+            let Some(slot) = self.slots.pop_front() else { break };
+            self.bytes -= slot.header.entry_bytes();
+            self.cached_bytes -= cached(&slot);
+            self.base = Anchor::of(&slot.header);
+            self.base_time = slot.header.time;
+        }
+        self.cache_floor = self.cache_floor.max(self.base.op_number);
+    }
+
+    /// The log starts after `base`, whose history is the group's. What is above it stays if it is
+    /// of the same history.
+    pub fn rebase(&mut self, base: Anchor) {
+        if self.checksum_of(base.op_number) == Some(base.checksum) {
+            self.durable = self.durable.max(base.op_number);
+            self.handed = self.handed.max(base.op_number);
+            self.release(base.op_number);
+            return;
+        }
+        self.slots.clear();
+        self.base = base;
+        self.durable = base.op_number;
+        self.handed = base.op_number;
+        self.cache_floor = base.op_number;
+        (self.bytes, self.cached_bytes) = (0, 0);
+        self.base_time = 0;
+    }
+
+    /// The entry at `op_number` has `time`; news only if the log starts after it.
+    pub fn note_base_time(&mut self, op_number: OpNumber, time: u64) {
+        if op_number == self.base.op_number {
+            self.base_time = time;
+        }
+    }
+
     /// Puts a payload that storage returned back into memory; false if it is not this log's.
     pub fn fill(&mut self, entry: &Entry) -> bool {
         let Some(slot) = self.slot_mut(entry.header.op_number) else { return true };
@@ -401,6 +446,46 @@ mod tests {
         assert!(log.entry(OpNumber(4)).is_some());
         assert!(log.fill(&handed[2]));
         assert_eq!(log.entry(OpNumber(3)), Some(handed[2].clone()));
+    }
+
+    #[test]
+    fn a_released_prefix_is_gone_and_the_rest_stays() {
+        let mut log = log_of(5);
+        log.hand_over(PersistId(1));
+        log.persisted(PersistId(1));
+        let (third, head) = (log.checksum_of(OpNumber(3)), log.head());
+        log.release(OpNumber(3));
+        assert_eq!((log.base().op_number, Some(log.base().checksum)), (OpNumber(3), third));
+        assert!(!log.holds(OpNumber(3)) && log.holds(OpNumber(4)));
+        assert_eq!((log.head(), log.bytes()), (head, 2 * (128 + 7)));
+        log.evict(OpNumber(5), 0);
+        assert!(log.entry(OpNumber(5)).is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "only what is durable is released")]
+    fn what_is_not_durable_is_not_released() {
+        log_of(2).release(OpNumber(1));
+    }
+
+    #[test]
+    fn a_new_base_keeps_what_follows_it_and_nothing_of_another_history() {
+        let whole = log_of(5);
+        let third =
+            Anchor { op_number: OpNumber(3), checksum: whole.checksum_of(OpNumber(3)).unwrap() };
+        let mut log = whole.clone();
+        log.rebase(third);
+        assert_eq!((log.base(), log.op_number(), log.head()), (third, OpNumber(5), whole.head()));
+        let mut stranger = whole.clone();
+        let other = Anchor { op_number: OpNumber(3), checksum: Checksum(9) };
+        stranger.rebase(other);
+        assert_eq!(
+            (stranger.op_number(), stranger.head(), stranger.bytes()),
+            (OpNumber(3), Checksum(9), 0)
+        );
+        let mut short = log_of(2);
+        short.rebase(third);
+        assert_eq!((short.op_number(), short.durable_op()), (OpNumber(3), OpNumber(3)));
     }
 
     #[test]

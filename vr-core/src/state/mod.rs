@@ -1,9 +1,11 @@
 //! Floor 2: the parts that know facts; chapters of the engine make the decisions.
 
 pub mod admitted;
+pub mod checkpoints;
 pub mod clock;
 pub mod doubts;
 pub mod forwards;
+pub mod incoming;
 pub mod log;
 pub mod peers;
 pub mod pipeline;

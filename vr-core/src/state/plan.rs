@@ -196,7 +196,7 @@ impl Plan {
     /// # Errors
     /// [`Strangers`] when the chains do not even share the base.
     pub fn need(&mut self, log: &Log, count_max: usize) -> Result<Need, Strangers> {
-        let meet = match self.meet {
+        let meet = match self.meet.filter(|meet| *meet >= log.base().op_number) {
             Some(meet) => meet,
             None => match self.find_meet(log)? {
                 Some(meet) => *self.meet.insert(meet),

@@ -34,25 +34,57 @@ pub struct Progress {
     pub silent: OpNumber,
     /// The last op executed.
     pub applied: OpNumber,
+    /// The state of the checkpoint at this op is on its way to the executor.
+    restoring: Option<OpNumber>,
     /// The last op that this pass over the log has read, to notice damage.
     pub scrubbed: OpNumber,
-    fetches: BTreeMap<RequestId, Purpose>,
+    fetches: BTreeMap<RequestId, (Purpose, OpNumber)>,
 }
 
 /// Questions to local storage that may be open at once for peers.
 const SERVES_MAX: usize = 16;
 
 impl Progress {
-    /// Everything up to `applied` is in the state already.
+    /// The state is that of the checkpoint at `base`, as soon as the executor has restored it;
+    /// empty if that is zero.
     #[must_use]
-    pub fn new(applied: OpNumber) -> Self {
-        Self { ordered: applied, silent: applied, applied, ..Self::default() }
+    pub fn new(base: OpNumber) -> Self {
+        let mut progress = Self::default();
+        if base > OpNumber::ZERO {
+            progress.jump(base);
+        }
+        progress
+    }
+
+    /// The executor is to go on from the checkpoint at `op_number`.
+    pub const fn jump(&mut self, op_number: OpNumber) {
+        self.ordered = op_number;
+        self.silent = op_number;
+        self.restoring = Some(op_number);
+    }
+
+    /// The executor goes on from the checkpoint at `op_number`.
+    pub fn restored(&mut self, op_number: OpNumber) {
+        self.applied = self.applied.max(op_number);
+        self.restoring.take_if(|restoring| *restoring <= op_number);
+    }
+
+    /// Whether the executor has yet to restore a checkpoint.
+    #[must_use]
+    pub const fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
+    }
+
+    /// Ops that were handed to the executor and not executed.
+    #[must_use]
+    pub fn executing(&self) -> u64 {
+        self.ordered.since(self.restoring.unwrap_or(self.applied).max(self.applied))
     }
 
     /// Whether entries for execution were asked for and have not come.
     #[must_use]
     pub fn is_fetching(&self) -> bool {
-        self.fetches.values().any(|purpose| *purpose == Purpose::Execute)
+        self.fetches.values().any(|(purpose, _)| *purpose == Purpose::Execute)
     }
 
     /// Whether any question to storage is open.
@@ -64,17 +96,17 @@ impl Progress {
     /// Whether storage may be asked on behalf of one more peer's question.
     #[must_use]
     pub fn can_serve(&self, to: ReplicaId) -> bool {
-        let same = |purpose: &&Purpose| matches!(purpose, Purpose::Serve { to: other, .. } if *other == to);
+        let same = |(purpose, _): &&(Purpose, OpNumber)| matches!(purpose, Purpose::Serve { to: other, .. } if *other == to);
         self.fetches.len() < SERVES_MAX && self.fetches.values().filter(same).count() < 2
     }
 
-    /// Storage is asked.
-    pub fn fetching(&mut self, request: RequestId, purpose: Purpose) {
-        self.fetches.insert(request, purpose);
+    /// Storage is asked for entries from `from` on.
+    pub fn fetching(&mut self, request: RequestId, purpose: Purpose, from: OpNumber) {
+        self.fetches.insert(request, (purpose, from));
     }
 
-    /// Storage answered; `None` if that was not asked.
-    pub fn fetched(&mut self, request: RequestId) -> Option<Purpose> {
+    /// Storage answered; what it was asked for, and from which op on. `None` if it was not asked.
+    pub fn fetched(&mut self, request: RequestId) -> Option<(Purpose, OpNumber)> {
         self.fetches.remove(&request)
     }
 }
@@ -128,7 +160,7 @@ mod tests {
         let mut progress = Progress::default();
         for request in 0..2 {
             let purpose = Purpose::Serve { to: ReplicaId(1), request: RequestId(request) };
-            progress.fetching(RequestId(request), purpose);
+            progress.fetching(RequestId(request), purpose, OpNumber(1));
         }
         assert!(!progress.can_serve(ReplicaId(1)) && progress.can_serve(ReplicaId(2)));
         assert!(progress.fetched(RequestId(0)).is_some());

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::model::{
     certificate::{Certificate, CrashVector},
-    durable::{Durability, Identity, Superblock, Trust},
+    durable::{CheckpointId, Durability, Identity, Superblock, Trust},
     types::{DiskId, Epoch, Incarnation, PersistId, View},
 };
 
@@ -104,6 +104,29 @@ impl Promise {
             self.wanted.view = view;
             self.change();
         }
+    }
+
+    /// The log starts after `checkpoint`, which is complete in storage.
+    ///
+    /// # Panics
+    /// If it starts after a later one already.
+    pub fn name_checkpoint(&mut self, checkpoint: CheckpointId) {
+        let known = self.wanted.checkpoint;
+        assert!(checkpoint.op_number >= known.op_number, "a checkpoint never goes back");
+        if checkpoint != known {
+            self.wanted.checkpoint = checkpoint;
+            self.change();
+        }
+    }
+
+    /// A disk that belongs to no group has no checkpoint of one: its log starts at `genesis`.
+    ///
+    /// # Panics
+    /// If there is a certificate.
+    pub fn forget_checkpoint(&mut self, genesis: CheckpointId) {
+        assert!(self.wanted.certificate.is_none(), "only who belongs to no group forgets");
+        self.wanted.checkpoint = genesis;
+        self.change();
     }
 
     /// Something is wanted that is not durable: it has to be written, or counts at once.

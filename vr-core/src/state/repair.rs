@@ -21,6 +21,8 @@ pub struct Holes {
     headers: BTreeMap<OpNumber, EntryHeader>,
     broken: BTreeSet<OpNumber>,
     cursor: Anchor,
+    /// The base is not the one that storage found.
+    moved: bool,
 }
 
 impl Holes {
@@ -39,7 +41,8 @@ impl Holes {
             }
         }
         let head = recovered.head();
-        let holes = Self { base, head, headers: headers.collect(), broken, cursor: head };
+        let headers = headers.collect();
+        let holes = Self { base, head, headers, broken, cursor: head, moved: false };
         (!recovered.damaged.is_empty()).then_some(holes)
     }
 
@@ -83,6 +86,30 @@ impl Holes {
     #[must_use]
     pub fn contradicts_base(&self) -> bool {
         self.cursor.op_number == self.base.op_number && self.cursor != self.base
+    }
+
+    /// The log starts after `base`, which came from others. Whether what is above it still belongs
+    /// to the log, as far as is known.
+    fn rebase(&mut self, base: Anchor) -> bool {
+        if self.head.op_number <= base.op_number {
+            return false;
+        }
+        if self.cursor.op_number < base.op_number {
+            let header = self.headers.get(&base.op_number);
+            let Some(header) = header else { return false };
+            self.cursor = Anchor::of(header);
+        }
+        self.headers = self.headers.split_off(&base.op_number.next());
+        self.broken = self.broken.split_off(&base.op_number.next());
+        self.base = base;
+        self.moved = true;
+        !self.contradicts_base()
+    }
+
+    /// Whether the base came from others, so that what is above it may be of another history.
+    #[must_use]
+    pub const fn is_moved(&self) -> bool {
+        self.moved
     }
 
     /// Puts headers, ascending, below those that are known; false, and nothing changes, if they do
@@ -140,6 +167,17 @@ impl Holes {
     pub fn into_headers(self) -> Vec<EntryHeader> {
         self.headers.into_values().collect()
     }
+}
+
+/// What a new base means to a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebased {
+    /// It had no holes.
+    Whole,
+    /// It has holes above the base.
+    Holed,
+    /// It had holes, and nothing of it is needed any more.
+    Dropped,
 }
 
 /// Damaged entries on their way back to this replica's disk.
@@ -301,6 +339,34 @@ impl Repair {
     /// The holes, if all are filled; they are none any more.
     pub fn take_filled(&mut self) -> Option<Holes> {
         self.holes.take_if(|holes| holes.missing_header().is_none() && holes.broken.is_empty())
+    }
+
+    /// Entries up to and including `through` are not needed any more, damaged or not.
+    pub fn released(&mut self, through: OpNumber) {
+        self.latent = self.latent.split_off(&through.next());
+        if self.latent.is_empty() && self.holes.is_none() {
+            self.question = None;
+        }
+    }
+
+    /// The log starts after `base`, which came from others.
+    pub fn rebase(&mut self, base: Anchor) -> Rebased {
+        let Some(holes) = &mut self.holes else {
+            self.released(base.op_number);
+            return Rebased::Whole;
+        };
+        self.question = None;
+        if holes.rebase(base) {
+            return Rebased::Holed;
+        }
+        self.drop_holes();
+        Rebased::Dropped
+    }
+
+    /// The log that had holes is none any more.
+    pub fn drop_holes(&mut self) {
+        self.holes = None;
+        self.question = None;
     }
 
     /// Everything above `after` was replaced by entries that are whole.

@@ -35,9 +35,11 @@ pub enum Timer {
     Scrub,
     /// Primary: the successor of a planned hand-off has not caught up.
     Handoff,
+    /// Questions for parts of a checkpoint were not answered.
+    Snapshot,
 }
 
-const ALL: [Timer; 15] = [
+const ALL: [Timer; 16] = [
     Timer::Heartbeat,
     Timer::CheckQuorum,
     Timer::PrimarySilent,
@@ -53,6 +55,7 @@ const ALL: [Timer; 15] = [
     Timer::Repair,
     Timer::Scrub,
     Timer::Handoff,
+    Timer::Snapshot,
 ];
 
 /// The deadline of each timer.

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures::executor::block_on;
 use serde::{Deserialize, Serialize};
 use vr_core::{
-    LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError, WriteBatch,
+    LogReader, LogWriter, MemoryCheckpoints, OpNumber, Opened, Recovered, Storage, StorageError,
+    WriteBatch,
     conformance::{
         report::{Report, Verdict},
         storage::{
@@ -295,7 +296,8 @@ impl Storage for Journal {
         let reader = Box::new(Reader { flaw, state: Arc::clone(&state) });
         let device = Arc::clone(&self.device);
         let writer = Box::new(Writer { flaw, state, device, at, next, is_poisoned: false });
-        Ok(Opened { recovered, writer, reader })
+        let checkpoints = Arc::new(MemoryCheckpoints::new());
+        Ok(Opened { recovered, writer, reader, checkpoints })
     }
 }
 

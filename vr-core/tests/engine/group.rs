@@ -107,6 +107,7 @@ struct Client {
 fn config() -> Config {
     let mut config = Config::default();
     config.pipeline_ops_max = 16;
+    config.checkpoint_ops = 0;
     config.transfer_headers_max = 4;
     config.transfer_bytes_max = 600;
     config.log_cache_bytes_max = 200;
@@ -308,6 +309,7 @@ impl Group {
                 process.inputs.push_back(Input::Fetched { request, entries });
             }
             Output::Execute(work) => self.execute(id, process, work),
+            Output::Transfer(task) => unreachable!("there are no checkpoints: {task:?}"),
             Output::Event(event) => self.note(format!("{id}: {event:?}")),
             Output::Fatal(reason) => self.fail(&format!("replica {id} stopped: {reason}")),
         }
@@ -351,13 +353,13 @@ impl Group {
                     replies.push(Reply { client, request_number, op_number, outcome });
                 }
             }
-            Work::Query { .. } => {}
+            Work::Query { .. } | Work::Checkpoint { .. } | Work::Restore { .. } => {}
         }
         let through = op(process.applied.len());
         process.inputs.push_back(Input::Executed(Executed {
             through,
             replies,
-            evicted: Vec::new(),
+            ..Executed::default()
         }));
     }
 

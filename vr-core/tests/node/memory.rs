@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures::future::poll_fn;
 use vr_core::{
-    LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError, WriteBatch,
+    LogReader, LogWriter, MemoryCheckpoints, OpNumber, Opened, Recovered, Storage, StorageError,
+    WriteBatch,
     model::{
         durable::{Identity, Superblock},
         entry::Entry,
@@ -14,7 +15,7 @@ use vr_core::{
 
 /// What is on the disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Arc<Mutex<Contents>>);
+pub(crate) struct Memory(Arc<Mutex<Contents>>, Arc<MemoryCheckpoints>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -68,7 +69,8 @@ impl Storage for Memory {
             let headers = contents.entries.iter().map(|entry| entry.header).collect();
             Recovered::whole(superblock, headers)
         });
-        Ok(Opened { recovered, writer: self.clone(), reader: self })
+        let checkpoints = Arc::clone(&self.1);
+        Ok(Opened { recovered, writer: self.clone(), reader: self, checkpoints })
     }
 }
 

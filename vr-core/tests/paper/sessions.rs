@@ -257,7 +257,12 @@ fn a_full_client_table_makes_room() {
     primary.hear(1, 0, acknowledge(by, checksum));
     let evicted = vec![Evicted { by, client: CLIENT, session }];
     let replies = Vec::new();
-    primary.handle(Input::Executed(Executed { through: by, replies, evicted }));
+    primary.handle(Input::Executed(Executed {
+        through: by,
+        replies,
+        evicted,
+        ..Executed::default()
+    }));
     assert_eq!(rejected(&primary.ask(request(session, 1))), [Rejection::Evicted]);
     assert_eq!(primary.status().clients, 1);
 }

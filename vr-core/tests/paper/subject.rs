@@ -277,7 +277,7 @@ impl Subject {
 
     /// The executor has applied everything through `op_number`.
     pub(crate) fn executed(&mut self, through: OpNumber, replies: Vec<Reply>) -> Outputs {
-        self.handle(Input::Executed(Executed { through, replies, evicted: Vec::new() }))
+        self.handle(Input::Executed(Executed { through, replies, ..Executed::default() }))
     }
 
     /// Time goes on by `by`; every deadline on the way is served.
@@ -430,7 +430,8 @@ pub(crate) fn prepare(entries: &[Entry], commit: Committed) -> Message {
 
 pub(crate) fn commit(commit: Committed, heartbeat: u64, op_number: u64) -> Message {
     let standing = standing(StatusKind::Normal, 0, op_number);
-    Message::Commit(Commit { commit, heartbeat: HeartbeatNumber(heartbeat), standing })
+    let (heartbeat, agreed) = (HeartbeatNumber(heartbeat), CheckpointId::default());
+    Message::Commit(Commit { commit, heartbeat, agreed, standing })
 }
 
 pub(crate) fn acknowledge(op_number: OpNumber, checksum: Checksum) -> Message {

@@ -172,6 +172,7 @@ pub(crate) struct World {
 pub(crate) fn small_config() -> Config {
     let mut config = Config::default();
     config.pipeline_ops_max = 16;
+    config.checkpoint_ops = 0;
     config.transfer_headers_max = 4;
     config.transfer_bytes_max = 600;
     config.log_cache_bytes_max = 200;
@@ -617,6 +618,7 @@ impl World {
                 }
                 process.executor.push(work);
             }
+            Output::Transfer(task) => unreachable!("there are no checkpoints: {task:?}"),
             Output::Event(event) => {
                 if matches!(event, Event::ViewStarted { .. }) {
                     self.views_started += 1;

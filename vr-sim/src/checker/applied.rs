@@ -36,6 +36,18 @@ impl Applied {
         self.through.remove(&replica);
     }
 
+    /// `replica` goes on from the state of a checkpoint, in which `op_number` is the last operation.
+    ///
+    /// # Errors
+    /// When that was never applied anywhere.
+    pub fn restored(&mut self, replica: ReplicaId, op_number: OpNumber) -> Verdict {
+        if op_number > OpNumber::ZERO && !self.history.contains_key(&op_number) {
+            return broken(format!("r{replica} restored op {op_number}, which nobody applied"));
+        }
+        self.through.insert(replica, op_number);
+        Ok(())
+    }
+
     /// `replica` applied `record` at `op_number`.
     ///
     /// # Errors
@@ -136,6 +148,17 @@ mod tests {
     #[test]
     fn applying_twice_in_one_life_is_noticed() {
         assert!(after(&[(R0, 2, 1), (R0, 2, 1)]).is_err());
+    }
+
+    #[test]
+    fn a_restored_state_passes_over_what_was_applied_elsewhere_and_nothing_else() {
+        let mut applied = Applied::default();
+        for op in [1, 3, 4] {
+            applied.applied(R0, OpNumber(op), record(op)).unwrap();
+        }
+        assert_eq!(applied.restored(R1, OpNumber(3)), Ok(()));
+        assert_eq!(applied.applied(R1, OpNumber(4), record(4)), Ok(()));
+        assert!(applied.restored(R1, OpNumber(9)).is_err());
     }
 
     #[test]

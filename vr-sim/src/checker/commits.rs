@@ -98,11 +98,12 @@ impl Commits {
     /// When an op that was committed in an earlier view is not in it.
     pub fn started(&self, view: View, shadow: &Shadow) -> Verdict {
         for (op_number, (checksum, earlier)) in &self.committed {
-            if *earlier < view && shadow.checksum_at(*op_number) != Some(*checksum) {
+            let below = shadow.starts_after(*op_number);
+            if *earlier < view && !below && shadow.checksum_at(*op_number) != Some(*checksum) {
                 return lost(*op_number, *earlier, view);
             }
         }
-        Ok(())
+        self.announced(view, shadow.head())
     }
 
     /// `replica` showed entries up to this one, in a prepare or in an answer; of what it prepared

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vr_core::{
     model::{
-        durable::Trust,
+        durable::{Superblock, Trust},
         entry::EntryHeader,
         message::Envelope,
         types::{Checksum, OpNumber, ReplicaId, View},
@@ -29,7 +29,9 @@ pub struct Shadow {
     pub log_view: View,
     /// Whether it is part of a group.
     pub joined: bool,
-    /// Op number, checksum and parent of each durable entry.
+    /// The op and checksum of the checkpoint that the log starts after; zero for none.
+    base: (OpNumber, Checksum),
+    /// Op number, checksum and parent of each durable entry above that.
     log: BTreeMap<OpNumber, (Checksum, Checksum)>,
     /// Entries of the log that were found damaged and are not repaired yet.
     damaged: BTreeSet<OpNumber>,
@@ -47,6 +49,7 @@ struct Pending {
     intact: bool,
     views: Option<(View, View)>,
     joins: bool,
+    base: Option<(OpNumber, Checksum)>,
 }
 
 impl Shadow {
@@ -59,15 +62,22 @@ impl Shadow {
     /// Checksum of the durable entry at `op_number`.
     #[must_use]
     pub fn checksum_at(&self, op_number: OpNumber) -> Option<Checksum> {
+        if op_number == self.base.0 && op_number > OpNumber::ZERO {
+            return Some(self.base.1);
+        }
         self.log.get(&op_number).map(|(checksum, _)| *checksum)
     }
 
-    /// The last durable entry; op zero while there is none.
+    /// Whether the log starts after `op_number`, which is then known by the checkpoint only.
+    #[must_use]
+    pub fn starts_after(&self, op_number: OpNumber) -> bool {
+        op_number < self.base.0
+    }
+
+    /// The last durable entry, or the checkpoint; op zero while there is neither.
     #[must_use]
     pub fn head(&self) -> (OpNumber, Checksum) {
-        self.log
-            .last_key_value()
-            .map_or((OpNumber::ZERO, Checksum::ZERO), |(op, (checksum, _))| (*op, *checksum))
+        self.log.last_key_value().map_or(self.base, |(op, (checksum, _))| (*op, *checksum))
     }
 
     fn apply_log(&mut self, pending: &Pending) {
@@ -85,6 +95,23 @@ impl Shadow {
         }
     }
 
+    fn apply_base(&mut self, pending: &Pending) {
+        if let Some(base) = pending.base.filter(|base| *base != self.base) {
+            self.rebase(base);
+        }
+    }
+
+    /// The superblock names a checkpoint: of the log, what follows it stays.
+    fn rebase(&mut self, base: (OpNumber, Checksum)) {
+        let follows = self.checksum_at(base.0) == Some(base.1);
+        self.log = self.log.split_off(&base.0.next());
+        self.damaged = self.damaged.split_off(&base.0.next());
+        if !follows {
+            self.log.clear();
+        }
+        self.base = base;
+    }
+
     /// Whether all that is here was recovered, or is said to be damaged. An entry below a damaged
     /// one may be an older one, which a cut that is damaged has replaced.
     fn holds_exactly(&self, recovered: &Recovered) -> bool {
@@ -97,9 +124,9 @@ impl Shadow {
             let above = recovered.damaged.last().map(|range| range.through.op_number);
             found(op_number) == Some(*checksum) || above.is_some_and(|above| *op_number <= above)
         };
-        let same_end = self.log.is_empty() == (head.op_number == OpNumber::ZERO)
-            && (self.log.is_empty() || self.head() == (head.op_number, head.checksum));
-        same_end && self.log.iter().all(is_told)
+        let nothing = head.op_number == OpNumber::ZERO && self.head().0 == OpNumber::ZERO;
+        let same_end = nothing || self.head() == (head.op_number, head.checksum);
+        base_of(&recovered.superblock) == self.base && same_end && self.log.iter().all(is_told)
     }
 
     /// The entries of this log that are not on disk.
@@ -117,6 +144,15 @@ impl Shadow {
             is_damaged(**op_number) || found.get(*op_number) != Some(checksum)
         });
         missing.map(|(op_number, _)| *op_number).collect()
+    }
+}
+
+/// What the log starts after, as a superblock has it; zero for nothing.
+fn base_of(superblock: &Superblock) -> (OpNumber, Checksum) {
+    let checkpoint = &superblock.checkpoint;
+    match checkpoint.op_number > OpNumber::ZERO {
+        true => (checkpoint.op_number, checkpoint.checksum),
+        false => (OpNumber::ZERO, Checksum::ZERO),
     }
 }
 
@@ -144,6 +180,7 @@ impl Durability {
             intact: batch.superblock.as_ref().is_some_and(|block| block.trust == Trust::Intact),
             views: batch.superblock.as_ref().map(|block| (block.view, block.log_view)),
             joins: batch.superblock.as_ref().is_some_and(|block| block.certificate.is_some()),
+            base: batch.superblock.as_ref().map(base_of),
         };
         let shadow = self.shadows.entry(replica).or_default();
         let log_view = pending.views.map_or(View::ZERO, |(_, log_view)| log_view);
@@ -163,6 +200,7 @@ impl Durability {
         let shadow = self.shadows.get_mut(&replica)?;
         if let Some(pending) = shadow.pending.take() {
             shadow.apply_log(&pending);
+            shadow.apply_base(&pending);
             shadow.joined |= pending.joins;
             shadow.lost &= !pending.intact;
             (shadow.view, shadow.log_view) =
@@ -178,7 +216,10 @@ impl Durability {
     /// when something is said to be damaged on a disk that never `lied`.
     pub fn opened(&mut self, replica: ReplicaId, recovered: &Recovered, lied: bool) -> Verdict {
         let damaged = recovered.damaged.first().map(|range| range.first);
-        if !lied && (damaged.is_some() || recovered.set_aside.is_some()) {
+        // A disk that belongs to no group yet may hold a part of what it was given of one, and
+        // forgets it step by step: nothing of it was ever promised.
+        let member = recovered.superblock.certificate.is_some();
+        if member && !lied && (damaged.is_some() || recovered.set_aside.is_some()) {
             return broken(format!(
                 "r{replica} found its log damaged, from op {damaged:?} on, on a disk that never lied"
             ));
@@ -190,14 +231,21 @@ impl Durability {
         let given_up = lost && (shadow.lost || recovered.set_aside.is_some());
         let log_is_old = shadow.holds_exactly(recovered);
         if let Some(pending) = shadow.pending.take() {
+            // The log part comes first; a crash may leave it without the superblock.
             let mut later = shadow.clone();
             later.apply_log(&pending);
-            if later.holds_exactly(recovered) {
-                views.extend(pending.views);
-                shadow.apply_log(&pending);
+            let mut last = later.clone();
+            last.apply_base(&pending);
+            for state in [later, last] {
+                if state.holds_exactly(recovered) {
+                    views.extend(pending.views);
+                    *shadow = state;
+                    break;
+                }
             }
         }
         if shadow.opened
+            && member
             && !(views.contains(&found)
                 && (given_up || log_is_old || shadow.holds_exactly(recovered)))
         {
@@ -211,6 +259,9 @@ impl Durability {
         shadow.joined = recovered.superblock.certificate.is_some();
         (shadow.view, shadow.log_view) = found;
         shadow.lost = lost;
+        if base_of(&recovered.superblock) != shadow.base {
+            shadow.rebase(base_of(&recovered.superblock));
+        }
         if recovered.damaged.is_empty() || shadow.log.is_empty() {
             let headers = recovered.headers.iter();
             shadow.log = headers.map(|h| (h.op_number, (h.checksum, h.parent))).collect();

@@ -111,7 +111,8 @@ impl<S: Service> Member<S> {
         );
         #[cfg(feature = "mutants")]
         let storage = storage.with_bugs(crate::mutants::storage_bugs(options.config.mutants));
-        let observed = Observed::new(service, self.id, exact.clone(), Arc::clone(witness));
+        let observed = Observed::new(service, self.id, exact.clone(), Arc::clone(witness))
+            .with_padding(options.padding);
         let builder = Node::builder(observed)
             .group(GROUP)
             .replica(self.id)

@@ -47,4 +47,16 @@ impl<S: Service> Cluster<S> {
     pub fn handoffs(&self) -> u64 {
         lock(&self.witness).handoffs()
     }
+
+    /// How many checkpoints came to count at some replica.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        lock(&self.witness).checkpoints()
+    }
+
+    /// How many checkpoints were fetched and installed.
+    #[must_use]
+    pub fn snapshots(&self) -> u64 {
+        lock(&self.witness).snapshots()
+    }
 }

@@ -67,6 +67,21 @@ fn drawn_config(rng: &mut Prng) -> Config {
     config
 }
 
+/// Checkpoints as `rng` draws them: in most runs many, and of the log below them a little stays.
+fn draw_checkpoints(rng: &mut Prng, config: &mut Config) {
+    config.checkpoint_ops = match rng.below(4) {
+        0 => 0,
+        _ => u32::try_from(rng.between(4, 120)).unwrap_or(4),
+    };
+    config.log_retain_ops = match rng.below(2) {
+        0 => 0,
+        _ => u32::try_from(rng.below(60)).unwrap_or(0),
+    };
+    if rng.below(4) == 0 {
+        config.checkpoint_bytes = rng.between(2000, 20_000);
+    }
+}
+
 /// Whether disks may be wiped beside the damage that `atlas` does: a replica whose log is damaged
 /// for good and one that is not back yet would be away together.
 fn wipes_fit(durability: Durability, reach: Reach, atlas: &Atlas) -> bool {
@@ -115,9 +130,13 @@ impl<S: Service> Storm<S> {
             // Clients close each other's sessions.
             config.clients_max = u32::try_from(sessions.between(2, 8)).unwrap_or(1);
         }
+        let mut checkpoints = Prng::stream(options.seed, "checkpoints", 0);
+        draw_checkpoints(&mut checkpoints, &mut config);
+        let padding = if checkpoints.below(3) == 0 { 100 << 10 } else { 0 };
         let mut group =
             GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);
         group.durability = options.durability;
+        group.padding = padding;
         if options.faults.contains(FaultKind::Network) {
             group.network = NetworkFaults::drawn(&mut rng);
         }
@@ -301,6 +320,8 @@ impl<S: Service> Storm<S> {
             rebuilds: self.group.rebuilds(),
             repaired: self.group.repairs(),
             handoffs: self.group.handoffs(),
+            checkpoints: self.group.checkpoints(),
+            snapshots: self.group.snapshots(),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
             transfers: self.group.transfers(),
             elapsed: self.group.now().since(Instant::ZERO),

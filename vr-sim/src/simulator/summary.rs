@@ -40,6 +40,10 @@ pub struct Summary {
     pub rebuilds: u64,
     /// Primaries that left on purpose.
     pub handoffs: u64,
+    /// Checkpoints that came to count at a replica.
+    pub checkpoints: u64,
+    /// Checkpoints that were fetched and installed.
+    pub snapshots: u64,
     /// Entries that replicas wrote again with what another one had.
     pub repaired: u64,
     /// How long the run took in virtual time.
@@ -65,6 +69,8 @@ impl Summary {
         self.rebuilds += other.rebuilds;
         self.repaired += other.repaired;
         self.handoffs += other.handoffs;
+        self.checkpoints += other.checkpoints;
+        self.snapshots += other.snapshots;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
     }
@@ -76,7 +82,7 @@ impl fmt::Display for Summary {
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
-             {} repaired, {} handed off, \
+             {} repaired, {} handed off, {} checkpoints, {} snapshots, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -92,6 +98,8 @@ impl fmt::Display for Summary {
             self.rebuilds,
             self.repaired,
             self.handoffs,
+            self.checkpoints,
+            self.snapshots,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -178,6 +186,8 @@ mod tests {
         rebuilds: 0,
         repaired: 0,
         handoffs: 0,
+        checkpoints: 0,
+        snapshots: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
     };

@@ -5,6 +5,7 @@ use vr_core::model::{
         Committed, DoViewChange, Envelope, Forward, ForwardReply, Message, Outcome, Prepare,
         PrepareOk, Request, Standing, StartView, Wanted,
     },
+    snapshot::SnapshotContent,
     types::{Checksum, OpNumber},
 };
 
@@ -26,6 +27,9 @@ pub fn detail_of(envelope: &Envelope) -> String {
         | Message::Headers(_)
         | Message::GetEntries(_)
         | Message::Entries(_)
+        | Message::Released(_)
+        | Message::GetSnapshot(_)
+        | Message::Snapshot(_)
         | Message::ReadIndex(_)
         | Message::ReadIndexOk(_)
         | Message::Hello(_)
@@ -100,7 +104,9 @@ fn of_replicas(message: &Message) -> String {
         Message::Prepare(m) => prepare(m),
         Message::PrepareOk(m) => prepare_ok(m),
         Message::Commit(m) => {
-            format!("{}, heartbeat {}, {}", commit(m.commit), m.heartbeat, standing(&m.standing))
+            let (commit, agreed) = (commit(m.commit), m.agreed.op_number);
+            let standing = standing(&m.standing);
+            format!("{commit}, agreed {agreed}, heartbeat {}, {standing}", m.heartbeat)
         }
         Message::StartViewChange(m) => {
             format!("leave view {}, {:?}, {}", m.view, m.reason, standing(&m.standing))
@@ -164,6 +170,18 @@ fn start_view(m: &StartView) -> String {
     )
 }
 
+fn snapshot(content: &SnapshotContent) -> String {
+    match content {
+        SnapshotContent::Gone => "nothing".to_owned(),
+        SnapshotContent::Manifest { bytes, from, chunks } => {
+            format!("{} checksums from chunk {from} on, {bytes} bytes in all", chunks.len())
+        }
+        SnapshotContent::Chunk { index, bytes } => {
+            format!("chunk {index}, {} bytes", bytes.len())
+        }
+    }
+}
+
 fn commit(committed: Committed) -> String {
     format!("commit {} {}", committed.op_number, checksum(committed.checksum))
 }
@@ -189,6 +207,16 @@ fn of_transfer(message: &Message) -> String {
             format!("question {}, {wanted}, at most {} bytes", m.request, m.bytes_max)
         }
         Message::Entries(m) => format!("question {}, {} entries", m.request, m.entries.len()),
+        Message::Released(m) => {
+            format!("question {}, checkpoint {}", m.request, m.checkpoint.op_number)
+        }
+        Message::GetSnapshot(m) => {
+            format!("question {}, {:?} of checkpoint {}", m.request, m.part, m.checkpoint.op_number)
+        }
+        Message::Snapshot(m) => {
+            let (question, op_number) = (m.request, m.checkpoint.op_number);
+            format!("question {question}, {} of checkpoint {op_number}", snapshot(&m.content))
+        }
         Message::ReadIndex(m) => format!("question {}", m.request),
         Message::ReadIndexOk(m) => format!("question {}, op {}", m.request, m.op_number),
         Message::Hello(m) => format!("nonce {}", short(m.nonce.0)),

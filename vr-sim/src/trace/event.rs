@@ -199,6 +199,9 @@ fn essence(message: &Message) -> (Option<View>, OpNumber, u64) {
             let last = m.entries.last().map_or(OpNumber::ZERO, |entry| entry.header.op_number);
             (None, last, m.request.0)
         }
+        Message::Released(m) => (None, m.checkpoint.op_number, m.request.0),
+        Message::GetSnapshot(m) => (None, m.checkpoint.op_number, m.request.0),
+        Message::Snapshot(m) => (None, m.checkpoint.op_number, m.request.0),
         Message::ReadIndex(m) => (None, OpNumber::ZERO, m.request.0),
         Message::ReadIndexOk(m) => (None, m.op_number, m.request.0),
         Message::Hello(m) => (None, OpNumber::ZERO, low(m.nonce.0)),

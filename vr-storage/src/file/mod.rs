@@ -1,5 +1,6 @@
 //! Storage in a directory of files: the async face of a store that runs on threads of its own.
 
+pub mod checkpoints;
 pub mod damage;
 pub(crate) mod index;
 pub(crate) mod names;
@@ -17,6 +18,7 @@ pub(crate) mod window;
 use core::fmt;
 use std::{
     path::PathBuf,
+    sync::Arc,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
 };
@@ -24,14 +26,15 @@ use std::{
 use async_trait::async_trait;
 use futures::{channel::oneshot, lock::Mutex};
 use vr_core::{
-    Durability, LogReader, LogWriter, OpNumber, Opened, Recovered, Storage, StorageError,
-    WriteBatch,
+    Durability, LogReader, LogWriter, MemoryCheckpoints, OpNumber, Opened, Recovered, Storage,
+    StorageError, WriteBatch,
     model::{durable::Identity, entry::Entry},
 };
 
 use crate::{
     disk::RealDisk,
     file::{
+        checkpoints::FileCheckpoints,
         reader::StoreReader,
         segment::{Preparation, Segment},
         store::{Store, StoreOptions},
@@ -102,7 +105,7 @@ impl Storage for FileStorage {
                 .and_then(|disk| Store::open(disk, &identity, options));
             let answered = match opening {
                 Ok((recovered, store)) => {
-                    let sent = opened.send(Ok((recovered, store.reader())));
+                    let sent = opened.send(Ok((recovered, store.reader(), store.checkpoints())));
                     sent.is_ok().then_some(store)
                 }
                 Err(error) => {
@@ -116,14 +119,15 @@ impl Storage for FileStorage {
             }
         })?;
         let writer = FileWriter { thread: Thread { jobs: Some(jobs), handle: Some(writing) } };
-        let opened: Result<(Recovered, StoreReader<RealDisk>), _> =
+        let opened: Result<(Recovered, StoreReader<RealDisk>, FileCheckpoints<RealDisk>), _> =
             answer.await.unwrap_or(Err(StorageError::Poisoned));
-        let (recovered, reader) = opened?;
+        let (recovered, reader, checkpoints) = opened?;
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let reading = spawn("vr-storage-read", path, move || read_jobs(&reader, &queue))?;
         let thread = Thread { jobs: Some(jobs), handle: Some(reading) };
         let reader = FileReader { thread, pending: Mutex::new(None) };
-        Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader) })
+        let checkpoints = Arc::new(checkpoints);
+        Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(reader), checkpoints })
     }
 }
 
@@ -154,7 +158,8 @@ async fn open_view_store(path: PathBuf, identity: Identity) -> Result<Opened, St
     })?;
     let writer = FileWriter { thread: Thread { jobs: Some(jobs), handle: Some(writing) } };
     let recovered = answer.await.unwrap_or(Err(StorageError::Poisoned))?;
-    Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog) })
+    let checkpoints = Arc::new(MemoryCheckpoints::new());
+    Ok(Opened { recovered, writer: Box::new(writer), reader: Box::new(NoLog), checkpoints })
 }
 
 fn spawn(

@@ -1,9 +1,20 @@
 //! The names of the files in a data directory, and what each one is.
 
+use vr_core::{
+    OpNumber,
+    model::{checkpoint::Draft, durable::CheckpointId, types::Checksum},
+};
+
 use crate::{disk::LOCK_NAME, file::record::Copy};
 
 /// Appended to the name of a file that is not complete yet.
 const UNFINISHED: &str = ".new";
+
+/// In front of the names of checkpoint files.
+const MANIFEST: &str = "checkpoint-";
+const CHUNKS: &str = "chunks-";
+const ARRIVING: &str = "arriving-";
+const OWN_DRAFT: &str = "draft-";
 
 /// What a file in the directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +29,12 @@ pub(crate) enum FileName {
     Spare,
     /// A segment of an older log, with its number; kept for people to look at, and never read.
     SetAside(u64),
+    /// The manifest of a complete checkpoint.
+    Manifest(CheckpointId),
+    /// The chunks of a checkpoint, which is complete if there is a manifest.
+    Chunks(CheckpointId),
+    /// The chunks of a checkpoint that is being put together.
+    Draft(Draft),
     /// Something that a crash left half created; its bytes mean nothing.
     Unfinished,
     /// Begins with a dot: not ours, and harmless.
@@ -36,10 +53,12 @@ impl FileName {
         }
         if let Some(finished) = name.strip_suffix(UNFINISHED) {
             return match Self::of(finished) {
-                Self::Superblock(_) | Self::Segment(_) => Self::Unfinished,
+                Self::Superblock(_) | Self::Segment(_) | Self::Manifest(_) => Self::Unfinished,
                 Self::Lock
                 | Self::Spare
                 | Self::SetAside(_)
+                | Self::Chunks(_)
+                | Self::Draft(_)
                 | Self::Unfinished
                 | Self::Hidden
                 | Self::Unknown => Self::Unknown,
@@ -51,6 +70,18 @@ impl FileName {
         if let Some(number) = name.strip_prefix("lost-").and_then(number) {
             return Self::SetAside(number);
         }
+        if let Some(id) = name.strip_prefix(MANIFEST).and_then(checkpoint) {
+            return Self::Manifest(id);
+        }
+        if let Some(id) = name.strip_prefix(CHUNKS).and_then(checkpoint) {
+            return Self::Chunks(id);
+        }
+        if let Some(id) = name.strip_prefix(ARRIVING).and_then(checkpoint) {
+            return Self::Draft(Draft::Of(id));
+        }
+        if let Some(op_number) = name.strip_prefix(OWN_DRAFT).and_then(number) {
+            return Self::Draft(Draft::Own(OpNumber(op_number)));
+        }
         if name.strip_prefix("spare-").and_then(number).is_some() {
             return Self::Spare;
         }
@@ -61,9 +92,48 @@ impl FileName {
     }
 }
 
+fn is_hex(digits: &str, count: usize) -> bool {
+    let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    digits.len() == count && digits.bytes().all(lower)
+}
+
 fn number(digits: &str) -> Option<u64> {
-    let lower = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    (digits.len() == 16 && lower).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    is_hex(digits, 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+fn checksum(digits: &str) -> Option<Checksum> {
+    is_hex(digits, 32).then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(Checksum)
+}
+
+/// What [`checkpoint_name`] put behind a prefix.
+fn checkpoint(name: &str) -> Option<CheckpointId> {
+    let mut parts = name.split('-');
+    let op_number = OpNumber(number(parts.next()?)?);
+    let (entry, digest) = (checksum(parts.next()?)?, checksum(parts.next()?)?);
+    parts.next().is_none().then_some(CheckpointId { op_number, checksum: entry, digest })
+}
+
+fn checkpoint_name(prefix: &str, id: &CheckpointId) -> String {
+    let CheckpointId { op_number, checksum, digest } = id;
+    format!("{prefix}{:016x}-{:032x}-{:032x}", op_number.0, checksum.0, digest.0)
+}
+
+/// The file of a checkpoint's manifest; there when the checkpoint is complete.
+pub(crate) fn manifest(id: &CheckpointId) -> String {
+    checkpoint_name(MANIFEST, id)
+}
+
+/// The file of a complete checkpoint's chunks.
+pub(crate) fn chunks(id: &CheckpointId) -> String {
+    checkpoint_name(CHUNKS, id)
+}
+
+/// The file of the chunks of a checkpoint that is being put together.
+pub(crate) fn draft(draft: &Draft) -> String {
+    match draft {
+        Draft::Own(op_number) => format!("{OWN_DRAFT}{:016x}", op_number.0),
+        Draft::Of(id) => checkpoint_name(ARRIVING, id),
+    }
 }
 
 /// The file of a superblock copy.
@@ -107,6 +177,17 @@ mod tests {
         assert_eq!(FileName::of(&set_aside(7)), FileName::SetAside(7));
         assert_eq!(FileName::of(&unfinished(&segment(4))), FileName::Unfinished);
         assert_eq!(FileName::of(&unfinished(superblock(Copy::A))), FileName::Unfinished);
+        let id = CheckpointId {
+            op_number: OpNumber(0xab),
+            checksum: Checksum(7),
+            digest: Checksum(u128::MAX),
+        };
+        assert_eq!(FileName::of(&manifest(&id)), FileName::Manifest(id));
+        assert_eq!(FileName::of(&unfinished(&manifest(&id))), FileName::Unfinished);
+        assert_eq!(FileName::of(&chunks(&id)), FileName::Chunks(id));
+        for kind in [Draft::Own(OpNumber(9)), Draft::Of(id)] {
+            assert_eq!(FileName::of(&draft(&kind)), FileName::Draft(kind));
+        }
     }
 
     #[test]
@@ -114,6 +195,12 @@ mod tests {
         for name in ["wal-1", "wal-000000000000001A", "notes.txt", "notes.new", "superblock-c"] {
             assert_eq!(FileName::of(name), FileName::Unknown, "{name}");
         }
+        let name = manifest(&CheckpointId::default());
+        for name in [format!("{name}-"), format!("{name}0"), name.to_uppercase()] {
+            assert_eq!(FileName::of(&name), FileName::Unknown, "{name}");
+        }
+        let name = unfinished(&chunks(&CheckpointId::default()));
+        assert_eq!(FileName::of(&name), FileName::Unknown, "{name}");
         assert_eq!(FileName::of(".nfs0001"), FileName::Hidden);
     }
 }

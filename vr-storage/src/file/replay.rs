@@ -36,7 +36,12 @@ pub(crate) struct Replay {
     slots: VecDeque<Slot>,
     /// Ops that were repaired.
     repairs: Vec<OpNumber>,
+    /// More is missing below `base` than can be named.
+    is_torn_apart: bool,
 }
+
+/// The most missing ops that are named one by one; of more, the whole log is given up.
+const GAP_MAX: u64 = 1 << 22;
 
 /// What the batches make together.
 #[derive(Debug)]
@@ -55,7 +60,13 @@ pub(crate) struct Layout {
 impl Replay {
     /// An empty log above `checkpoint`.
     pub(crate) const fn new(checkpoint: Anchor) -> Self {
-        Self { checkpoint, base: checkpoint, slots: VecDeque::new(), repairs: Vec::new() }
+        Self {
+            checkpoint,
+            base: checkpoint,
+            slots: VecDeque::new(),
+            repairs: Vec::new(),
+            is_torn_apart: false,
+        }
     }
 
     /// The last op, or what the first one will follow.
@@ -93,7 +104,15 @@ impl Replay {
         if base.op_number <= self.checkpoint.op_number {
             self.base = base;
             self.slots.clear();
+            self.is_torn_apart = false;
             return None;
+        }
+        if base.op_number.since(self.head()) > GAP_MAX {
+            let first = self.head().next();
+            self.base = base;
+            self.slots.clear();
+            self.is_torn_apart = true;
+            return Some((first, base.op_number));
         }
         let first = self.head().next().min(base.op_number);
         self.truncate(base.op_number.previous());
@@ -168,7 +187,7 @@ impl Replay {
             }
         }
         let repairs = self.repairs;
-        let contradicts_checkpoint = breaks || contradicts;
+        let contradicts_checkpoint = breaks || contradicts || self.is_torn_apart;
         Layout { headers, damaged, index, repairs, contradicts_checkpoint }
     }
 

@@ -1,9 +1,12 @@
 //! The whole storage of one replica, synchronous: superblock and log over one disk.
 
+use std::collections::BTreeMap;
+
 use vr_core::{
     OpNumber, Recovered, StorageError, WriteBatch,
     model::{
-        durable::{Durability, Identity, Superblock, Trust},
+        checkpoint::Draft,
+        durable::{CheckpointId, Durability, Identity, Superblock, Trust},
         types::DiskId,
     },
     ports::storage::{Anchor, DamagedRange},
@@ -12,6 +15,7 @@ use vr_core::{
 use crate::{
     disk::{Disk, LOCK_NAME, refused},
     file::{
+        checkpoints::FileCheckpoints,
         damage::{Damage, SlotState},
         names::{self, FileName},
         reader::StoreReader,
@@ -109,9 +113,19 @@ impl<D: Disk> Store<D> {
                 lost = Some("all its files are missing".to_owned());
             }
         }
+        let bad_checkpoint = checkpoint_problem(&disk, superblock)?;
         files.clean_up(&disk, options.whole_pages())?;
         let mut superblock = superblock.clone();
         let mut superblocks = SuperblockFiles::adopt(disk.clone(), &copies, update, &superblock)?;
+        if let Some(reason) = bad_checkpoint {
+            tracing::error!(%reason, "the checkpoint is lost");
+            superblock.checkpoint = Superblock::blank(identity).checkpoint;
+            if superblock.trust == Trust::Intact {
+                lost.get_or_insert(reason);
+            } else {
+                superblocks.write(&superblock)?;
+            }
+        }
         if lost.is_some() {
             // A replica that never was part of a group has nothing to lose.
             if superblock.certificate.is_some() {
@@ -166,6 +180,12 @@ impl<D: Disk> Store<D> {
     #[must_use]
     pub fn reader(&self) -> StoreReader<D> {
         self.wal.reader()
+    }
+
+    /// The checkpoints in the directory, on a disk that takes its time.
+    #[must_use]
+    pub fn checkpoints(&self) -> FileCheckpoints<D> {
+        FileCheckpoints::new(self.disk.clone(), false)
     }
 
     /// The last op of the log; the checkpoint's when the log is empty.
@@ -274,6 +294,19 @@ fn is_evidence(superblock: &Superblock) -> bool {
     superblock.trust == Trust::Intact || superblock.durability != Durability::Full
 }
 
+/// What is wrong with the checkpoint that the log starts after. The one of a replica that is part of
+/// no group does not matter: it starts from nothing.
+pub(crate) fn checkpoint_problem<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+) -> Result<Option<String>, StorageError> {
+    let id = &superblock.checkpoint;
+    if superblock.certificate.is_none() || id.op_number == OpNumber::ZERO {
+        return Ok(None);
+    }
+    FileCheckpoints::new(disk.clone(), false).problem(id)
+}
+
 fn scan_log<D: Disk>(
     disk: &D,
     files: &Files,
@@ -310,8 +343,12 @@ pub(crate) struct Files {
     pub(crate) spares: Vec<(String, u64)>,
     /// Numbers of the segments of an older log.
     pub(crate) set_aside: Vec<u64>,
-    /// What a crash left half created.
+    /// What a crash left half created, parts of checkpoints included.
     pub(crate) unfinished: Vec<String>,
+    /// Complete checkpoints, with the bytes of their chunks.
+    pub(crate) checkpoints: Vec<(CheckpointId, u64)>,
+    /// Files of checkpoints that are being fetched.
+    pub(crate) arriving: Vec<String>,
     /// What is not ours.
     pub(crate) unknown: Vec<String>,
 }
@@ -320,17 +357,30 @@ impl Files {
     pub(crate) fn list<D: Disk>(disk: &D) -> Result<Self, StorageError> {
         let mut files = Self::default();
         let names = disk.list().map_err(|error| refused(disk, "list", "", error))?;
+        let (mut manifests, mut chunks) = (BTreeMap::new(), BTreeMap::new());
         for (name, length) in names {
             match FileName::of(&name) {
                 FileName::Segment(number) => files.segments.push((number, length)),
                 FileName::Spare => files.spares.push((name, length)),
                 FileName::SetAside(number) => files.set_aside.push(number),
-                FileName::Unfinished => files.unfinished.push(name),
+                FileName::Manifest(id) => drop(manifests.insert(id, name)),
+                FileName::Chunks(id) => drop(chunks.insert(id, (name, length))),
+                FileName::Draft(Draft::Of(_)) => files.arriving.push(name),
+                FileName::Draft(Draft::Own(_)) | FileName::Unfinished => {
+                    files.unfinished.push(name);
+                }
                 FileName::Unknown => files.unknown.push(name),
                 FileName::Superblock(Copy::A | Copy::B) | FileName::Lock | FileName::Hidden => {}
             }
         }
         files.segments.sort_unstable();
+        for (id, (name, length)) in chunks {
+            match manifests.remove(&id) {
+                Some(_) => files.checkpoints.push((id, length)),
+                None => files.unfinished.push(name),
+            }
+        }
+        files.unfinished.extend(manifests.into_values());
         Ok(files)
     }
 

@@ -141,6 +141,8 @@ impl<D: Disk> Wal<D> {
         for segment in outdated {
             wal.recycle(segment)?;
         }
+        // The batch that was written again may end below it.
+        wal.set_checkpoint(checkpoint);
         Ok(wal)
     }
 

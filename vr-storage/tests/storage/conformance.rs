@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 
 use async_trait::async_trait;
 use futures::executor::block_on;
+use std::sync::Arc;
+
 use vr_core::{
     LogReader, LogWriter, OpNumber, Opened, Storage, StorageError, WriteBatch,
     conformance::storage::{
@@ -34,7 +36,8 @@ impl Storage for Inline {
     async fn open(self: Box<Self>, identity: &Identity) -> Result<Opened, StorageError> {
         let (recovered, store) = Store::open(self.0, identity, options())?;
         let reader = Box::new(Reader(store.reader()));
-        Ok(Opened { recovered, writer: Box::new(Writer(store)), reader })
+        let checkpoints = Arc::new(store.checkpoints());
+        Ok(Opened { recovered, writer: Box::new(Writer(store)), reader, checkpoints })
     }
 }
 

@@ -4,7 +4,7 @@ use vr_core::{OpNumber, StorageError, WriteBatch};
 
 use crate::{
     faulty_disk::{Call, Dice, FaultyDisk},
-    history::{Content, open},
+    history::{Content, open, write},
 };
 
 /// Appends, cuts, promises, a large batch, checkpoints, releases, recycled segments.
@@ -40,7 +40,7 @@ fn run(disk: &FaultyDisk) -> Vec<Content> {
     let Ok((_, mut store)) = open(disk) else { return vec![content] };
     let mut step = 0;
     while let Some(batch) = script(step, &content) {
-        if store.write(&batch).is_err() {
+        if write(&mut store, &batch).is_err() {
             return content.after_crash_in(&batch);
         }
         content.apply(&batch);
@@ -118,7 +118,7 @@ fn append_all(
     let mut content = possible.iter().find(|content| content.is(&recovered)).unwrap().clone();
     for sizes in batches {
         let batch = content.append(sizes);
-        if store.write(&batch).is_err() {
+        if write(&mut store, &batch).is_err() {
             return content.after_crash_in(&batch);
         }
         content.apply(&batch);
@@ -161,7 +161,7 @@ fn a_write_that_was_acknowledged_after_a_failed_sync_and_a_restart_survives_a_po
     content.apply(&content.promise(0));
     let batch = content.append(&[100]);
     disk.fail(Call::Sync, std::io::ErrorKind::Other);
-    assert!(matches!(store.write(&batch), Err(StorageError::Io { .. })));
+    assert!(matches!(write(&mut store, &batch), Err(StorageError::Io { .. })));
     // The system still shows the bytes and thinks that they are on disk; they are not.
     let restarted = disk.after_kill();
     let (recovered, _) = open(&restarted).unwrap();
@@ -203,7 +203,7 @@ fn a_full_disk_stops_the_store_and_loses_nothing() {
     disk.fail(Call::Create, std::io::ErrorKind::StorageFull);
     let error = loop {
         let batch = content.append(&[2000]);
-        match store.write(&batch) {
+        match write(&mut store, &batch) {
             Ok(()) => content.apply(&batch),
             Err(error) => break error,
         }
@@ -333,7 +333,7 @@ fn a_sector_that_was_synced_is_never_written_again() {
         let batch = content.append(&[700]);
         let before = disk.bytes("wal-0000000000000001");
         let used = before.iter().rposition(|byte| *byte != 0).unwrap() / 512 * 512;
-        store.write(&batch).unwrap();
+        write(&mut store, &batch).unwrap();
         content.apply(&batch);
         let after = disk.bytes("wal-0000000000000001");
         assert_eq!(before[..used + 1], after[..used + 1]);

@@ -10,7 +10,7 @@ use vr_storage::Store;
 
 use crate::{
     faulty_disk::{Call, FaultyDisk},
-    history::{Content, identity, open, options},
+    history::{Content, identity, open, options, write},
 };
 
 fn refusal(change: impl FnOnce(&mut Identity)) -> String {
@@ -192,7 +192,7 @@ fn a_release_never_goes_beyond_the_checkpoint() {
         content.apply(&batch);
     }
     let release = WriteBatch { release: Some(OpNumber(15)), ..WriteBatch::default() };
-    store.write(&release).unwrap();
+    write(&mut store, &release).unwrap();
     content.assert_readable(&store);
     assert!(content.is(&open(&disk.settled()).unwrap().0));
 }
@@ -210,7 +210,7 @@ fn released_segments_are_recycled() {
     let before = disk.names().len();
     let mut release = content.promise(18);
     release.release = Some(OpNumber(18));
-    store.write(&release).unwrap();
+    write(&mut store, &release).unwrap();
     content.apply(&release);
     let spares = disk.names().iter().filter(|name| name.starts_with("spare-")).count();
     assert!(spares == 2 && disk.names().len() < before, "{:?}", disk.names());

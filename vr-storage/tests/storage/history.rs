@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use vr_core::{
-    OpNumber, Recovered, ReplicaId, StorageError, View, WriteBatch,
+    Checkpoints, OpNumber, Recovered, ReplicaId, StorageError, View, WriteBatch,
     model::{
         certificate::Certificate,
+        checkpoint::{Draft, Manifest},
         durable::{Durability, Identity, Superblock, Trust},
         entry::{Entry, EntryHeader, EntryKind},
         membership::Members,
@@ -38,6 +39,28 @@ pub(crate) type Opening = Result<(Recovered, Store<FaultyDisk>), StorageError>;
 
 pub(crate) fn open(disk: &FaultyDisk) -> Opening {
     Store::open(disk.clone(), &identity(), options())
+}
+
+/// The bytes of the checkpoint after an op, and what it consists of.
+pub(crate) fn checkpoint_of(op_number: OpNumber) -> ([u8; 8], Manifest) {
+    let chunk = op_number.0.to_le_bytes();
+    (chunk, Manifest { bytes: 8, chunks: vec![Checksum::of(&chunk)] })
+}
+
+/// Writes as a replica does: the checkpoint that the superblock names comes before it, and the
+/// others go afterwards.
+pub(crate) fn write(store: &mut Store<FaultyDisk>, batch: &WriteBatch) -> Result<(), StorageError> {
+    let named = batch.superblock.as_ref().map(|superblock| superblock.checkpoint);
+    let named = named.filter(|id| id.op_number > OpNumber::ZERO);
+    let checkpoints = store.checkpoints();
+    if let Some(id) = &named {
+        let (chunk, manifest) = checkpoint_of(id.op_number);
+        let draft = Draft::Own(id.op_number);
+        checkpoints.put(&draft, 0, &chunk)?;
+        checkpoints.complete(&draft, id, &manifest)?;
+    }
+    store.write(batch)?;
+    named.map_or(Ok(()), |id| checkpoints.keep(&[id], OpNumber(u64::MAX)))
 }
 
 /// What a storage holds, as its user knows it.
@@ -109,6 +132,10 @@ impl Content {
         });
         superblock.checkpoint.op_number = OpNumber(checkpoint);
         superblock.checkpoint.checksum = self.checksum_at(checkpoint);
+        superblock.checkpoint.digest = match checkpoint {
+            0 => Checksum::ZERO,
+            _ => checkpoint_of(OpNumber(checkpoint)).1.digest(),
+        };
         WriteBatch { superblock: Some(superblock), ..WriteBatch::default() }
     }
 
@@ -193,8 +220,10 @@ impl Content {
     /// Whether the log is said to be lost, and nothing else is.
     pub(crate) fn is_lost_in(&self, recovered: &Recovered) -> bool {
         let lost = Superblock { trust: Trust::Lost, ..self.superblock.clone() };
+        let checkpoint = Superblock::blank(&identity()).checkpoint;
+        let without_checkpoint = Superblock { checkpoint, ..lost.clone() };
         recovered.set_aside.is_some()
-            && recovered.superblock == lost
+            && (recovered.superblock == lost || recovered.superblock == without_checkpoint)
             && recovered.headers.is_empty()
             && recovered.damaged.is_empty()
     }

@@ -1,6 +1,8 @@
 //! What the storage owes: nothing acknowledged is lost, nothing half done, no damage hidden.
 
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod crash;

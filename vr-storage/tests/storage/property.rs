@@ -6,7 +6,7 @@ use vr_core::{OpNumber, WriteBatch};
 use crate::{
     damage::fate,
     faulty_disk::{Dice, FaultyDisk},
-    history::{Content, open},
+    history::{Content, open, write},
 };
 
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ fn live(disk: &FaultyDisk, life: &Life, possible: Vec<Content>) -> Vec<Content> 
             | Step::Cut { .. }
             | Step::Promise { .. }
             | Step::AppendAndPromise(_)
-            | Step::Release => store.write(&batch),
+            | Step::Release => write(&mut store, &batch),
         };
         if outcome.is_err() {
             return content.after_crash_in(&batch);

@@ -133,7 +133,7 @@ fn a_truncated_file_is_inspected_and_repaired() {
     for part in ["truncated", "TO REPAIR: ops ", "CORRUPT"] {
         assert!(report.to_string().contains(part), "{part} in {report}");
     }
-    let Opened { recovered, mut writer, reader } = open(directory.path()).unwrap();
+    let Opened { recovered, mut writer, reader, .. } = open(directory.path()).unwrap();
     let repairs = content.damaged_in(&recovered).unwrap();
     let first = repairs[0].header.op_number;
     let read = block_on(reader.entries(first, first, 0));

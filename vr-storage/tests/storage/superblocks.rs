@@ -12,7 +12,7 @@ use vr_storage::Store;
 use crate::{
     damage::{FIRST, flip, written},
     faulty_disk::{Dice, FaultyDisk},
-    history::{Content, identity, open, options},
+    history::{Content, identity, open, options, write},
 };
 
 #[test]
@@ -33,7 +33,7 @@ fn a_stale_superblock_copy_never_wins() {
     let stale = disk.bytes("superblock-b");
     let (_, mut store) = open(&disk).unwrap();
     let promise = content.promise(2);
-    store.write(&promise).unwrap();
+    write(&mut store, &promise).unwrap();
     content.apply(&promise);
     let disk = disk.settled();
     disk.set_bytes("superblock-b", stale);

@@ -4,11 +4,11 @@ use crate::{
     conformance::{
         report::{Failure, Outcome, ensure},
         storage::{
-            content::{Content, identity, summary},
+            content::{Content, checkpoint_of, identity, summary},
             harness::{Crash, Harness},
         },
     },
-    model::{durable::Identity, entry::Entry, types::OpNumber},
+    model::{checkpoint::Draft, durable::Identity, entry::Entry, types::OpNumber},
     ports::storage::{Opened, Recovered, StorageError, WriteBatch},
 };
 
@@ -102,12 +102,17 @@ impl<'a> Bench<'a> {
         self.opened.as_mut().ok_or_else(|| Failure("the storage is not open".to_owned()))
     }
 
-    /// Writes, whatever comes of it; the content stays as it is.
+    /// Writes, the checkpoint that the superblock names first, whatever comes of it; the content stays as it is.
     pub(crate) async fn try_write(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
-        match &mut self.opened {
-            Some(opened) => opened.writer.write(batch.clone()).await,
-            None => Err(StorageError::Poisoned),
+        let Some(opened) = &mut self.opened else { return Err(StorageError::Poisoned) };
+        let named = batch.superblock.as_ref().map(|superblock| superblock.checkpoint);
+        if let Some(id) = named.filter(|id| id.op_number > OpNumber::ZERO) {
+            let (chunk, manifest) = checkpoint_of(id.op_number.0);
+            let draft = Draft::Own(id.op_number);
+            opened.checkpoints.put(&draft, 0, &chunk)?;
+            opened.checkpoints.complete(&draft, &id, &manifest)?;
         }
+        opened.writer.write(batch.clone()).await
     }
 
     /// Notes that everything is synced, whatever comes of it.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::model::{
     certificate::Certificate,
+    checkpoint::Manifest,
     durable::{Durability, Identity, Superblock, Trust},
     entry::{Entry, EntryHeader, EntryKind},
     membership::Membership,
@@ -27,6 +28,12 @@ pub(crate) fn identity() -> Identity {
         durability: Durability::Full,
         fresh_disk: DiskId(0xd15c),
     }
+}
+
+/// The bytes of the checkpoint after an op, and what it consists of.
+pub(crate) fn checkpoint_of(op_number: u64) -> ([u8; 8], Manifest) {
+    let chunk = op_number.to_le_bytes();
+    (chunk, Manifest { bytes: 8, chunks: vec![Checksum::of(&chunk)] })
 }
 
 /// The log from op 1 on, also what was released, and the superblock.
@@ -120,7 +127,10 @@ impl Content {
         });
         superblock.checkpoint.op_number = OpNumber(checkpoint);
         superblock.checkpoint.checksum = self.checksum_at(checkpoint);
-        superblock.checkpoint.digest = Checksum(u128::from(checkpoint) << 64);
+        superblock.checkpoint.digest = match checkpoint {
+            0 => Checksum::ZERO,
+            _ => checkpoint_of(checkpoint).1.digest(),
+        };
         WriteBatch { superblock: Some(superblock), ..WriteBatch::default() }
     }
 
@@ -222,10 +232,12 @@ impl Content {
     pub(crate) fn is_given_up_in(&self, recovered: &Recovered) -> bool {
         let lost = Superblock { trust: Trust::Lost, ..self.superblock.clone() };
         let blank = Superblock::blank(&identity());
+        let checkpoint = blank.checkpoint;
+        let without_checkpoint = Superblock { checkpoint, ..lost.clone() };
         recovered.set_aside.is_some()
             && recovered.headers.is_empty()
             && recovered.damaged.is_empty()
-            && (recovered.superblock == lost || recovered.superblock == blank)
+            && [&lost, &without_checkpoint, &blank].contains(&&recovered.superblock)
     }
 }
 

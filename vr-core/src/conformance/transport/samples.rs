@@ -16,6 +16,7 @@ use crate::model::{
         RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
         StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
+    snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
         ReplicaId, ReplicaSet, RequestId, RequestNumber, View,
@@ -171,7 +172,7 @@ fn normal() -> Vec<Message> {
         Message::ForwardReply(ForwardReply::Reply(reply_to(5))),
         Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat }),
         Message::PrepareOk(prepare_ok),
-        Message::Commit(Commit { commit, heartbeat, standing: standing() }),
+        Message::Commit(Commit { commit, heartbeat, agreed: checkpoint(), standing: standing() }),
         Message::ReadIndex(ReadIndex { request }),
         Message::ReadIndexOk(read_index_ok),
     ]
@@ -213,6 +214,17 @@ fn transfers() -> Vec<Message> {
         Message::GetHeaders(GetHeaders { request, from, through, checksum: CHECKSUM }),
         Message::Headers(Headers { request, headers: headers() }),
         Message::GetEntries(GetEntries { request, wanted, bytes_max: 1 << 20 }),
+        Message::Released(Released { request, checkpoint: checkpoint() }),
+        Message::GetSnapshot(GetSnapshot {
+            request,
+            checkpoint: checkpoint(),
+            part: SnapshotPart::Chunk(3),
+        }),
+        Message::Snapshot(Snapshot {
+            request,
+            checkpoint: checkpoint(),
+            content: SnapshotContent::Chunk { index: 3, bytes: Bytes::from_static(b"state") },
+        }),
         Message::Entries(Entries { request, entries: entries() }),
     ]
 }

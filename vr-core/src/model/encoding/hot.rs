@@ -256,10 +256,8 @@ pub(super) fn put_prepare_ok(frame: &mut FrameWriter<'_>, body: &PrepareOk) {
     fields.put_u128_le(body.checksum.0);
     fields.put_u64_le(body.heartbeat.0);
     fields.put_u64_le(body.applied.0);
-    fields.put_u64_le(body.checkpoint.op_number.0);
-    fields.put_u128_le(body.checkpoint.checksum.0);
-    fields.put_u128_le(body.checkpoint.digest.0);
-    fields.put_u8(u8::from(body.standing.is_some()));
+    put_checkpoint(frame, &body.checkpoint);
+    frame.fields().put_u8(u8::from(body.standing.is_some()));
     if let Some(standing) = &body.standing {
         put_standing(frame, standing);
     }
@@ -271,11 +269,7 @@ pub(super) fn take_prepare_ok(fields: &mut Fields<'_>) -> Taken<PrepareOk> {
         checksum: Checksum(fields.u128()?),
         heartbeat: HeartbeatNumber(fields.u64()?),
         applied: OpNumber(fields.u64()?),
-        checkpoint: CheckpointId {
-            op_number: OpNumber(fields.u64()?),
-            checksum: Checksum(fields.u128()?),
-            digest: Checksum(fields.u128()?),
-        },
+        checkpoint: take_checkpoint(fields)?,
         standing: if take_flag(fields, "standing")? { Some(take_standing(fields)?) } else { None },
     })
 }
@@ -283,6 +277,7 @@ pub(super) fn take_prepare_ok(fields: &mut Fields<'_>) -> Taken<PrepareOk> {
 pub(super) fn put_commit(frame: &mut FrameWriter<'_>, body: &Commit) {
     put_committed(frame, &body.commit);
     frame.fields().put_u64_le(body.heartbeat.0);
+    put_checkpoint(frame, &body.agreed);
     put_standing(frame, &body.standing);
 }
 
@@ -290,6 +285,7 @@ pub(super) fn take_commit(fields: &mut Fields<'_>) -> Taken<Commit> {
     Ok(Commit {
         commit: take_committed(fields)?,
         heartbeat: HeartbeatNumber(fields.u64()?),
+        agreed: take_checkpoint(fields)?,
         standing: take_standing(fields)?,
     })
 }
@@ -347,6 +343,21 @@ fn put_committed(frame: &mut FrameWriter<'_>, committed: &Committed) {
 
 fn take_committed(fields: &mut Fields<'_>) -> Taken<Committed> {
     Ok(Committed { op_number: OpNumber(fields.u64()?), checksum: Checksum(fields.u128()?) })
+}
+
+fn put_checkpoint(frame: &mut FrameWriter<'_>, checkpoint: &CheckpointId) {
+    let fields = frame.fields();
+    fields.put_u64_le(checkpoint.op_number.0);
+    fields.put_u128_le(checkpoint.checksum.0);
+    fields.put_u128_le(checkpoint.digest.0);
+}
+
+fn take_checkpoint(fields: &mut Fields<'_>) -> Taken<CheckpointId> {
+    Ok(CheckpointId {
+        op_number: OpNumber(fields.u64()?),
+        checksum: Checksum(fields.u128()?),
+        digest: Checksum(fields.u128()?),
+    })
 }
 
 fn put_standing(frame: &mut FrameWriter<'_>, standing: &Standing) {

@@ -103,6 +103,9 @@ const fn guarded_bytes(kind: Kind, body_bytes: usize, left: usize) -> usize {
         | Kind::GetHeaders
         | Kind::Headers
         | Kind::GetEntries
+        | Kind::Released
+        | Kind::GetSnapshot
+        | Kind::Snapshot
         | Kind::ReadIndex
         | Kind::ReadIndexOk
         | Kind::Hello
@@ -198,6 +201,9 @@ fn put_message(frame: &mut FrameWriter<'_>, message: &Message) -> Result<(), Cod
         Message::GetHeaders(body) => cold::put(frame, "GetHeaders", body)?,
         Message::Headers(body) => cold::put(frame, "Headers", body)?,
         Message::GetEntries(body) => cold::put(frame, "GetEntries", body)?,
+        Message::Released(body) => cold::put(frame, "Released", body)?,
+        Message::GetSnapshot(body) => cold::put(frame, "GetSnapshot", body)?,
+        Message::Snapshot(body) => cold::put(frame, "Snapshot", body)?,
         Message::ReadIndex(body) => cold::put(frame, "ReadIndex", body)?,
         Message::ReadIndexOk(body) => cold::put(frame, "ReadIndexOk", body)?,
         Message::Hello(body) => cold::put(frame, "Hello", body)?,
@@ -240,6 +246,9 @@ fn take_message(
         Kind::GetHeaders => Message::GetHeaders(cold::take(fields, "GetHeaders")?),
         Kind::Headers => Message::Headers(cold::take(fields, "Headers")?),
         Kind::GetEntries => Message::GetEntries(cold::take(fields, "GetEntries")?),
+        Kind::Released => Message::Released(cold::take(fields, "Released")?),
+        Kind::GetSnapshot => Message::GetSnapshot(cold::take(fields, "GetSnapshot")?),
+        Kind::Snapshot => Message::Snapshot(cold::take(fields, "Snapshot")?),
         Kind::ReadIndex => Message::ReadIndex(cold::take(fields, "ReadIndex")?),
         Kind::ReadIndexOk => Message::ReadIndexOk(cold::take(fields, "ReadIndexOk")?),
         Kind::Hello => Message::Hello(cold::take(fields, "Hello")?),

@@ -17,6 +17,7 @@ use crate::model::{
         RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
         StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
+    snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
         ReplicaId, ReplicaSet, RequestId, RequestNumber, View,
@@ -188,9 +189,12 @@ fn normal_message() -> impl Strategy<Value = Message> {
                 })
             }
         ),
-        (committed(), any::<u64>(), standing()).prop_map(|(commit, heartbeat, standing)| {
-            Message::Commit(Commit { commit, heartbeat: HeartbeatNumber(heartbeat), standing })
-        }),
+        (committed(), any::<u64>(), checkpoint(), standing()).prop_map(
+            |(commit, heartbeat, agreed, standing)| {
+                let heartbeat = HeartbeatNumber(heartbeat);
+                Message::Commit(Commit { commit, heartbeat, agreed, standing })
+            }
+        ),
     ]
 }
 
@@ -250,6 +254,16 @@ fn view_message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn snapshot_content() -> impl Strategy<Value = SnapshotContent> {
+    prop_oneof![
+        Just(SnapshotContent::Gone),
+        (any::<(u64, u32)>(), vec(any::<u128>().prop_map(Checksum), 0..5))
+            .prop_map(|((bytes, from), chunks)| SnapshotContent::Manifest { bytes, from, chunks }),
+        (any::<u32>(), payload())
+            .prop_map(|(index, bytes)| SnapshotContent::Chunk { index, bytes }),
+    ]
+}
+
 fn transfer_message() -> impl Strategy<Value = Message> {
     let exact = vec(any::<(u64, u128)>().prop_map(|(n, c)| (OpNumber(n), Checksum(c))), 0..5);
     let wanted = prop_oneof![
@@ -271,6 +285,19 @@ fn transfer_message() -> impl Strategy<Value = Message> {
         (any::<(u64, u32)>(), wanted).prop_map(|((request, bytes_max), wanted)| {
             Message::GetEntries(GetEntries { request: RequestId(request), wanted, bytes_max })
         }),
+        (any::<u64>(), checkpoint()).prop_map(|(request, checkpoint)| {
+            Message::Released(Released { request: RequestId(request), checkpoint })
+        }),
+        (any::<(u64, bool, u32)>(), checkpoint()).prop_map(|((request, chunk, at), checkpoint)| {
+            let part = if chunk { SnapshotPart::Chunk(at) } else { SnapshotPart::Manifest(at) };
+            Message::GetSnapshot(GetSnapshot { request: RequestId(request), checkpoint, part })
+        }),
+        (any::<u64>(), checkpoint(), snapshot_content()).prop_map(
+            |(request, checkpoint, content)| {
+                let request = RequestId(request);
+                Message::Snapshot(Snapshot { request, checkpoint, content })
+            }
+        ),
         (any::<u64>(), vec(entry(), 0..5)).prop_map(|(request, entries)| {
             Message::Entries(Entries { request: RequestId(request), entries })
         }),

@@ -236,7 +236,7 @@ fn a_number_that_names_nothing_is_refused() {
         (Kind::Forward, zeros(0), 2, "forward"),
         (Kind::ForwardReply, zeros(0), 2, "forward reply"),
         (Kind::PrepareOk, zeros(80), 2, "standing"),
-        (Kind::Commit, zeros(56), 4, "status"),
+        (Kind::Commit, zeros(96), 4, "status"),
     ] {
         let body = [in_front, vec![number]].concat();
         let (header, whole) = forged(kind, Lane::Data, body.len(), &body);

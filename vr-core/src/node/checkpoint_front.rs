@@ -1,0 +1,152 @@
+//! The node's side of checkpoints: at once where they are quick, else on a thread beside the node.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+use futures::task::AtomicWaker;
+
+use crate::{
+    execution::{
+        checkpoint::{CheckpointFailure, Frozen},
+        transfer::{Task, TaskDone, perform},
+    },
+    model::durable::CheckpointId,
+    node::{lock::lock, stop::NodeError},
+    ports::{runtime::Runtime, storage::Checkpoints},
+};
+
+/// What came of the work.
+#[derive(Debug)]
+pub(crate) enum CheckpointNews {
+    /// A task is done.
+    Done(TaskDone),
+    /// A frozen state is a checkpoint now.
+    Taken(CheckpointId),
+}
+
+type Outcome = Result<CheckpointNews, NodeError>;
+
+/// One thing for the thread.
+enum Job {
+    Task(Task),
+    Frozen(Frozen),
+}
+
+/// Does what the engine wants done with checkpoints. What waits is bounded by the engine: it reads
+/// only so many parts for others at a time, and fetches only so many.
+pub(crate) struct CheckpointFront {
+    store: Arc<dyn Checkpoints>,
+    runtime: Arc<dyn Runtime>,
+    waker: Arc<AtomicWaker>,
+    /// Tasks, in order; and beside them frozen states, which may take long.
+    threads: [Option<Sender<Job>>; 2],
+    outcomes: Arc<Mutex<VecDeque<Outcome>>>,
+}
+
+impl CheckpointFront {
+    pub(crate) fn new(
+        store: Arc<dyn Checkpoints>,
+        runtime: Arc<dyn Runtime>,
+        waker: Arc<AtomicWaker>,
+    ) -> Self {
+        Self { store, runtime, waker, threads: [None, None], outcomes: Arc::default() }
+    }
+
+    /// Adds a task behind the others.
+    ///
+    /// # Errors
+    /// [`NodeError::Thread`] when the system gives no thread.
+    pub(crate) fn push(&mut self, task: Task) -> Result<(), NodeError> {
+        self.work(0, Job::Task(task), self.store.is_quick())
+    }
+
+    /// Writes a frozen state, beside everything else.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub(crate) fn write(&mut self, frozen: Frozen) -> Result<(), NodeError> {
+        self.work(1, Job::Frozen(frozen), false)
+    }
+
+    fn work(&mut self, thread: usize, job: Job, quick: bool) -> Result<(), NodeError> {
+        if quick || !self.runtime.has_threads() {
+            let outcome = carry_out(self.store.as_ref(), job);
+            lock(&self.outcomes).push_back(outcome);
+            return Ok(());
+        }
+        let Some(place) = self.threads.get_mut(thread) else { return Ok(()) };
+        let jobs = match place {
+            Some(jobs) => jobs,
+            None => place.insert(spawn(
+                Arc::clone(&self.store),
+                Arc::clone(&self.outcomes),
+                Arc::clone(&self.waker),
+            )?),
+        };
+        // A thread that is gone has left the reason.
+        let _ = jobs.send(job);
+        Ok(())
+    }
+
+    /// What was done, in order.
+    ///
+    /// # Errors
+    /// [`NodeError`] when storage failed, or a state could not be written.
+    pub(crate) fn next_news(&self) -> Result<Option<CheckpointNews>, NodeError> {
+        let outcome = lock(&self.outcomes).pop_front();
+        outcome.transpose()
+    }
+
+    /// Whether something was done and not taken yet.
+    pub(crate) fn has_news(&self) -> bool {
+        !lock(&self.outcomes).is_empty()
+    }
+}
+
+fn carry_out(store: &dyn Checkpoints, job: Job) -> Outcome {
+    match job {
+        Job::Task(task) => Ok(CheckpointNews::Done(perform(store, task)?)),
+        Job::Frozen(frozen) => Ok(CheckpointNews::Taken(frozen.write()?)),
+    }
+}
+
+fn spawn(
+    store: Arc<dyn Checkpoints>,
+    outcomes: Arc<Mutex<VecDeque<Outcome>>>,
+    waker: Arc<AtomicWaker>,
+) -> Result<Sender<Job>, NodeError> {
+    let (jobs, inbox): (Sender<Job>, Receiver<Job>) = channel();
+    let run = move || {
+        while let Ok(job) = inbox.recv() {
+            let worked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                carry_out(store.as_ref(), job)
+            }));
+            let outcome = worked.unwrap_or_else(|panic| {
+                let message = crate::node::executor_front::panic_message(panic.as_ref());
+                Err(NodeError::SnapshotPanicked { message })
+            });
+            lock(&outcomes).push_back(outcome);
+            waker.wake();
+        }
+    };
+    let spawned = thread::Builder::new().name("vr checkpoints".to_owned()).spawn(run);
+    spawned.map_err(|error| NodeError::Thread(Arc::new(error)))?;
+    Ok(jobs)
+}
+
+impl From<CheckpointFailure> for NodeError {
+    fn from(failure: CheckpointFailure) -> Self {
+        match failure {
+            CheckpointFailure::Storage(error) => error.into(),
+            CheckpointFailure::Snapshot { .. } | CheckpointFailure::Restore { .. } => {
+                Self::Checkpoint(Arc::new(failure))
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Checkpoints: when one is taken, which one counts, and what is released for it (VRR §5.1).
+//!
+//! ```text
+//! primary                          backups
+//!  takes one after op n             take one after op n        the log alone says when
+//!    | <-- PrepareOk(n, digest) ------ |
+//!  a quorum has one digest: agreed
+//!    | --- Commit(agreed) -----------> |   whoever has another digest stops
+//!  superblock names it              superblock names it
+//!  releases the log below           releases the log below
+//! ```
+
+use crate::{
+    execution::{
+        transfer::Task,
+        work::{Restored, Work},
+    },
+    model::{
+        durable::{CheckpointId, Durability},
+        entry::Entry,
+        mutants::Mutant,
+        time::{Now, nanoseconds},
+        types::{OpNumber, ReplicaId, ReplicaIndex},
+    },
+    ports::storage::{Anchor, WriteBatch},
+    replica::{
+        Replica,
+        io::{Event, Fatal, Output},
+    },
+    state::{
+        checkpoints::Differs,
+        status::{Role, Status},
+    },
+};
+
+impl Replica {
+    /// Cuts `entries`, which come next for the executor, behind the first one after which a
+    /// checkpoint is due; whether there is such a one.
+    pub(in crate::replica) fn end_at_checkpoint(&mut self, entries: &mut Vec<Entry>) -> bool {
+        let ops_max = u64::from(self.config.checkpoint_ops);
+        let bytes_max = self.config.checkpoint_bytes;
+        let due = |entry: &Entry| self.checkpoints.is_due(&entry.header, ops_max, bytes_max);
+        let Some(position) = entries.iter().position(due) else { return false };
+        entries.truncate(position.saturating_add(1));
+        true
+    }
+
+    /// Lets the executor take the checkpoint that is due behind what it was handed.
+    pub(in crate::replica) fn order_checkpoint(&mut self, at: Anchor) {
+        if self.checkpoints.begin() {
+            self.out.push_back(Output::Execute(Work::Checkpoint { at }));
+        }
+    }
+
+    /// The executor has taken a checkpoint, which is complete in local storage.
+    pub(in crate::replica) fn on_taken(&mut self, now: Now, id: CheckpointId) {
+        if let Err(differs) = self.checkpoints.taken(id) {
+            return self.differs(self.primary(), differs);
+        }
+        match &mut self.status {
+            Status::Normal(Role::Backup(backup)) => backup.ack_due = true,
+            Status::Normal(Role::Primary(_)) => self.told_checkpoint(now, self.index, id),
+            Status::Blank(_) | Status::ViewChange(_) | Status::Recovering(_) => {}
+        }
+        self.keep_checkpoints();
+        self.hold_agreed(now);
+    }
+
+    /// The voter at `index` has a checkpoint: what a quorum has alike is agreed on.
+    pub(in crate::replica) fn told_checkpoint(
+        &mut self,
+        now: Now,
+        index: ReplicaIndex,
+        id: CheckpointId,
+    ) {
+        let quorum = match self.mutant(Mutant::CheckpointOfOne) {
+            false => self.membership.quorum(),
+            true => 1,
+        };
+        let Some(agreed) = self.checkpoints.told(index, id, quorum) else {
+            if let Some(op_number) = self.checkpoints.disagreement(self.membership.len()) {
+                self.out.push_back(Output::Event(Event::CheckpointsDiffer { op_number }));
+                self.checkpoints.forget_told(op_number);
+            }
+            return;
+        };
+        let teller = self.membership.voter_at(index).unwrap_or(self.me);
+        self.heartbeat_now();
+        self.on_agreed(now, teller, agreed);
+    }
+
+    /// A quorum has `id`, as `from` told: this replica's own must be the same.
+    pub(in crate::replica) fn on_agreed(&mut self, now: Now, from: ReplicaId, id: CheckpointId) {
+        match self.checkpoints.agree(id) {
+            Ok(()) => self.hold_agreed(now),
+            Err(differs) => self.differs(from, differs),
+        }
+    }
+
+    /// The same operations made another state here than at a quorum: going on would serve wrong
+    /// answers. The checkpoint stays in storage as evidence.
+    fn differs(&mut self, peer: ReplicaId, differs: Differs) {
+        let Differs { ours, theirs } = differs;
+        let (what, ours_is, theirs_is) = match ours.checksum == theirs.checksum {
+            true => ("another state after the same ops", ours.digest, theirs.digest),
+            false => ("another entry under a checkpoint", ours.checksum, theirs.checksum),
+        };
+        let op_number = ours.op_number;
+        self.fatal(Fatal::Diverged { peer, op_number, what, ours: ours_is, theirs: theirs_is });
+    }
+
+    /// This replica has the checkpoint that a quorum has: it counts, as soon as the superblock says
+    /// so where there is a log on disk.
+    fn hold_agreed(&mut self, now: Now) {
+        let Some(id) = self.checkpoints.to_hold() else { return };
+        if self.log.is_volatile() {
+            self.hold(now, id);
+        } else {
+            self.promise.name_checkpoint(id);
+        }
+    }
+
+    /// Writes are done, maybe of a superblock that names a checkpoint.
+    pub(in crate::replica) fn on_checkpoint_named(&mut self, now: Now) {
+        let named = self.promise.durable().checkpoint;
+        if self.promise.durable().durability == Durability::Full
+            && named.op_number > self.checkpoints.held().op_number
+        {
+            self.hold(now, named);
+        }
+    }
+
+    pub(in crate::replica) fn hold(&mut self, now: Now, id: CheckpointId) {
+        if self.checkpoints.hold(id) {
+            self.out.push_back(Output::Event(Event::CheckpointHeld { op_number: id.op_number }));
+            self.release_log(now);
+        }
+    }
+
+    /// Releases what no replica that this one could serve needs from its log any more.
+    fn release_log(&mut self, now: Now) {
+        self.checkpoints.tidy(now.monotonic);
+        let full = self.log.bytes() > self.config.log_bytes_max / 2;
+        let retained = if full { 0 } else { u64::from(self.config.log_retain_ops) };
+        let held = self.checkpoints.held().op_number;
+        let releasable = if full { held } else { self.checkpoints.releasable(retained) };
+        let through = releasable.min(self.log.durable_op()).min(self.progress.applied);
+        if through > self.log.base().op_number && self.install.is_none() {
+            self.log.release(through);
+            self.repair.released(through);
+            if !self.log.is_volatile() {
+                let id = self.writes.next(now.monotonic);
+                let batch = WriteBatch { release: Some(through), ..WriteBatch::default() };
+                self.out.push_back(Output::Persist { id, batch });
+            }
+        }
+        self.keep_checkpoints();
+    }
+
+    /// Lets storage drop the checkpoints that are not needed any more.
+    pub(in crate::replica) fn keep_checkpoints(&mut self) {
+        let mut checkpoints = self.checkpoints.needed();
+        checkpoints.extend(self.incoming.as_ref().map(|incoming| incoming.checkpoint()));
+        let through = self.checkpoints.latest().op_number;
+        self.out.push_back(Output::Transfer(Task::Keep { checkpoints, through }));
+    }
+
+    /// The executor works with the state of a checkpoint now.
+    pub(in crate::replica) fn on_restored(&mut self, restored: &Restored) {
+        self.checkpoints.forget_taking();
+        self.progress.restored(restored.op_number);
+        let time = nanoseconds(restored.time);
+        self.log.note_base_time(restored.op_number, time);
+        self.clock.replay(time.max(self.log.time()));
+        self.admitted.restored(&restored.sessions);
+        if matches!(self.status, Status::Normal(Role::Primary(_))) {
+            for header in self.log.suffix(restored.op_number, usize::MAX) {
+                self.admitted.appended(&header);
+            }
+        }
+    }
+
+    /// After a start, the state is that of the checkpoint that the superblock names.
+    ///
+    /// A replica that belongs to no group has `strayed` if it has one: what it began to fetch before
+    /// its process ended is fetched again, if there is a group.
+    pub(in crate::replica) fn recall_checkpoint(&mut self, now: Now, strayed: bool) {
+        let checkpoint = self.checkpoints.held();
+        if checkpoint.op_number > OpNumber::ZERO {
+            self.out.push_back(Output::Execute(Work::Restore { checkpoint }));
+        }
+        if !strayed {
+            return;
+        }
+        self.promise.forget_checkpoint(checkpoint);
+        self.hand_over(now);
+        let id = self.writes.next(now.monotonic);
+        let batch = WriteBatch { cut: Some(OpNumber::ZERO), ..WriteBatch::default() };
+        self.out.push_back(Output::Persist { id, batch });
+    }
+}

@@ -1,0 +1,319 @@
+//! A checkpoint in the place of a log that nobody keeps any more (VRR §5.1, §5.2).
+//!
+//! ```text
+//! replica that lacks op n                any replica, in any status
+//!    | -- GetEntries / GetHeaders(n) -----> |
+//!    | <- Released(checkpoint) ------------ |   n is at or below its log's base
+//!    | -- GetSnapshot(manifest) ----------> |
+//!    | <- Snapshot(checksums) ------------- |   believed if they hash to the checkpoint's digest
+//!    | -- GetSnapshot(chunk) -------------> |   two at a time, of everybody who has it
+//!    | <- Snapshot(chunk) ----------------- |
+//!   complete in storage, then named by the superblock, then its log begins after it
+//! ```
+
+use crate::{
+    execution::{
+        transfer::{Task, TaskDone},
+        work::Work,
+    },
+    model::{
+        durable::CheckpointId,
+        message::Message,
+        mutants::Mutant,
+        snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent},
+        time::Now,
+        types::{OpNumber, PersistId, ReplicaId, ReplicaIndex, RequestId},
+    },
+    ports::storage::{Anchor, WriteBatch},
+    replica::{
+        Origin, Replica,
+        ignored::Ignored,
+        io::{Event, Output},
+    },
+    state::{
+        incoming::{Incoming, Next},
+        repair::Rebased,
+        status::{Role, Status},
+        timers::Timer,
+    },
+};
+
+/// How many retry intervals a question for a part may stay unanswered: a part is large.
+const PATIENCE: u32 = 10;
+/// How many suspicion timeouts a peer may pause between two questions before what it fetches is
+/// dropped.
+const PIN: u32 = 20;
+
+impl Replica {
+    /// Tells that what was asked for is not kept any more.
+    pub(in crate::replica) fn send_released(&mut self, to: ReplicaId, request: RequestId) {
+        let checkpoint = self.checkpoints.held();
+        self.send(to, Message::Released(Released { request, checkpoint }));
+    }
+
+    /// Whether the state after `checkpoint` is something that this replica does not have.
+    fn lacks(&self, checkpoint: CheckpointId) -> bool {
+        let here = self.log.checksum_of(checkpoint.op_number) == Some(checkpoint.checksum);
+        checkpoint.op_number > self.log.base().op_number && (!here || self.is_incomplete())
+    }
+
+    /// What this replica asked for is nowhere as entries any more.
+    pub(in crate::replica) fn on_released(
+        &mut self,
+        now: Now,
+        m: &Released,
+    ) -> Result<(), Ignored> {
+        let pulled = match &self.status {
+            Status::Normal(Role::Backup(backup)) => backup.pull == Some(m.request),
+            Status::Blank(_)
+            | Status::Normal(Role::Primary(_))
+            | Status::ViewChange(_)
+            | Status::Recovering(_) => false,
+        };
+        let planned = self.status.plan().is_some_and(|plan| plan.question() == Some(m.request));
+        if !pulled && !planned && self.repair.question() != Some(m.request) {
+            return Err(Ignored::Unasked);
+        }
+        if !self.lacks(m.checkpoint) {
+            return Err(Ignored::NotHeld);
+        }
+        if let Some(incoming) = &self.incoming
+            && (incoming.checkpoint() == m.checkpoint || !incoming.is_gone(&self.present()))
+        {
+            return Err(Ignored::Duplicate);
+        }
+        let op_number = m.checkpoint.op_number;
+        self.out.push_back(Output::Event(Event::SnapshotBegan { op_number }));
+        self.incoming = Some(Incoming::new(m.checkpoint));
+        self.ask_for_snapshot(now);
+        Ok(())
+    }
+
+    /// The others, but for those whose process is gone.
+    fn present(&self) -> Vec<ReplicaIndex> {
+        let others = self.others().into_iter().map(|(_, index)| index);
+        others.filter(|index| !self.peers.is_lost(*index)).collect()
+    }
+
+    /// Asks for as much as may be asked for at a time.
+    fn ask_for_snapshot(&mut self, now: Now) {
+        let peers = self.present();
+        let patience = self.config.retry_interval.saturating_mul(PATIENCE);
+        loop {
+            let request = self.questions.next();
+            let Some(incoming) = &mut self.incoming else { return };
+            let Some((index, question)) = incoming.question(request, &peers, now.monotonic) else {
+                let at = incoming.expires(patience).unwrap_or(now.monotonic + patience);
+                self.timers.arm(Timer::Snapshot, at);
+                return;
+            };
+            self.questions = request;
+            if let Some(to) = self.membership.voter_at(index) {
+                self.send(to, Message::GetSnapshot(question));
+            }
+        }
+    }
+
+    /// Questions that were not answered are asked again; what nobody has any more is given up, and
+    /// whoever has released the log since tells of another checkpoint.
+    pub(in crate::replica) fn on_snapshot_timer(&mut self, now: Now) {
+        let patience = self.config.retry_interval.saturating_mul(PATIENCE);
+        let present = self.present();
+        let Some(incoming) = &mut self.incoming else { return };
+        incoming.expire(now.monotonic, patience);
+        if incoming.is_gone(&present) {
+            return self.give_up_snapshot(now);
+        }
+        self.ask_for_snapshot(now);
+    }
+
+    /// Parts of a checkpoint never change, so every status answers. What is fetched stays.
+    pub(in crate::replica) fn on_get_snapshot(
+        &mut self,
+        now: Now,
+        from: Origin,
+        m: &GetSnapshot,
+    ) -> Result<(), Ignored> {
+        let GetSnapshot { request, checkpoint, part } = *m;
+        let to = from.id;
+        let until = now.monotonic + self.config.suspicion_timeout.saturating_mul(PIN);
+        self.checkpoints.tidy(now.monotonic);
+        if !self.checkpoints.serves(checkpoint, until) {
+            self.send_snapshot(to, request, checkpoint, SnapshotContent::Gone);
+            return Err(Ignored::NotHeld);
+        }
+        if !self.checkpoints.begin_serve() {
+            return Err(Ignored::Busy);
+        }
+        self.out.push_back(Output::Transfer(Task::Serve { to, request, checkpoint, part }));
+        Ok(())
+    }
+
+    fn send_snapshot(
+        &mut self,
+        to: ReplicaId,
+        request: RequestId,
+        checkpoint: CheckpointId,
+        content: SnapshotContent,
+    ) {
+        self.send(to, Message::Snapshot(Snapshot { request, checkpoint, content }));
+    }
+
+    /// A part of the checkpoint that is fetched.
+    pub(in crate::replica) fn on_snapshot(&mut self, now: Now, m: Snapshot) -> Result<(), Ignored> {
+        let Snapshot { request, checkpoint, content } = m;
+        let present = self.present();
+        let incoming = self.incoming.as_mut().filter(|it| it.checkpoint() == checkpoint);
+        let incoming = incoming.ok_or(Ignored::Unasked)?;
+        match content {
+            SnapshotContent::Gone => {
+                incoming.gone(request);
+                if incoming.is_gone(&present) {
+                    self.give_up_snapshot(now);
+                    return Err(Ignored::NotHeld);
+                }
+            }
+            SnapshotContent::Manifest { bytes, from, chunks } => {
+                let next = incoming.page(request, bytes, from, &chunks);
+                self.go_on_with_snapshot(now, checkpoint, next.unwrap_or(Next::Wait));
+            }
+            SnapshotContent::Chunk { index, bytes } => {
+                if !incoming.chunk(request, index, &bytes) {
+                    self.ask_for_snapshot(now);
+                    return Err(Ignored::NotHeld);
+                }
+                let put = Task::Put { checkpoint, index, chunk: bytes };
+                self.out.push_back(Output::Transfer(put));
+            }
+        }
+        self.ask_for_snapshot(now);
+        Ok(())
+    }
+
+    fn give_up_snapshot(&mut self, now: Now) {
+        self.incoming = None;
+        self.timers.disarm(Timer::Snapshot);
+        self.go_on_without_log(now);
+    }
+
+    fn go_on_with_snapshot(&mut self, now: Now, checkpoint: CheckpointId, next: Next) {
+        let task = match next {
+            Next::Look(manifest) => Task::Look { checkpoint, manifest },
+            Next::Complete(manifest) => Task::Complete { checkpoint, manifest },
+            Next::Wait => return self.ask_for_snapshot(now),
+        };
+        self.out.push_back(Output::Transfer(task));
+    }
+
+    /// Storage did something with a checkpoint.
+    pub(in crate::replica) fn on_task_done(&mut self, now: Now, done: TaskDone) {
+        let mine = |it: &&mut Incoming, of: CheckpointId| it.checkpoint() == of;
+        match done {
+            TaskDone::Served { to, request, checkpoint, content } => {
+                self.checkpoints.end_serve();
+                self.send_snapshot(to, request, checkpoint, content);
+            }
+            TaskDone::Looked { checkpoint, missing } => {
+                let incoming = self.incoming.as_mut().filter(|it| mine(it, checkpoint));
+                let Some(next) = incoming.map(|it| it.lacks(&missing)) else { return };
+                self.go_on_with_snapshot(now, checkpoint, next);
+            }
+            TaskDone::Put { checkpoint, index } => {
+                let incoming = self.incoming.as_mut().filter(|it| mine(it, checkpoint));
+                let Some(next) = incoming.map(|it| it.stored(index)) else { return };
+                self.go_on_with_snapshot(now, checkpoint, next);
+            }
+            TaskDone::Completed { checkpoint } => {
+                let incoming = self.incoming.as_mut().filter(|it| mine(it, checkpoint));
+                if let Some(incoming) = incoming {
+                    incoming.completed();
+                    self.install_snapshot(now);
+                }
+            }
+            TaskDone::Kept => {}
+        }
+    }
+
+    /// NP6: the checkpoint is complete in storage; now the superblock names it, and the log begins
+    /// after it. What this replica has above it stays if it follows it: anything else was never
+    /// committed (PROTOCOL.md "Catching up").
+    pub(in crate::replica) fn install_snapshot(&mut self, now: Now) {
+        let Some(incoming) = self.incoming.as_ref().filter(|it| it.is_complete()) else { return };
+        if self.install.is_some() {
+            return;
+        }
+        let checkpoint = incoming.checkpoint();
+        if !self.lacks(checkpoint) {
+            return self.give_up_snapshot(now);
+        }
+        self.timers.disarm(Timer::Snapshot);
+        self.hand_over(now);
+        let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
+        let rebased = self.repair.rebase(base);
+        let told = self.log.checksum_of(base.op_number);
+        let conflicts = told.is_some_and(|checksum| checksum != base.checksum);
+        let before = base.op_number.previous();
+        let cut = (conflicts && rebased == Rebased::Whole).then_some(before);
+        self.log.rebase(base);
+        let id = match self.log.is_volatile() {
+            true => PersistId::ZERO,
+            false => self.name_snapshot(now, checkpoint, cut),
+        };
+        if rebased == Rebased::Dropped {
+            self.cut_log_at_base(now);
+        }
+        if let Some(incoming) = &mut self.incoming {
+            incoming.naming(id);
+        }
+        self.advance_commit(base.op_number);
+        if self.progress.ordered < base.op_number {
+            self.progress.jump(base.op_number);
+            self.checkpoints.restart_at(checkpoint);
+            self.out.push_back(Output::Execute(Work::Restore { checkpoint }));
+        }
+        self.finish_snapshot(now, PersistId::ZERO);
+    }
+
+    fn name_snapshot(
+        &mut self,
+        now: Now,
+        checkpoint: CheckpointId,
+        cut: Option<OpNumber>,
+    ) -> PersistId {
+        let id = self.writes.next(now.monotonic);
+        self.promise.name_checkpoint(checkpoint);
+        let superblock = Some(self.promise.hand_over(id));
+        let batch = WriteBatch { cut, superblock, ..WriteBatch::default() };
+        self.out.push_back(Output::Persist { id, batch });
+        id
+    }
+
+    /// Whether this replica works with a checkpoint that a crash could still take back: it says
+    /// nothing that rests on it (D33).
+    pub(in crate::replica) fn is_naming(&self) -> bool {
+        let early = self.mutant(Mutant::AckBeforeSnapshot);
+        !early && self.incoming.as_ref().is_some_and(Incoming::is_naming)
+    }
+
+    /// The checkpoint counts: whatever waited for it goes on.
+    pub(in crate::replica) fn finish_snapshot(&mut self, now: Now, through: PersistId) {
+        let Some(incoming) = self.incoming.take_if(|it| it.is_named(through)) else { return };
+        let (op_number, bytes) = (incoming.checkpoint().op_number, incoming.received());
+        self.out.push_back(Output::Event(Event::SnapshotInstalled { op_number, bytes }));
+        self.hold(now, incoming.checkpoint());
+        if let Status::Normal(Role::Backup(backup)) = &mut self.status {
+            backup.ack_due = true;
+        }
+        self.go_on_without_log(now);
+    }
+
+    /// Entries above the log are asked for again.
+    fn go_on_without_log(&mut self, now: Now) {
+        self.advance_repair(now);
+        self.advance_plan(now);
+        if let Status::Normal(Role::Backup(backup)) = &mut self.status {
+            backup.pull = None;
+            self.begin_pull(now);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Which checkpoints there are: when the next is due, what was told of them, which one counts.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    durable::CheckpointId,
+    entry::EntryHeader,
+    time::Instant,
+    types::{OpNumber, ReplicaIndex, ReplicaSet},
+};
+
+/// Checkpoints of this replica that are remembered until one of them is agreed on.
+const OWN_MAX: usize = 4;
+/// Checkpoints of all replicas that are counted at a time.
+const TOLD_MAX: usize = 16;
+/// Parts that are read for others at a time.
+const SERVES_MAX: u32 = 32;
+
+/// The checkpoints of a replica, and what it knows of the others'.
+///
+/// A checkpoint is *taken* when its bytes are complete in local storage, *agreed* when a quorum has
+/// told the primary of it with one digest, and *held* when it is agreed and this replica's own is the
+/// same; in a mode with a log on disk, only once the superblock names it. Nothing is released for
+/// one that is not held.
+///
+/// Invariants: `held.op_number <= agreed.op_number` but for one that was installed; what is in `own`
+/// is above `held`.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    held: CheckpointId,
+    /// The one held before it: others may be fetching it.
+    before: Option<CheckpointId>,
+    own: BTreeMap<OpNumber, CheckpointId>,
+    agreed: CheckpointId,
+    told: BTreeMap<CheckpointId, ReplicaSet>,
+    /// The last op after which one was due.
+    last: OpNumber,
+    /// Bytes of the entries since.
+    bytes: u64,
+    /// One is being taken.
+    taking: bool,
+    /// What others fetch, and until when it stays for them.
+    served: BTreeMap<CheckpointId, Instant>,
+    /// Questions of others that storage has not answered.
+    serving: u32,
+}
+
+/// What is wrong between this replica's checkpoint and that of a quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Differs {
+    /// This replica's.
+    pub ours: CheckpointId,
+    /// The quorum's.
+    pub theirs: CheckpointId,
+}
+
+impl Checkpoints {
+    /// The state is the one of `held`.
+    #[must_use]
+    pub const fn new(held: CheckpointId) -> Self {
+        Self {
+            held,
+            before: None,
+            own: BTreeMap::new(),
+            agreed: held,
+            told: BTreeMap::new(),
+            last: held.op_number,
+            bytes: 0,
+            taking: false,
+            served: BTreeMap::new(),
+            serving: 0,
+        }
+    }
+
+    /// The checkpoint that the log may start after.
+    #[must_use]
+    pub const fn held(&self) -> CheckpointId {
+        self.held
+    }
+
+    /// The latest one that a quorum agrees on, as far as this replica was told.
+    #[must_use]
+    pub const fn agreed(&self) -> CheckpointId {
+        self.agreed
+    }
+
+    /// The latest one that is complete here, agreed on or not.
+    #[must_use]
+    pub fn latest(&self) -> CheckpointId {
+        self.own.last_key_value().map_or(self.held, |(_, own)| *own)
+    }
+
+    /// The entry with `header` is handed to the executor; whether a checkpoint is due behind it.
+    ///
+    /// Only the log decides, so that all replicas take theirs after the same ops.
+    pub fn is_due(&mut self, header: &EntryHeader, ops_max: u64, bytes_max: u64) -> bool {
+        self.bytes = self.bytes.saturating_add(header.entry_bytes());
+        let ops = header.op_number.since(self.last);
+        let due = ops_max > 0 && (ops >= ops_max || self.bytes >= bytes_max);
+        if due {
+            self.last = header.op_number;
+            self.bytes = 0;
+        }
+        due
+    }
+
+    /// Whether the one that is due is to be taken; not while another still is.
+    pub const fn begin(&mut self) -> bool {
+        !core::mem::replace(&mut self.taking, true)
+    }
+
+    /// This replica's own is complete.
+    ///
+    /// # Errors
+    /// [`Differs`] when a quorum has another one after the same op.
+    pub fn taken(&mut self, id: CheckpointId) -> Result<(), Differs> {
+        self.taking = false;
+        if id.op_number > self.held.op_number {
+            self.own.insert(id.op_number, id);
+            while self.own.len() > OWN_MAX {
+                self.own.pop_first();
+            }
+        }
+        self.compare(self.agreed)
+    }
+
+    /// The voter at `index` has taken `id`. Returns the latest one that `quorum` voters have taken
+    /// alike, if that is news.
+    pub fn told(
+        &mut self,
+        index: ReplicaIndex,
+        id: CheckpointId,
+        quorum: u32,
+    ) -> Option<CheckpointId> {
+        if id.op_number <= self.agreed.op_number {
+            return None;
+        }
+        let voters = self.told.entry(id).or_default();
+        voters.insert(index);
+        let agreed = voters.len() >= quorum;
+        while self.told.len() > TOLD_MAX {
+            self.told.pop_first();
+        }
+        agreed.then_some(id)
+    }
+
+    /// Whether more than one digest was told for an op of which a quorum could have agreed on one.
+    #[must_use]
+    pub fn disagreement(&self, voters: u32) -> Option<OpNumber> {
+        let mut ops: BTreeMap<OpNumber, (u32, u32)> = BTreeMap::new();
+        for (id, told) in &self.told {
+            let (kinds, count) = ops.entry(id.op_number).or_default();
+            *kinds += 1;
+            *count += told.len();
+        }
+        let all = ops.into_iter().find(|(_, (kinds, count))| *kinds > 1 && *count >= voters);
+        all.map(|(op_number, _)| op_number)
+    }
+
+    /// A quorum has `id`: what was told of earlier ones is settled.
+    ///
+    /// # Errors
+    /// [`Differs`] when this replica has another one after the same op.
+    pub fn agree(&mut self, id: CheckpointId) -> Result<(), Differs> {
+        if id.op_number > self.agreed.op_number {
+            self.agreed = id;
+            self.told.retain(|told, _| told.op_number > id.op_number);
+        }
+        self.compare(id)
+    }
+
+    fn compare(&self, agreed: CheckpointId) -> Result<(), Differs> {
+        match self.own.get(&agreed.op_number) {
+            Some(ours) if *ours != agreed => Err(Differs { ours: *ours, theirs: agreed }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The agreed one, if this replica has taken it too and does not hold it yet.
+    #[must_use]
+    pub fn to_hold(&self) -> Option<CheckpointId> {
+        self.own.get(&self.agreed.op_number).copied().filter(|own| *own == self.agreed)
+    }
+
+    /// `id` counts from now on; false if it did before.
+    pub fn hold(&mut self, id: CheckpointId) -> bool {
+        if id.op_number <= self.held.op_number {
+            return false;
+        }
+        self.before = (self.held.op_number > OpNumber::ZERO).then_some(self.held);
+        self.held = id;
+        if id.op_number > self.agreed.op_number {
+            self.agreed = id;
+        }
+        self.own = self.own.split_off(&id.op_number.next());
+        true
+    }
+
+    /// The state is the one of `id`, which came from others: the next one is due after it.
+    pub fn restart_at(&mut self, id: CheckpointId) {
+        self.last = id.op_number;
+        self.bytes = 0;
+    }
+
+    /// Nothing came of the checkpoint that was being taken: the executor went on from another state.
+    pub const fn forget_taking(&mut self) {
+        self.taking = false;
+    }
+
+    /// A voter fetches `id`, which stays until then for it; false if it is not here.
+    pub fn serves(&mut self, id: CheckpointId, until: Instant) -> bool {
+        let here = id == self.held || Some(id) == self.before || self.served.contains_key(&id);
+        let serves = here && id.op_number > OpNumber::ZERO;
+        if serves {
+            self.served.insert(id, until);
+        }
+        serves
+    }
+
+    /// Forgets what nobody has fetched from for so long that it does not have to stay any more.
+    pub fn tidy(&mut self, now: Instant) {
+        self.served.retain(|_, until| *until > now);
+    }
+
+    /// Whether storage may be asked on behalf of one more peer's question.
+    pub const fn begin_serve(&mut self) -> bool {
+        let room = self.serving < SERVES_MAX;
+        self.serving += if room { 1 } else { 0 };
+        room
+    }
+
+    /// Storage answered one.
+    pub const fn end_serve(&mut self) {
+        self.serving = self.serving.saturating_sub(1);
+    }
+
+    /// What was told of checkpoints at `op_number` is settled.
+    pub fn forget_told(&mut self, op_number: OpNumber) {
+        self.told.retain(|told, _| told.op_number != op_number);
+    }
+
+    /// Up to which op the log is not needed, if the last `retained` ops below the held checkpoint
+    /// stay: whoever fetches one goes on from the log.
+    #[must_use]
+    pub fn releasable(&self, retained: u64) -> OpNumber {
+        let held = OpNumber(self.held.op_number.0.saturating_sub(retained));
+        let fetched = self.served.keys().map(|id| id.op_number).min();
+        held.min(fetched.unwrap_or(held))
+    }
+
+    /// Those that are needed in local storage.
+    #[must_use]
+    pub fn needed(&self) -> Vec<CheckpointId> {
+        let own = self.own.values().copied();
+        let served = self.served.keys().copied();
+        own.chain(self.before).chain(served).chain([self.held]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::Checksum;
+
+    const QUORUM: u32 = 2;
+
+    fn id(op: u64, digest: u128) -> CheckpointId {
+        CheckpointId {
+            op_number: OpNumber(op),
+            checksum: Checksum(u128::from(op)),
+            digest: Checksum(digest),
+        }
+    }
+
+    fn checkpoints() -> Checkpoints {
+        Checkpoints::new(id(0, 0))
+    }
+
+    fn header(op: u64, payload: u32) -> EntryHeader {
+        EntryHeader { op_number: OpNumber(op), payload_length: payload, ..EntryHeader::default() }
+    }
+
+    #[test]
+    fn one_is_due_by_ops_or_by_bytes_and_by_the_log_alone() {
+        let mut checkpoints = checkpoints();
+        let due: Vec<u64> =
+            (1..=20).filter(|op| checkpoints.is_due(&header(*op, 0), 8, 1 << 20)).collect();
+        assert_eq!(due, [8, 16]);
+        assert!(!checkpoints.is_due(&header(21, 0), 8, 4096));
+        assert!(checkpoints.is_due(&header(22, 4000), 8, 4096));
+        assert!(!checkpoints.is_due(&header(99, 4000), 0, 1), "0 ops: none ever");
+    }
+
+    #[test]
+    fn a_quorum_with_one_digest_agrees() {
+        let mut checkpoints = checkpoints();
+        assert_eq!(checkpoints.told(ReplicaIndex(0), id(8, 1), QUORUM), None);
+        assert_eq!(checkpoints.told(ReplicaIndex(0), id(8, 1), QUORUM), None, "twice the same");
+        assert_eq!(checkpoints.told(ReplicaIndex(1), id(8, 2), QUORUM), None);
+        assert_eq!(checkpoints.told(ReplicaIndex(2), id(8, 1), QUORUM), Some(id(8, 1)));
+        checkpoints.agree(id(8, 1)).unwrap();
+        assert_eq!(checkpoints.told(ReplicaIndex(1), id(8, 1), QUORUM), None, "not news");
+    }
+
+    #[test]
+    fn who_has_another_digest_than_the_quorum_is_told_so_whichever_came_first() {
+        let mut early = checkpoints();
+        early.taken(id(8, 2)).unwrap();
+        assert_eq!(early.agree(id(8, 1)), Err(Differs { ours: id(8, 2), theirs: id(8, 1) }));
+        let mut late = checkpoints();
+        late.agree(id(8, 1)).unwrap();
+        assert_eq!(late.taken(id(8, 2)), Err(Differs { ours: id(8, 2), theirs: id(8, 1) }));
+    }
+
+    #[test]
+    fn three_digests_of_three_are_a_disagreement() {
+        let mut checkpoints = checkpoints();
+        for (index, digest) in [(0, 1), (1, 2)] {
+            checkpoints.told(ReplicaIndex(index), id(8, digest), QUORUM);
+        }
+        assert_eq!(checkpoints.disagreement(3), None);
+        checkpoints.told(ReplicaIndex(2), id(8, 3), QUORUM);
+        assert_eq!(checkpoints.disagreement(3), Some(OpNumber(8)));
+    }
+
+    #[test]
+    fn only_an_agreed_one_of_its_own_is_held() {
+        let mut checkpoints = checkpoints();
+        checkpoints.taken(id(8, 1)).unwrap();
+        assert_eq!((checkpoints.to_hold(), checkpoints.latest()), (None, id(8, 1)));
+        checkpoints.agree(id(8, 1)).unwrap();
+        assert_eq!(checkpoints.to_hold(), Some(id(8, 1)));
+        assert!(checkpoints.hold(id(8, 1)) && !checkpoints.hold(id(8, 1)));
+        assert_eq!((checkpoints.held(), checkpoints.to_hold()), (id(8, 1), None));
+    }
+
+    #[test]
+    fn what_others_fetch_stays_and_so_does_the_log_behind_it() {
+        let mut checkpoints = checkpoints();
+        checkpoints.hold(id(8, 1));
+        assert!(checkpoints.serves(id(8, 1), Instant(5)));
+        assert!(!checkpoints.serves(id(7, 1), Instant(5)));
+        checkpoints.hold(id(16, 1));
+        assert_eq!(checkpoints.releasable(0), OpNumber(8));
+        assert_eq!(checkpoints.needed(), [id(8, 1), id(8, 1), id(16, 1)]);
+        checkpoints.tidy(Instant(4));
+        assert_eq!(checkpoints.releasable(0), OpNumber(8));
+        checkpoints.tidy(Instant(5));
+        assert_eq!(checkpoints.releasable(3), OpNumber(13));
+    }
+
+    #[test]
+    fn one_is_taken_at_a_time() {
+        let mut checkpoints = checkpoints();
+        assert!(checkpoints.begin() && !checkpoints.begin());
+        checkpoints.taken(id(8, 1)).unwrap();
+        assert!(checkpoints.begin());
+    }
+}
