@@ -13,7 +13,8 @@ pub mod state;
 pub use crate::{
     client::{
         Client, ClientBuilder, ConnectError, Raw,
-        outcome::{ClientOutcome, RequestError},
+        outcome::{ClientOutcome, NotResumed, RequestError},
+        ticket::{Ticket, TicketError},
     },
     model::{
         config::{Config, ConfigError, Genesis},

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::
 
 use bytes::Bytes;
 use vr_core::{
-    SnapshotReader, SnapshotWriter,
+    SnapshotReader, SnapshotWriter, Ticket,
     execution::client_table::{ClientTable, Turn},
     model::{
         certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
@@ -78,13 +78,28 @@ fn a_client_table_has_the_bytes_it_always_had() {
     assert_eq!(copy, table);
 }
 
+/// Tickets are stored by users, and resumed by whatever build they run then.
+#[test]
+fn a_ticket_has_the_bytes_it_always_had() {
+    let group = GroupId(0x6_0000_0000_0000_0000_0000_0000_0001);
+    let operations = ["put a 1", "put b 2"].map(Bytes::from);
+    let fields = (group, Epoch(1), CLIENT, OpNumber(17), RequestNumber(5), operations.to_vec());
+    let record = postcard::to_allocvec(&fields).unwrap();
+    let ticket: Ticket = postcard::from_bytes(&record).unwrap();
+    compare("ticket", &ticket.to_bytes());
+    assert_eq!(Ticket::from_bytes(&golden("ticket")).as_ref(), Ok(&ticket));
+    let named = (ticket.group(), ticket.client(), ticket.session(), ticket.request_number());
+    assert_eq!(named, (group, CLIENT, OpNumber(17), RequestNumber(5)));
+    assert_eq!(ticket.operation(), b"put b 2");
+}
+
 #[test]
 fn every_kind_has_a_sample_and_every_file_has_an_owner() {
     let samples = samples();
     let kinds: BTreeSet<Kind> = samples.iter().map(|(_, sample)| sample.message.kind()).collect();
     assert_eq!(kinds, BTreeSet::from(Kind::ALL));
     let mut owners: BTreeSet<String> = samples.into_iter().map(|(name, _)| name + ".hex").collect();
-    owners.extend(["client_table.hex".into(), "entry_header.hex".into()]);
+    owners.extend(["client_table.hex".into(), "entry_header.hex".into(), "ticket.hex".into()]);
     let files = fs::read_dir(directory()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -239,6 +254,7 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         ("_malformed", Message::Reply(reply(Outcome::Malformed))),
         ("_registered", Message::Reply(reply(Outcome::Registered))),
         ("_evicted", Message::Reply(reply(Outcome::Evicted))),
+        ("_forgotten", Message::Reply(reply(Outcome::Forgotten))),
         ("_evicted", Message::Rejected(rejected(Rejection::Evicted))),
         ("_too_large", Message::Rejected(rejected(too_large))),
         ("", Message::Query(query(Read::Linearizable))),

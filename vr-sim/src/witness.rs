@@ -6,6 +6,7 @@ use std::{
 };
 
 use vr_core::{
+    ClientOutcome,
     model::{
         durable,
         entry::EntryHeader,
@@ -319,6 +320,13 @@ impl Witness {
     pub fn acknowledged(&mut self, at: Instant, tag: u64, reply: u64) {
         self.trace.record(at, Event::Answered(tag, "executed"));
         let verdict = self.once.acknowledged(tag, reply);
+        self.judge(at, verdict);
+    }
+
+    /// A client was told that its call `tag` failed, and what became of the operation, if it was
+    /// one: a query executes nowhere, whatever is said of it.
+    pub fn told_outcome(&mut self, at: Instant, tag: u64, outcome: ClientOutcome) {
+        let verdict = self.once.told(tag, outcome);
         self.judge(at, verdict);
     }
 

@@ -16,6 +16,7 @@ mod scenario {
     mod reads;
     mod repeat;
     mod storage;
+    mod tickets;
     mod view_change;
     mod wiped_disk;
 }

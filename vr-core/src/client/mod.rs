@@ -1,16 +1,20 @@
 //! Floor 3: a client of a group; the sans-IO session and the async face around it.
 
+mod asking;
 mod backoff;
 pub mod call;
 pub mod io;
 mod outbox;
 pub mod outcome;
 mod queries;
+mod resumes;
+mod resuming;
 mod route;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
 mod slots;
+pub mod ticket;
 mod window;
 
 use core::{
@@ -33,6 +37,7 @@ use crate::{
         outcome::RequestError,
         session::Session,
         slots::{CallResult, Slots},
+        ticket::Ticket,
     },
     model::{
         config::{Config, ConfigError},
@@ -122,6 +127,19 @@ impl<S> Client<S> {
         Ok(self.call(input).await?.bytes)
     }
 
+    /// Finds out what became of the request of an earlier call, made by this client or by another
+    /// one, and returns its reply as bytes.
+    ///
+    /// It executes now, once, if it has not yet and its session still stands. Any number of clients
+    /// may resume a ticket, at any time and at once.
+    ///
+    /// # Errors
+    /// [`RequestError`]; its [`outcome`](RequestError::outcome) is that of the operation.
+    pub async fn resume_raw(&self, ticket: Ticket) -> Result<Bytes, RequestError> {
+        let input = |call, deadline| ClientInput::Resume { call, deadline, ticket };
+        Ok(self.call(input).await?.bytes)
+    }
+
     /// Asks a query, given as bytes, and returns the answer.
     ///
     /// # Errors
@@ -157,6 +175,19 @@ impl<S: StateMachine> Client<S> {
     pub async fn execute(&self, operation: S::Operation) -> Result<S::Reply, RequestError> {
         let operation = encode(&operation).map_err(|_| RequestError::Unencodable)?;
         let reply = self.execute_raw(operation).await?;
+        decode(&reply).map_err(|_| RequestError::ReplyUnreadable)
+    }
+
+    /// Finds out what became of the request of an earlier call, made by this client or by another
+    /// one, and returns its reply.
+    ///
+    /// It executes now, once, if it has not yet and its session still stands. Any number of clients
+    /// may resume a ticket, at any time and at once.
+    ///
+    /// # Errors
+    /// [`RequestError`]; its [`outcome`](RequestError::outcome) is that of the operation.
+    pub async fn resume(&self, ticket: Ticket) -> Result<S::Reply, RequestError> {
+        let reply = self.resume_raw(ticket).await?;
         decode(&reply).map_err(|_| RequestError::ReplyUnreadable)
     }
 

@@ -58,11 +58,14 @@ impl Outbox {
         self.view = view;
     }
 
-    /// Speaks of `epoch` from here on; false if it is not a later one.
-    pub(crate) fn enter(&mut self, epoch: Epoch) -> bool {
-        let later = epoch > self.epoch;
-        self.epoch = self.epoch.max(epoch);
-        later
+    /// The latest epoch that was heard of.
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Speaks of `epoch` from here on.
+    pub(crate) const fn enter(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 
     /// Takes out the oldest output.
@@ -98,6 +101,11 @@ impl Outbox {
         self.send(to, Message::Request(Request { client, session, request_number, operation }));
     }
 
+    /// Asks `to` for a request of an earlier call, whose session belongs to `epoch`.
+    pub(crate) fn resume(&mut self, to: ReplicaId, epoch: Epoch, request: Request) {
+        self.send_in(epoch, to, Message::Request(request));
+    }
+
     /// Asks `to` a question.
     pub(crate) fn query(&mut self, to: ReplicaId, number: RequestNumber, read: Read, query: Bytes) {
         let client = self.client;
@@ -105,10 +113,14 @@ impl Outbox {
     }
 
     fn send(&mut self, to: ReplicaId, message: Message) {
+        self.send_in(self.epoch, to, message);
+    }
+
+    fn send_in(&mut self, epoch: Epoch, to: ReplicaId, message: Message) {
         let envelope = Envelope {
             group: self.group,
             certificate: CertificateHash::NONE,
-            epoch: self.epoch,
+            epoch,
             sender: Sender::Client(self.client),
             incarnation: Incarnation::ZERO,
             view: self.view,

@@ -160,9 +160,26 @@ impl Window {
     }
 
     /// Detaches the calls in flight whose deadline has come; their numbers stay.
-    pub(crate) fn expire_in_flight(&mut self, now: Instant) -> Vec<Waiting> {
+    pub(crate) fn expire_in_flight(&mut self, now: Instant) -> Vec<(Waiting, RequestNumber)> {
         let due = |waiting: &mut Waiting| waiting.deadline <= now;
-        self.in_flight.iter_mut().filter_map(|request| request.waiting.take_if(due)).collect()
+        let numbered = self.in_flight.iter_mut().zip((self.first.0..).map(RequestNumber));
+        numbered.filter_map(|(it, number)| Some((it.waiting.take_if(due)?, number))).collect()
+    }
+
+    /// Who waits for which number in flight.
+    pub(crate) fn waiting_in_flight(&self) -> Vec<(Waiting, RequestNumber)> {
+        let numbered = self.in_flight.iter().zip((self.first.0..).map(RequestNumber));
+        numbered.filter_map(|(it, number)| Some((it.waiting?, number))).collect()
+    }
+
+    /// The operation of `number`, behind those in flight that may have to execute before it:
+    /// whatever is in front of an answered one has executed.
+    pub(crate) fn operations_through(&self, number: RequestNumber) -> Vec<Bytes> {
+        let count = usize::try_from(number.next().since(self.first)).unwrap_or(usize::MAX);
+        let asked = self.in_flight.iter().take(count);
+        let answered = asked.clone().rposition(|it| it.progress == Progress::Answered);
+        let executed = answered.map_or(0, |position| position.saturating_add(1));
+        asked.skip(executed).map(|it| it.operation.clone()).collect()
     }
 
     /// The earliest deadline of all calls; the far future if nobody waits.
@@ -172,10 +189,10 @@ impl Window {
         queued.chain(sent.map(|waiting| waiting.deadline)).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
-    /// Forgets all numbers, because the session ended; returns who waited for them.
-    pub(crate) fn end_session(&mut self) -> Vec<Waiting> {
+    /// Forgets all numbers, because the session ended.
+    pub(crate) fn end_session(&mut self) {
         self.first = RequestNumber(1);
-        self.in_flight.drain(..).filter_map(|request| request.waiting).collect()
+        self.in_flight.clear();
     }
 
     /// Empties the queue; returns who waited in it.
@@ -254,9 +271,26 @@ mod tests {
         let mut window = window(3);
         window.admit();
         window.admit();
-        assert_eq!(window.expire_in_flight(Instant(1)), [waiting(1)]);
+        assert_eq!(window.expire_in_flight(Instant(1)), [(waiting(1), RequestNumber(1))]);
+        assert_eq!(window.waiting_in_flight(), [(waiting(2), RequestNumber(2))]);
         assert_eq!(numbers(&window.send_again()), [1, 2]);
         assert_eq!(window.answer(RequestNumber(1)), Some(None));
+    }
+
+    #[test]
+    fn what_stands_before_a_number_is_what_may_not_have_executed() {
+        let mut window = Window::new(4);
+        for call in 1..=4 {
+            window.enqueue(waiting(call), Bytes::from(call.to_string()));
+            window.admit();
+        }
+        let through = |window: &Window, n| window.operations_through(RequestNumber(n));
+        assert_eq!(through(&window, 3), ["1", "2", "3"].map(Bytes::from));
+        window.answer(RequestNumber(2));
+        assert_eq!(through(&window, 1), ["1"].map(Bytes::from));
+        assert_eq!(through(&window, 4), ["3", "4"].map(Bytes::from), "1 executed before 2");
+        window.answer(RequestNumber(1));
+        assert_eq!(through(&window, 3), ["3"].map(Bytes::from));
     }
 
     #[test]

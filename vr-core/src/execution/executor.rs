@@ -213,7 +213,7 @@ impl Executor {
                 slot.store(header.op_number, outcome);
                 told
             }
-            Turn::Done(_) if self.mutants.contain(Mutant::ExecuteTwice) => {
+            Turn::Done(stored) if takes_for_new(self.mutants, stored.as_ref()) => {
                 Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation)))
             }
             Turn::Done(stored) => stored,
@@ -247,6 +247,12 @@ impl fmt::Debug for Executor {
             .field("queued", &self.queue.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a request that was executed is executed again, which only mutants do.
+fn takes_for_new(mutants: Mutants, stored: Option<&Reply>) -> bool {
+    let forgotten = stored.is_some_and(|stored| stored.outcome == Outcome::Forgotten);
+    mutants.contain(Mutant::ExecuteTwice) || (forgotten && mutants.contain(Mutant::ForgottenIsNew))
 }
 
 /// Executes one operation.

@@ -172,6 +172,8 @@ pub enum Outcome {
     Registered,
     /// The client has no session (any more); nothing changed.
     Evicted,
+    /// It executed, but its reply has left the client's window; where it stands is not known.
+    Forgotten,
 }
 
 /// Says why a request was not taken; it was not executed because of this message.

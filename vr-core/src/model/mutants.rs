@@ -122,6 +122,8 @@ mutants! {
     // Sections "Sessions" and "Reads".
     /// Neither the primary nor the client table notices a request that was executed before.
     ExecuteTwice = "execute-twice",
+    /// A request whose reply is not kept any more is taken for one that was never executed.
+    ForgottenIsNew = "forgotten-is-new",
     /// A repeated request that is not executed yet is answered as if it were.
     AnswerUnexecuted = "answer-unexecuted",
     /// A request counts as admitted also after a view change took it out of the log.
@@ -157,7 +159,7 @@ mutants! {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mutants {
     #[cfg(feature = "mutants")]
-    bits: u64,
+    bits: u128,
 }
 
 #[cfg(feature = "mutants")]
@@ -202,7 +204,7 @@ impl Mutants {
 /// The place of `mutant` in a set.
 #[cfg(feature = "mutants")]
 #[expect(clippy::as_conversions, reason = "a variant without fields has a small number")]
-const fn bit(mutant: Mutant) -> u64 {
+const fn bit(mutant: Mutant) -> u128 {
     1 << (mutant as u32)
 }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 use futures::{FutureExt, StreamExt, future::join_all};
 use vr_core::{
     Cause, Client, ClientOutcome, Durability, Event, HandoffError, Members, Node, NodeError, Read,
-    ReplicaId, RequestError, View, node::local::LocalNetwork,
+    ReplicaId, RequestError, Ticket, View, node::local::LocalNetwork,
 };
 
 use crate::{
@@ -117,6 +117,25 @@ fn a_call_in_flight_when_the_quorum_goes_is_unknown() {
     let error = group.clock.run(client.execute(Operation::Add(1))).unwrap_err();
     assert_eq!(error.outcome(), ClientOutcome::Unknown, "{error}");
     assert!(group.nodes[0].explain().about(Cause::NoQuorum).is_some());
+}
+
+/// The client that made the call is gone when the quorum is back.
+#[test]
+fn what_became_of_a_call_can_be_found_out_by_another_client() {
+    let mut group = Group::of(3);
+    let client = group.client().with_timeout(2 * SECOND);
+    group.add(&client, 1);
+    (1..3).for_each(|id| group.crash(id));
+    let error = group.clock.run(client.execute(Operation::Add(1))).unwrap_err();
+    let ticket = error.ticket().unwrap().to_bytes();
+    drop(client);
+    (1..3).for_each(|id| group.nodes[usize::try_from(id).unwrap()] = group.start(id));
+    let other = group.client();
+    for _ in 0..2 {
+        let ticket = Ticket::from_bytes(&ticket).unwrap();
+        assert_eq!(group.clock.run(other.resume(ticket)), Ok(2));
+    }
+    assert_eq!(group.add(&other, 1), 3, "it executed once");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use core::{
 use std::sync::{Arc, Mutex};
 
 use vr_core::{
-    Read, StateMachine,
+    Read, StateMachine, Ticket,
     client::{Client, outcome::RequestError},
     model::time::Instant,
     ports::runtime::Runtime,
@@ -80,6 +80,18 @@ pub enum Ended<R, A> {
     Failed(RequestError),
 }
 
+impl<R, A> Ended<R, A> {
+    /// Who goes on with the call, if it left a ticket, and with what.
+    fn resumed_by<C>(
+        &self,
+        resumer: impl FnOnce(&RequestError) -> Option<C>,
+    ) -> Option<(C, Ticket)> {
+        let Self::Failed(error) = self else { return None };
+        let ticket = error.ticket()?.clone();
+        Some((resumer(error)?, ticket))
+    }
+}
+
 /// What a call to the service `S` asks for.
 pub type WantedOf<S> = Wanted<<S as StateMachine>::Operation, <S as StateMachine>::Query>;
 
@@ -135,29 +147,65 @@ impl<S: Service> SimClient<S> {
 
     /// Makes the calls that `next` wants, one behind the other with a pause before each, until it
     /// returns `None`.
-    pub fn drive(
+    pub fn drive(&self, next: impl FnMut() -> Option<(Duration, WantedOf<S>)> + Send + 'static) {
+        self.drive_resuming(next, |_| None);
+    }
+
+    /// As [`drive`](Self::drive); a call that leaves a ticket goes on as long as `resumer` names a
+    /// client to resume it.
+    pub fn drive_resuming(
         &self,
         mut next: impl FnMut() -> Option<(Duration, WantedOf<S>)> + Send + 'static,
+        mut resumer: impl FnMut(&RequestError) -> Option<Self> + Send + 'static,
     ) {
         let this = self.clone();
         self.spawn(async move {
             while let Some((pause, wanted)) = next() {
                 this.runtime.sleep_until(this.runtime.now() + pause).await;
                 let call = this.begin(wanted.clone());
-                this.perform(call, wanted).await;
+                let mut ended = this.attempt(call, wanted).await;
+                while let Some((by, ticket)) = ended.resumed_by(&mut resumer) {
+                    this.note(call, "resumed");
+                    ended = by.attempt_to_resume(ticket).await;
+                }
+                this.end(call, ended);
             }
         });
+    }
+
+    /// Resumes a call, which may be another client's, with the ticket that it left; it is pending
+    /// until that comes to something.
+    pub fn resume(&self, call: CallId, ticket: &Ticket) {
+        let position = usize::try_from(call.0).unwrap_or(usize::MAX);
+        if let Some(call) = lock(&self.calls).get_mut(position) {
+            call.ended = None;
+        }
+        let (this, ticket) = (self.clone(), ticket.clone());
+        self.note(call, "resumed");
+        self.spawn(async move {
+            let ended = this.attempt_to_resume(ticket).await;
+            this.end(call, ended);
+        });
+    }
+
+    /// The same client, whose calls wait for `timeout`.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { client: self.client.with_timeout(timeout), ..self.clone() }
     }
 
     /// Asks the group for `wanted`.
     pub fn ask(&self, wanted: WantedOf<S>) -> CallId {
         let call = self.begin(wanted.clone());
         let this = self.clone();
-        self.spawn(async move { this.perform(call, wanted).await });
+        self.spawn(async move {
+            let ended = this.attempt(call, wanted).await;
+            this.end(call, ended);
+        });
         call
     }
 
-    async fn perform(&self, call: CallId, wanted: WantedOf<S>) {
+    async fn attempt(&self, call: CallId, wanted: WantedOf<S>) -> EndedOf<S> {
         let tag = call.0;
         let result = match wanted {
             Wanted::Operation(operation) => {
@@ -165,12 +213,13 @@ impl<S: Service> SimClient<S> {
             }
             Wanted::Query(query, read) => self.client.query(query, read).await.map(Ended::Answered),
         };
-        let ended = result.unwrap_or_else(Ended::Failed);
-        if let Ended::Replied(reply) = &ended {
-            let now = self.runtime.now();
-            lock(&self.witness).acknowledged(now, tag, hash_of(reply));
-        }
-        self.end(call, ended);
+        result.unwrap_or_else(Ended::Failed)
+    }
+
+    /// A ticket may go through a file, and be resumed by another process.
+    async fn attempt_to_resume(&self, ticket: Ticket) -> EndedOf<S> {
+        let ticket = Ticket::from_bytes(&ticket.to_bytes()).expect("a ticket survives its bytes");
+        self.client.resume(ticket).await.map_or_else(Ended::Failed, Ended::Replied)
     }
 
     /// Opens the session, with an operation that no service can read.
@@ -192,17 +241,27 @@ impl<S: Service> SimClient<S> {
     }
 
     fn end(&self, call: CallId, ended: EndedOf<S>) {
-        let how = match &ended {
-            Ended::Replied(_) => "executed",
-            Ended::Answered(_) => "answered",
-            Ended::Failed(_) => "failed",
-        };
         let now = self.runtime.now();
-        lock(&self.witness).trace.record(now, Event::Answered(call.0, how));
         let position = usize::try_from(call.0).unwrap_or(usize::MAX);
+        let how = match &ended {
+            Ended::Replied(reply) => {
+                lock(&self.witness).acknowledged(now, call.0, hash_of(reply));
+                "executed"
+            }
+            Ended::Answered(_) => "answered",
+            Ended::Failed(error) => {
+                lock(&self.witness).told_outcome(now, call.0, error.outcome());
+                "failed"
+            }
+        };
+        self.note(call, how);
         if let Some(call) = lock(&self.calls).get_mut(position) {
             call.ended = Some((now, ended));
         }
+    }
+
+    fn note(&self, call: CallId, how: &'static str) {
+        lock(&self.witness).trace.record(self.runtime.now(), Event::Answered(call.0, how));
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -22,6 +22,8 @@ pub struct Load<S: Service> {
     pub draw: Draw<S>,
     /// What a group that must be able to make progress is asked for.
     pub probe: Draw<S>,
+    /// Whether in half of the runs callers have little patience, and resume what they gave up.
+    pub impatient: bool,
     /// How many clients there are; the seed chooses.
     pub clients: RangeInclusive<u64>,
     /// How many callers share the session of a client; the seed chooses for each client.
@@ -42,6 +44,7 @@ impl<S: Service> Load<S> {
             make: Arc::new(make),
             probe: Arc::clone(&draw),
             draw,
+            impatient: false,
             clients: 2..=7,
             callers: 1..=4,
             pause_ms_max: 1..=30,
@@ -63,7 +66,8 @@ impl Load<Kv> {
                 }
             },
         );
-        Self { probe: Arc::new(|_| Wanted::Operation(workload::add("core", 1))), ..load }
+        let probe: Draw<Kv> = Arc::new(|_| Wanted::Operation(workload::add("core", 1)));
+        Self { probe, impatient: true, ..load }
     }
 }
 

@@ -91,6 +91,7 @@ const fn outcome(outcome: &Outcome) -> &'static str {
         Outcome::Malformed => "malformed",
         Outcome::Registered => "registered",
         Outcome::Evicted => "evicted",
+        Outcome::Forgotten => "forgotten",
     }
 }
 

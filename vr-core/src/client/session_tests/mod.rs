@@ -2,6 +2,7 @@
 
 mod desk;
 mod property;
+mod tickets;
 
 use bytes::Bytes;
 
@@ -201,7 +202,7 @@ fn an_eviction_is_unknown_for_what_was_sent_and_harmless_for_what_was_not() {
     let evicted = desk.session.client();
     (1..=3).for_each(|call| desk.execute(call));
     desk.reject(RequestNumber(2), Rejection::Evicted);
-    assert_eq!(desk.failed(), [(1, RequestError::ClientEvicted), (2, RequestError::ClientEvicted)]);
+    assert_eq!(desk.evicted(), [1, 2]);
     desk.wait();
     assert_ne!(desk.session.client(), evicted);
     assert_eq!(desk.registrations(), [0]);
@@ -216,7 +217,7 @@ fn a_later_epoch_ends_the_session_and_the_next_one_belongs_to_it() {
     desk.execute(1);
     desk.epoch = Epoch(1);
     desk.busy(1, Limit::Pipeline);
-    assert_eq!(desk.failed(), [(1, RequestError::ClientEvicted)]);
+    assert_eq!(desk.evicted(), [1]);
     desk.execute(2);
     desk.wait();
     assert_ne!(desk.session.client(), before);
@@ -282,7 +283,7 @@ fn a_group_with_a_lower_limit_ends_the_session_once() {
     desk.execute(1);
     desk.reject(RequestNumber(2), Rejection::TooLarge { bytes: 3, bytes_max: 2 });
     let error = RequestError::TooLarge { bytes: 3, bytes_max: 2 };
-    assert_eq!(desk.failed(), [(100, error.clone()), (1, RequestError::ClientEvicted)]);
+    assert_eq!((desk.failed()[0].clone(), desk.evicted()), ((100, error.clone()), vec![1]));
     desk.execute(200);
     assert_eq!(desk.failed().last().unwrap(), &(200, error), "the limit is known now");
 }

@@ -235,13 +235,16 @@ fn a_reply_leaves_the_window_when_it_was_acknowledged() {
     let mut executor = executor();
     run(&mut executor, vec![register(1, ALICE, 5)]);
     let replies = run(&mut executor, (1..=4).map(|n| request(n + 1, ALICE, 1, n)).collect());
-    assert_eq!(resend(&mut executor, ALICE, 1), None);
+    let forgotten = reply(ALICE, 1, 0, Outcome::Forgotten);
+    let resent = resend(&mut executor, ALICE, 1).unwrap().executed.replies;
+    assert_eq!(resent.first(), Some(&forgotten));
+    assert_eq!(resend(&mut executor, ALICE, 5), None, "it did not execute");
     for number in 2..=4 {
         let stored = resend(&mut executor, ALICE, number).unwrap();
         let position = usize::try_from(number).unwrap() - 1;
         assert_eq!(stored.executed.replies, [replies[position].clone()]);
     }
-    assert_eq!(run(&mut executor, vec![request(6, ALICE, 1, 1)]), []);
+    assert_eq!(run(&mut executor, vec![request(6, ALICE, 1, 1)]), [forgotten]);
     assert_eq!(count(&mut executor), "4");
 }
 

@@ -72,6 +72,7 @@ pub(super) fn put_reply(frame: &mut FrameWriter<'_>, body: &Reply) {
         Outcome::Malformed => fields.put_u8(1),
         Outcome::Registered => fields.put_u8(2),
         Outcome::Evicted => fields.put_u8(3),
+        Outcome::Forgotten => fields.put_u8(4),
     }
 }
 
@@ -85,6 +86,7 @@ pub(super) fn take_reply(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Reply
             1 => Outcome::Malformed,
             2 => Outcome::Registered,
             3 => Outcome::Evicted,
+            4 => Outcome::Forgotten,
             other => return Fields::invalid("outcome", other),
         },
     })

@@ -109,6 +109,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Outcome::Malformed),
         Just(Outcome::Registered),
         Just(Outcome::Evicted),
+        Just(Outcome::Forgotten),
     ];
     (any::<(u128, u64, u64)>(), outcome).prop_map(|((client, number, op_number), outcome)| Reply {
         client: ClientId(client),
