@@ -82,7 +82,8 @@ fn a_client_table_has_the_bytes_it_always_had() {
 #[test]
 fn a_ticket_has_the_bytes_it_always_had() {
     let group = GroupId(0x6_0000_0000_0000_0000_0000_0000_0001);
-    let operations = ["put a 1", "put b 2"].map(Bytes::from);
+    let operations = [(false, "put a 1"), (true, "put b 2")];
+    let operations = operations.map(|(many, operation)| (many, Bytes::from(operation)));
     let fields = (group, Epoch(1), CLIENT, OpNumber(17), RequestNumber(5), operations.to_vec());
     let record = postcard::to_allocvec(&fields).unwrap();
     let ticket: Ticket = postcard::from_bytes(&record).unwrap();
@@ -90,7 +91,7 @@ fn a_ticket_has_the_bytes_it_always_had() {
     assert_eq!(Ticket::from_bytes(&golden("ticket")).as_ref(), Ok(&ticket));
     let named = (ticket.group(), ticket.client(), ticket.session(), ticket.request_number());
     assert_eq!(named, (group, CLIENT, OpNumber(17), RequestNumber(5)));
-    assert_eq!(ticket.operation(), b"put b 2");
+    assert_eq!((ticket.operation(), ticket.is_many()), (b"put b 2".as_slice(), true));
 }
 
 #[test]
@@ -219,6 +220,7 @@ fn request() -> Request {
         client: CLIENT,
         session: OpNumber(17),
         request_number: RequestNumber(5),
+        many: false,
         operation: Bytes::from_static(b"put a 1"),
     }
 }
@@ -250,6 +252,7 @@ fn client_messages() -> Vec<(&'static str, Message)> {
     let mut messages = vec![
         ("", Message::Register(register.clone())),
         ("", Message::Request(request())),
+        ("_many", Message::Request(Request { many: true, ..request() })),
         ("", Message::Reply(reply(executed.clone()))),
         ("_malformed", Message::Reply(reply(Outcome::Malformed))),
         ("_registered", Message::Reply(reply(Outcome::Registered))),

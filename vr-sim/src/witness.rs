@@ -323,6 +323,12 @@ impl Witness {
         self.judge(at, verdict);
     }
 
+    /// A client was told that all of these calls, which it made as one, executed.
+    pub fn acknowledged_together(&mut self, at: Instant, tags: &[u64]) {
+        let verdict = self.once.together(tags);
+        self.judge(at, verdict);
+    }
+
     /// A client was told that its call `tag` failed, and what became of the operation, if it was
     /// one: a query executes nowhere, whatever is said of it.
     pub fn told_outcome(&mut self, at: Instant, tag: u64, outcome: ClientOutcome) {

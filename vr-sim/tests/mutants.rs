@@ -23,6 +23,8 @@ mod force;
 mod forgotten;
 #[path = "scenario/lost_log.rs"]
 mod lost_log;
+#[path = "scenario/many.rs"]
+mod many;
 #[path = "scenario/partition.rs"]
 mod partition;
 #[path = "scenario/reads.rs"]
@@ -176,6 +178,7 @@ mutants! {
     no_start_repair: NoStartRepair, duel_of_primaries::a_backup_that_missed_the_start_of_a_view_asks_for_it, "the view is told again and not left", found by 5 seeds of 3 for 3 s;
     execute_twice: ExecuteTwice, client_retry::a_request_that_arrives_many_times_executes_once, "O6 violated", found by 5 seeds of 3 for 3 s;
     forgotten_is_new: ForgottenIsNew, tickets::a_reply_that_left_the_window_leaves_the_outcome, "O6 violated", found by 20 seeds of 3 for 3 s;
+    many_in_part: ManyInPart, many::several_operations_have_one_place, "O4 violated", found by 20 seeds of 3 for 3 s;
     answer_unexecuted: AnswerUnexecuted, clients::a_repeated_request_waits_for_its_execution, "O5 violated", found by 20 seeds of 3 for 3 s;
     dedup_at_receipt: DedupAtReceipt, clients::a_request_that_a_view_change_dropped_is_taken_again, "not with a reply";
     read_without_quorum: ReadWithoutQuorum, reads::a_deposed_primary_does_not_answer_queries, "group.ended(read).is_none()", found by 200 seeds of 3 for 3 s;

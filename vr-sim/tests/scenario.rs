@@ -12,6 +12,7 @@ mod scenario {
     mod group_size;
     mod handoff;
     mod lost_log;
+    mod many;
     mod partition;
     mod reads;
     mod repeat;

@@ -5,7 +5,11 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    client::{call::CallId, outcome::RequestError, ticket::Ticket},
+    client::{
+        call::{CallId, Operation},
+        outcome::RequestError,
+        ticket::Ticket,
+    },
     model::{
         config::Config,
         message::{Envelope, Read},
@@ -76,8 +80,8 @@ pub enum ClientInput {
         call: CallId,
         /// When the caller stops waiting.
         deadline: Instant,
-        /// The operation's bytes.
-        operation: Bytes,
+        /// The operation, or several.
+        operation: Operation,
     },
     /// Somebody wants to know what became of an earlier request.
     Resume {

@@ -4,6 +4,7 @@ mod asking;
 mod backoff;
 pub mod call;
 pub mod io;
+mod many;
 mod outbox;
 pub mod outcome;
 mod queries;
@@ -32,12 +33,11 @@ use tracing::debug;
 
 use crate::{
     client::{
-        call::CallId,
+        call::{CallId, Operation},
         io::{ClientInput, ClientOutput, SessionOptions},
         outcome::RequestError,
         session::Session,
         slots::{CallResult, Slots},
-        ticket::Ticket,
     },
     model::{
         config::{Config, ConfigError},
@@ -122,22 +122,7 @@ impl<S> Client<S> {
         &self,
         operation: impl Into<Bytes> + Send,
     ) -> Result<Bytes, RequestError> {
-        let operation = operation.into();
-        let input = |call, deadline| ClientInput::Execute { call, deadline, operation };
-        Ok(self.call(input).await?.bytes)
-    }
-
-    /// Finds out what became of the request of an earlier call, made by this client or by another
-    /// one, and returns its reply as bytes.
-    ///
-    /// It executes now, once, if it has not yet and its session still stands. Any number of clients
-    /// may resume a ticket, at any time and at once.
-    ///
-    /// # Errors
-    /// [`RequestError`]; its [`outcome`](RequestError::outcome) is that of the operation.
-    pub async fn resume_raw(&self, ticket: Ticket) -> Result<Bytes, RequestError> {
-        let input = |call, deadline| ClientInput::Resume { call, deadline, ticket };
-        Ok(self.call(input).await?.bytes)
+        self.perform(operation.into().into()).await
     }
 
     /// Asks a query, given as bytes, and returns the answer.
@@ -151,6 +136,12 @@ impl<S> Client<S> {
     ) -> Result<Bytes, RequestError> {
         let query = query.into();
         let input = |call, deadline| ClientInput::Query { call, deadline, read, query };
+        Ok(self.call(input).await?.bytes)
+    }
+
+    /// Executes what one call asks for.
+    async fn perform(&self, operation: Operation) -> Result<Bytes, RequestError> {
+        let input = |call, deadline| ClientInput::Execute { call, deadline, operation };
         Ok(self.call(input).await?.bytes)
     }
 
@@ -175,19 +166,6 @@ impl<S: StateMachine> Client<S> {
     pub async fn execute(&self, operation: S::Operation) -> Result<S::Reply, RequestError> {
         let operation = encode(&operation).map_err(|_| RequestError::Unencodable)?;
         let reply = self.execute_raw(operation).await?;
-        decode(&reply).map_err(|_| RequestError::ReplyUnreadable)
-    }
-
-    /// Finds out what became of the request of an earlier call, made by this client or by another
-    /// one, and returns its reply.
-    ///
-    /// It executes now, once, if it has not yet and its session still stands. Any number of clients
-    /// may resume a ticket, at any time and at once.
-    ///
-    /// # Errors
-    /// [`RequestError`]; its [`outcome`](RequestError::outcome) is that of the operation.
-    pub async fn resume(&self, ticket: Ticket) -> Result<S::Reply, RequestError> {
-        let reply = self.resume_raw(ticket).await?;
         decode(&reply).map_err(|_| RequestError::ReplyUnreadable)
     }
 

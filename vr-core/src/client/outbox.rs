@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        call::Waiting,
+        call::{Operation, Waiting},
         io::{ClientOutput, Completed},
         outcome::RequestError,
     },
@@ -95,10 +95,12 @@ impl Outbox {
         to: ReplicaId,
         session: OpNumber,
         request_number: RequestNumber,
-        operation: Bytes,
+        operation: Operation,
     ) {
+        let Operation { many, bytes: operation } = operation;
         let client = self.client;
-        self.send(to, Message::Request(Request { client, session, request_number, operation }));
+        let request = Request { client, session, request_number, many, operation };
+        self.send(to, Message::Request(request));
     }
 
     /// Asks `to` for a request of an earlier call, whose session belongs to `epoch`.

@@ -2,6 +2,8 @@
 
 use core::{fmt, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{client::ticket::Ticket, model::message::Limit};
 
 /// What became of an operation whose call did not return its reply.
@@ -98,6 +100,13 @@ pub enum RequestError {
     /// different versions.
     #[error("it executed, but the reply cannot be read")]
     ReplyUnreadable,
+    /// The state machine could not read some of several operations. The others executed.
+    #[error("some of {} operations could not be read; the others executed", replies.len())]
+    PartlyMalformed {
+        /// The bytes of the replies, in order; `None` for what could not be read and changed
+        /// nothing.
+        replies: Vec<Option<Bytes>>,
+    },
     /// The client or its node is closed. Not executed: the operation never left this client.
     #[error("the client is closed")]
     ShuttingDown,
@@ -132,6 +141,9 @@ pub enum NotResumed {
         /// How large it may be.
         bytes_max: u32,
     },
+    /// The ticket is for several operations, which only `resume_many` has replies for.
+    #[error("the ticket is for several operations")]
+    Many,
     /// This client is closed.
     #[error("the client is closed")]
     ShuttingDown,
@@ -149,7 +161,9 @@ impl RequestError {
             | Self::NotSent { .. }
             | Self::Unanswered { .. }
             | Self::ShuttingDown => ClientOutcome::NotExecuted,
-            Self::ReplyUnreadable | Self::ReplyForgotten => ClientOutcome::Executed,
+            Self::ReplyUnreadable | Self::ReplyForgotten | Self::PartlyMalformed { .. } => {
+                ClientOutcome::Executed
+            }
             Self::TimedOut { .. }
             | Self::ClientEvicted { .. }
             | Self::NotResumed { .. }
@@ -173,6 +187,7 @@ impl RequestError {
             | Self::Unanswered { .. }
             | Self::ReplyUnreadable
             | Self::ReplyForgotten
+            | Self::PartlyMalformed { .. }
             | Self::ShuttingDown => None,
         }
     }
@@ -199,8 +214,6 @@ impl fmt::Display for Because {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::{
         client::ticket::Record,
@@ -210,7 +223,7 @@ mod tests {
     fn ticket() -> Box<Ticket> {
         let (group, epoch, client) = (GroupId(1), Epoch(0), ClientId(2));
         let (session, request_number) = (OpNumber(3), RequestNumber(4));
-        let operations = vec![Bytes::from_static(b"op")];
+        let operations = vec![Bytes::from_static(b"op").into()];
         let record = Record { group, epoch, client, session, request_number, operations };
         Box::new(Ticket::new(record))
     }
@@ -247,6 +260,7 @@ mod tests {
             RequestError::Unanswered { waited, busy },
             RequestError::ClientEvicted { ticket: ticket() },
             RequestError::ReplyForgotten,
+            RequestError::PartlyMalformed { replies: vec![None, Some(Bytes::new())] },
             RequestError::NotResumed { reason: NotResumed::OtherGroup, ticket: ticket() },
             RequestError::ReplyUnreadable,
             RequestError::ShuttingDown,

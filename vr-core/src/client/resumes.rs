@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use crate::{
     client::{
-        call::{CallId, Waiting},
+        call::{CallId, Operation, Waiting},
         ticket::Ticket,
     },
     model::{
@@ -27,7 +25,7 @@ pub(crate) struct Resumed {
 }
 
 /// Requests to be sent, each once, in the order in which they may execute.
-pub(crate) type ToSend = BTreeMap<(ClientId, OpNumber, RequestNumber), (Epoch, Bytes)>;
+pub(crate) type ToSend = BTreeMap<(ClientId, OpNumber, RequestNumber), (Epoch, Operation)>;
 
 /// The resumed requests without a reply; they use no number of this client's own session.
 #[derive(Debug, Default)]
@@ -137,6 +135,8 @@ fn asks_for(ticket: &Ticket, number: RequestNumber) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::{client::ticket::Record, model::types::GroupId};
 
@@ -147,7 +147,7 @@ mod tests {
             client: ClientId(client),
             session: OpNumber(5),
             request_number: RequestNumber(number),
-            operations: vec![Bytes::from_static(b"op"); operations],
+            operations: vec![Bytes::from_static(b"op").into(); operations],
         };
         Ticket::new(record)
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     client::{
-        call::Waiting,
+        call::{Operation, Waiting},
         io::Completed,
         outcome::{NotResumed, RequestError},
         resumes::{Resumed, ToSend},
@@ -70,7 +70,8 @@ impl Session {
 
     fn send_resumed(&mut self, replicas: &[ReplicaId], requests: ToSend) {
         for ((client, session, request_number), (epoch, operation)) in requests {
-            let request = Request { client, session, request_number, operation };
+            let Operation { many, bytes: operation } = operation;
+            let request = Request { client, session, request_number, many, operation };
             for to in replicas {
                 self.outbox.resume(*to, epoch, request.clone());
             }

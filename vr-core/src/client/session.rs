@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     client::{
         backoff::Backoff,
-        call::Waiting,
+        call::{Operation, Waiting},
         io::{ClientInput, ClientOutput, Completed, SessionOptions},
         outbox::Outbox,
         outcome::RequestError,
@@ -161,11 +161,11 @@ impl Session {
         timers.min(self.expiry_at).min(self.ask_again_at)
     }
 
-    fn on_execute(&mut self, now: Instant, waiting: Waiting, operation: Bytes) {
-        if let Err(error) = self.require_small(&operation) {
+    fn on_execute(&mut self, now: Instant, waiting: Waiting, operation: Operation) {
+        if let Err(error) = self.require_small(&operation.bytes) {
             return self.outbox.fail(waiting, error);
         }
-        let bytes = self.window.queued_bytes().saturating_add(length(&operation));
+        let bytes = self.window.queued_bytes().saturating_add(operation.length());
         if self.window.queued() >= to_usize(self.options.queued_calls_max)
             || bytes > self.options.queued_bytes_max
         {

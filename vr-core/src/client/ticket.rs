@@ -2,10 +2,12 @@
 
 use core::fmt;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::types::{ClientId, Epoch, GroupId, OpNumber, RequestNumber};
+use crate::{
+    client::call::Operation,
+    model::types::{ClientId, Epoch, GroupId, OpNumber, RequestNumber},
+};
 
 /// Version of a ticket's bytes.
 const TICKET_VERSION: u16 = 1;
@@ -47,7 +49,7 @@ pub(crate) struct Record {
     /// The number of the last operation, which the ticket is for.
     pub(crate) request_number: RequestNumber,
     /// Operations with consecutive numbers; the last one is the ticket's own.
-    pub(crate) operations: Vec<Bytes>,
+    pub(crate) operations: Vec<Operation>,
 }
 
 impl Record {
@@ -93,14 +95,21 @@ impl Ticket {
         self.record.request_number
     }
 
-    /// The operation's bytes.
+    /// The operation's bytes, or those of several.
     #[must_use]
     pub fn operation(&self) -> &[u8] {
-        self.record.operations.last().map_or(&[], |operation| operation.as_ref())
+        self.record.operations.last().map_or(&[], |operation| operation.bytes.as_ref())
+    }
+
+    /// Whether the call was for several operations:
+    /// [`resume_many`](crate::client::Client::resume_many) returns their replies.
+    #[must_use]
+    pub fn is_many(&self) -> bool {
+        self.record.operations.last().is_some_and(|operation| operation.many)
     }
 
     /// The ticket's operation and those that must execute before it, in order.
-    pub(crate) fn requests(&self) -> impl Iterator<Item = (RequestNumber, &Bytes)> {
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (RequestNumber, &Operation)> {
         let operations = &self.record.operations;
         let count = u64::try_from(operations.len()).unwrap_or(u64::MAX);
         let first = self.record.request_number.0.saturating_sub(count).saturating_add(1);
@@ -109,8 +118,7 @@ impl Ticket {
 
     /// Bytes of all operations.
     pub(crate) fn operation_bytes(&self) -> u64 {
-        let lengths = self.record.operations.iter().map(Bytes::len);
-        lengths.map(|length| u64::try_from(length).unwrap_or(u64::MAX)).sum()
+        self.record.operations.iter().map(Operation::length).sum()
     }
 
     /// The same ticket, of another group.
@@ -197,6 +205,8 @@ pub enum TicketError {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn record(number: u64, operations: &[&'static [u8]]) -> Record {
@@ -206,7 +216,7 @@ mod tests {
             client: ClientId(3),
             session: OpNumber(4),
             request_number: RequestNumber(number),
-            operations: operations.iter().map(|bytes| Bytes::from_static(bytes)).collect(),
+            operations: operations.iter().map(|it| Bytes::from_static(it).into()).collect(),
         }
     }
 

@@ -144,6 +144,8 @@ pub struct Request {
     pub session: OpNumber,
     /// The client's number for this request; the first is 1.
     pub request_number: RequestNumber,
+    /// Whether it is for several operations, which [`join`](crate::model::many::join) made one.
+    pub many: bool,
     /// The operation's bytes.
     pub operation: Bytes,
 }
@@ -164,7 +166,8 @@ pub struct Reply {
 /// What executing an entry came to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The state machine's reply.
+    /// The state machine's reply; of several operations what
+    /// [`join_replies`](crate::model::many::join_replies) makes of theirs.
     Executed(Bytes),
     /// The state machine could not read the operation; nothing changed.
     Malformed,

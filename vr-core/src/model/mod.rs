@@ -8,6 +8,7 @@ pub mod entry;
 pub mod export;
 pub mod founding;
 pub mod kind;
+pub mod many;
 pub mod membership;
 pub mod message;
 #[cfg(feature = "mutants")]

@@ -124,6 +124,8 @@ mutants! {
     ExecuteTwice = "execute-twice",
     /// A request whose reply is not kept any more is taken for one that was never executed.
     ForgottenIsNew = "forgotten-is-new",
+    /// A backup executes only the first of several operations that have one place.
+    ManyInPart = "many-in-part",
     /// A repeated request that is not executed yet is answered as if it were.
     AnswerUnexecuted = "answer-unexecuted",
     /// A request counts as admitted also after a view change took it out of the log.

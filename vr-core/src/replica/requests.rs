@@ -297,7 +297,7 @@ impl Replica {
             client: m.client,
             session: m.session,
             request_number: m.request_number,
-            kind: EntryKind::Request,
+            kind: if m.many { EntryKind::Many } else { EntryKind::Request },
             ..EntryHeader::default()
         };
         self.append(now, header, m.operation);

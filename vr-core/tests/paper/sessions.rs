@@ -8,6 +8,7 @@ use vr_core::{
         entry::{Entry, EntryHeader, EntryKind},
         message::{
             Forward, ForwardReply, Limit, Message, Outcome, Register, Rejected, Rejection, Reply,
+            Request,
         },
         types::{ConnectionId, Nonce, OpNumber, Peer, RequestNumber},
     },
@@ -180,6 +181,20 @@ fn a_number_that_left_the_window_is_answered_all_the_same() {
     let forgotten = Reply { op_number: OpNumber::ZERO, outcome, ..reply(1, 0) };
     let told = primary.executed(OpNumber(3), vec![forgotten.clone()]).told();
     assert_eq!(told, [Message::Reply(forgotten)]);
+}
+
+/// Sessions: several operations have one number and one place, and are an entry of their own kind.
+#[test]
+fn several_operations_have_one_place_in_the_log() {
+    let (mut primary, session) = executed();
+    let Message::Request(one) = request(session, 2) else { unreachable!("a request") };
+    let several = Message::Request(Request { many: true, ..one.clone() });
+    let outputs = primary.ask(several);
+    let kinds: Vec<_> = outputs.entries().iter().map(|entry| entry.header.kind).collect();
+    assert_eq!(kinds, [EntryKind::Many; 2], "one entry, to both backups");
+    assert!(outputs.entries().iter().all(|entry| entry.payload == one.operation));
+    assert!(primary.ask(Message::Request(one)).entries().is_empty(), "the number is taken");
+    assert_eq!(primary.ask(request(session, 3)).entries().len(), 2);
 }
 
 /// Sessions, tickets: whoever asks for a number of a session is answered, and the session's own

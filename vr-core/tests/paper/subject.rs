@@ -468,6 +468,7 @@ pub(crate) fn request(session: OpNumber, number: u64) -> Message {
         client: CLIENT,
         session,
         request_number: RequestNumber(number),
+        many: false,
         operation: Bytes::from(format!("request {number}")),
     })
 }

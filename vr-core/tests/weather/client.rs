@@ -103,6 +103,7 @@ impl Client {
             client: self.id,
             session: self.session,
             request_number: RequestNumber(number),
+            many: false,
             operation: Bytes::from(format!("{:>60} {number}", self.id)),
         })
     }

@@ -51,6 +51,20 @@ impl Once {
         }
     }
 
+    /// A client was told that these calls, which it made as one, executed.
+    ///
+    /// # Errors
+    /// When they do not stand at one op.
+    pub fn together(&self, tags: &[u64]) -> Verdict {
+        let mut places = tags.iter().map(|tag| self.place_of(*tag));
+        let first = places.next().flatten();
+        if places.all(|place| place == first) {
+            return Ok(());
+        }
+        let found = format!("the calls {tags:?} stand at several ops");
+        Err(Violation::new("O6", "operations of one call stand at one op", found))
+    }
+
     /// A client was told what became of its call `tag`, which returned no reply.
     ///
     /// # Errors
@@ -104,7 +118,7 @@ mod tests {
 
     fn record(tag: u64) -> Record {
         let (view, client) = (View(0), ClientId(1));
-        Record { view, client, time: 1, tag, operation: 1, reply: 9 }
+        Record { view, position: 0, client, time: 1, tag, operation: 1, reply: 9 }
     }
 
     #[test]
@@ -122,6 +136,16 @@ mod tests {
         assert_eq!(once.applied(OpNumber(3), &record(1)), Ok(()));
         assert_eq!(once.acknowledged(1, 9), Ok(()));
         assert!(once.acknowledged(1, 8).is_err());
+    }
+
+    #[test]
+    fn what_was_called_together_stands_together() {
+        let mut once = Once::default();
+        for (op, tag) in [(3, 1), (3, 2), (4, 3)] {
+            assert_eq!(once.applied(OpNumber(op), &record(tag)), Ok(()));
+        }
+        assert_eq!(once.together(&[1, 2]), Ok(()));
+        assert!(once.together(&[2, 3]).is_err());
     }
 
     #[test]

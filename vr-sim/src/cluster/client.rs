@@ -69,6 +69,12 @@ pub enum Wanted<O, Q> {
     Query(Q, Read),
 }
 
+impl<O, Q> Wanted<O, Q> {
+    const fn is_query(&self) -> bool {
+        matches!(self, Self::Query(..))
+    }
+}
+
 /// What a call came to.
 #[derive(Clone, Debug)]
 pub enum Ended<R, A> {
@@ -80,16 +86,13 @@ pub enum Ended<R, A> {
     Failed(RequestError),
 }
 
-impl<R, A> Ended<R, A> {
-    /// Who goes on with the call, if it left a ticket, and with what.
-    fn resumed_by<C>(
-        &self,
-        resumer: impl FnOnce(&RequestError) -> Option<C>,
-    ) -> Option<(C, Ticket)> {
-        let Self::Failed(error) = self else { return None };
-        let ticket = error.ticket()?.clone();
-        Some((resumer(error)?, ticket))
-    }
+/// Who goes on with a call that failed, if it left a ticket, and with what.
+fn resumer_of<C>(
+    error: &RequestError,
+    resumer: impl FnOnce(&RequestError) -> Option<C>,
+) -> Option<(C, Ticket)> {
+    let ticket = error.ticket()?.clone();
+    Some((resumer(error)?, ticket))
 }
 
 /// What a call to the service `S` asks for.
@@ -145,30 +148,43 @@ impl<S: Service> SimClient<S> {
         self.ask(Wanted::Query(query, read))
     }
 
-    /// Makes the calls that `next` wants, one behind the other with a pause before each, until it
-    /// returns `None`.
-    pub fn drive(&self, next: impl FnMut() -> Option<(Duration, WantedOf<S>)> + Send + 'static) {
-        self.drive_resuming(next, |_| None);
+    /// Asks the group to execute several operations as one; each has a call of its own.
+    ///
+    /// Not for a service under [`check`](crate::check()), which looks for one operation at each op.
+    pub fn request_many(&self, operations: Vec<S::Operation>) -> Vec<CallId> {
+        let wanted = operations.into_iter().map(Wanted::Operation).collect();
+        self.ask_all(wanted)
     }
 
-    /// As [`drive`](Self::drive); a call that leaves a ticket goes on as long as `resumer` names a
-    /// client to resume it.
-    pub fn drive_resuming(
+    /// Makes the calls that `next` wants, one behind the other with a pause before each, until it
+    /// returns `None`.
+    pub fn drive(
         &self,
         mut next: impl FnMut() -> Option<(Duration, WantedOf<S>)> + Send + 'static,
+    ) {
+        self.drive_resuming(move || next().map(|(pause, it)| (pause, vec![it])), |_| None);
+    }
+
+    /// As [`drive`](Self::drive); several operations are asked for as one, and a call that leaves
+    /// a ticket goes on as long as `resumer` names a client to resume it.
+    pub fn drive_resuming(
+        &self,
+        mut next: impl FnMut() -> Option<(Duration, Vec<WantedOf<S>>)> + Send + 'static,
         mut resumer: impl FnMut(&RequestError) -> Option<Self> + Send + 'static,
     ) {
         let this = self.clone();
         self.spawn(async move {
             while let Some((pause, wanted)) = next() {
                 this.runtime.sleep_until(this.runtime.now() + pause).await;
-                let call = this.begin(wanted.clone());
-                let mut ended = this.attempt(call, wanted).await;
-                while let Some((by, ticket)) = ended.resumed_by(&mut resumer) {
-                    this.note(call, "resumed");
+                let calls = this.begin_all(&wanted);
+                let mut ended = this.attempt(&calls, wanted).await;
+                while let Err(error) = &ended
+                    && let Some((by, ticket)) = resumer_of(error, &mut resumer)
+                {
+                    calls.iter().for_each(|call| this.note(*call, "resumed"));
                     ended = by.attempt_to_resume(ticket).await;
                 }
-                this.end(call, ended);
+                this.end_all(&calls, ended);
             }
         });
     }
@@ -182,10 +198,7 @@ impl<S: Service> SimClient<S> {
         }
         let (this, ticket) = (self.clone(), ticket.clone());
         self.note(call, "resumed");
-        self.spawn(async move {
-            let ended = this.attempt_to_resume(ticket).await;
-            this.end(call, ended);
-        });
+        self.spawn(async move { this.end_all(&[call], this.attempt_to_resume(ticket).await) });
     }
 
     /// The same client, whose calls wait for `timeout`.
@@ -198,28 +211,60 @@ impl<S: Service> SimClient<S> {
     pub fn ask(&self, wanted: WantedOf<S>) -> CallId {
         let call = self.begin(wanted.clone());
         let this = self.clone();
-        self.spawn(async move {
-            let ended = this.attempt(call, wanted).await;
-            this.end(call, ended);
-        });
+        self.spawn(async move { this.end_all(&[call], this.attempt(&[call], vec![wanted]).await) });
         call
     }
 
-    async fn attempt(&self, call: CallId, wanted: WantedOf<S>) -> EndedOf<S> {
-        let tag = call.0;
-        let result = match wanted {
-            Wanted::Operation(operation) => {
-                self.client.execute(Tagged { tag, operation }).await.map(Ended::Replied)
-            }
-            Wanted::Query(query, read) => self.client.query(query, read).await.map(Ended::Answered),
-        };
-        result.unwrap_or_else(Ended::Failed)
+    fn ask_all(&self, wanted: Vec<WantedOf<S>>) -> Vec<CallId> {
+        let calls = self.begin_all(&wanted);
+        let (this, asked) = (self.clone(), calls.clone());
+        self.spawn(async move { this.end_all(&asked, this.attempt(&asked, wanted).await) });
+        calls
+    }
+
+    async fn attempt(
+        &self,
+        calls: &[CallId],
+        mut wanted: Vec<WantedOf<S>>,
+    ) -> Result<Vec<EndedOf<S>>, RequestError> {
+        if wanted.len() == 1
+            && let Some(Wanted::Query(query, read)) = wanted.pop_if(|it| it.is_query())
+        {
+            return Ok(vec![Ended::Answered(self.client.query(query, read).await?)]);
+        }
+        let tagged = calls.iter().zip(wanted).filter_map(|(call, wanted)| match wanted {
+            Wanted::Operation(operation) => Some(Tagged { tag: call.0, operation }),
+            Wanted::Query(..) => None,
+        });
+        let mut operations: Vec<_> = tagged.collect();
+        if operations.len() > 1 {
+            let replies = self.client.execute_many(operations).await?;
+            return Ok(replies.into_iter().map(Ended::Replied).collect());
+        }
+        let operation = operations.pop().expect("something is asked for");
+        Ok(vec![Ended::Replied(self.client.execute(operation).await?)])
     }
 
     /// A ticket may go through a file, and be resumed by another process.
-    async fn attempt_to_resume(&self, ticket: Ticket) -> EndedOf<S> {
+    async fn attempt_to_resume(&self, ticket: Ticket) -> Result<Vec<EndedOf<S>>, RequestError> {
         let ticket = Ticket::from_bytes(&ticket.to_bytes()).expect("a ticket survives its bytes");
-        self.client.resume(ticket).await.map_or_else(Ended::Failed, Ended::Replied)
+        let replies = self.client.resume_many(ticket).await?;
+        Ok(replies.into_iter().map(Ended::Replied).collect())
+    }
+
+    fn begin_all(&self, wanted: &[WantedOf<S>]) -> Vec<CallId> {
+        wanted.iter().map(|wanted| self.begin(wanted.clone())).collect()
+    }
+
+    fn end_all(&self, calls: &[CallId], ended: Result<Vec<EndedOf<S>>, RequestError>) {
+        if ended.as_ref().is_ok_and(|ended| ended.len() > 1) {
+            let tags: Vec<u64> = calls.iter().map(|call| call.0).collect();
+            lock(&self.witness).acknowledged_together(self.runtime.now(), &tags);
+        }
+        let ended = ended
+            .unwrap_or_else(|error| calls.iter().map(|_| Ended::Failed(error.clone())).collect());
+        assert_eq!(calls.len(), ended.len(), "each operation has a reply");
+        calls.iter().zip(ended).for_each(|(call, ended)| self.end(*call, ended));
     }
 
     /// Opens the session, with an operation that no service can read.

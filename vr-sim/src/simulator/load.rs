@@ -24,6 +24,8 @@ pub struct Load<S: Service> {
     pub probe: Draw<S>,
     /// Whether in half of the runs callers have little patience, and resume what they gave up.
     pub impatient: bool,
+    /// Whether in half of the runs callers ask for several operations as one.
+    pub many: bool,
     /// How many clients there are; the seed chooses.
     pub clients: RangeInclusive<u64>,
     /// How many callers share the session of a client; the seed chooses for each client.
@@ -45,6 +47,7 @@ impl<S: Service> Load<S> {
             probe: Arc::clone(&draw),
             draw,
             impatient: false,
+            many: false,
             clients: 2..=7,
             callers: 1..=4,
             pause_ms_max: 1..=30,
@@ -67,7 +70,7 @@ impl Load<Kv> {
             },
         );
         let probe: Draw<Kv> = Arc::new(|_| Wanted::Operation(workload::add("core", 1)));
-        Self { probe, impatient: true, ..load }
+        Self { probe, impatient: true, many: true, ..load }
     }
 }
 

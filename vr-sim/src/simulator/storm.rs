@@ -148,7 +148,7 @@ impl<S: Service> Storm<S> {
         let wiping = wipes.below(2) == 0 && wipes_fit(options.durability, reach, &atlas);
         let mut orders = Prng::stream(options.seed, "orders", 0);
         let ordering = orders.below(2) == 0;
-        let crowd = Crowd::drawn(options.seed, load.impatient);
+        let crowd = Crowd::drawn(options.seed, &load);
         Self {
             crowd,
             atlas,
@@ -205,12 +205,13 @@ impl<S: Service> Storm<S> {
         for caller in 0..drawn(&mut self.rng, &self.load.callers) {
             let mut rng = Prng::stream(self.rng.next_u64(), "caller", number);
             let (stopped, draw) = (Arc::clone(&self.stopped), Arc::clone(&self.load.draw));
+            let (client, mut several, resumer) = self.crowd.caller(&client, caller);
             let next = move || {
                 let pause = Duration::from_micros(rng.below(pause_max));
-                let wanted = draw(&mut rng);
+                let mut wanted = vec![draw(&mut rng)];
+                several.extend::<S>(&mut wanted, &draw);
                 (!stopped.load(Ordering::Relaxed)).then_some((pause, wanted))
             };
-            let (client, resumer) = self.crowd.caller(&client, caller);
             client.drive_resuming(next, resumer);
         }
     }

@@ -88,7 +88,7 @@ impl Desk {
 
     pub(super) fn execute(&mut self, call: u64) {
         let deadline = self.now + Duration::from_secs(10);
-        let operation = Bytes::from(call.to_string());
+        let operation = Bytes::from(call.to_string()).into();
         self.handle(ClientInput::Execute { call: CallId(call), deadline, operation });
     }
 

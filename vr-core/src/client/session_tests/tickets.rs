@@ -84,6 +84,7 @@ fn a_ticket_is_resumed_under_the_name_it_has_and_needs_no_session() {
         client: ticket.client(),
         session: ticket.session(),
         request_number: RequestNumber(number),
+        many: false,
         operation: Bytes::from(operation),
     });
     assert_eq!((asked, desk.registrations()), (expected.to_vec(), vec![]));

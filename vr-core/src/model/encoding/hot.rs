@@ -47,6 +47,7 @@ pub(super) fn put_request(frame: &mut FrameWriter<'_>, body: &Request) {
     fields.put_u128_le(body.client.0);
     fields.put_u64_le(body.session.0);
     fields.put_u64_le(body.request_number.0);
+    fields.put_u8(u8::from(body.many));
     frame.put_shared(&body.operation);
 }
 
@@ -55,6 +56,7 @@ pub(super) fn take_request(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Req
         client: ClientId(fields.u128()?),
         session: OpNumber(fields.u64()?),
         request_number: RequestNumber(fields.u64()?),
+        many: take_flag(fields, "many")?,
         operation: source.slice_ref(fields.take_rest()),
     })
 }

@@ -98,6 +98,7 @@ fn request() -> impl Strategy<Value = Request> {
             client: ClientId(client),
             session: OpNumber(session),
             request_number: RequestNumber(number),
+            many: number % 2 == 1,
             operation,
         }
     })

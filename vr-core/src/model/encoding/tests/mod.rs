@@ -48,6 +48,7 @@ fn request_of(operation: Bytes) -> Envelope {
         client: ClientId(1),
         session: OpNumber(2),
         request_number: RequestNumber(3),
+        many: false,
         operation,
     }))
 }
