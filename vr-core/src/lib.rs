@@ -17,6 +17,7 @@ pub use crate::{
         ticket::{Ticket, TicketError},
     },
     model::{
+        causal::CausalToken,
         config::{Config, ConfigError, Genesis},
         durable::Durability,
         membership::{Member, Members, Membership, MembershipError},

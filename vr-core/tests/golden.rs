@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::
 
 use bytes::Bytes;
 use vr_core::{
-    SnapshotReader, SnapshotWriter, Ticket,
+    CausalToken, SnapshotReader, SnapshotWriter, Ticket,
     execution::client_table::{ClientTable, Turn},
     model::{
         certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
@@ -248,6 +248,7 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         op_number: OpNumber(18),
         answer,
     };
+    let token = CausalToken { epoch: Epoch(1), op_number: OpNumber(18) };
     let too_large = Rejection::TooLarge { bytes: 9, bytes_max: 8 };
     let mut messages = vec![
         ("", Message::Register(register.clone())),
@@ -262,6 +263,7 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         ("_too_large", Message::Rejected(rejected(too_large))),
         ("", Message::Query(query(Read::Linearizable))),
         ("_local", Message::Query(query(Read::Local))),
+        ("_causal", Message::Query(query(Read::Causal(token)))),
         ("", Message::Answer(answer(Some(Bytes::from_static(b"1"))))),
         ("_unreadable", Message::Answer(answer(None))),
         ("", Message::Forward(Forward::Request(request()))),

@@ -26,6 +26,7 @@ use crate::{
         Claim, Verdict, Violation,
         applied::{Applied, Record},
         bounds,
+        causal::Causal,
         commits::Commits,
         durability::Durability,
         monotonic::{Monotonic, Numbers},
@@ -47,6 +48,7 @@ pub struct Witness {
     violation: Option<(Instant, Violation)>,
     applied: Applied,
     once: Once,
+    causal: Causal,
     commits: Commits,
     starts: Starts,
     disks: Durability,
@@ -74,6 +76,7 @@ impl Witness {
             violation: None,
             applied: Applied::default(),
             once: Once::default(),
+            causal: Causal::default(),
             commits: Commits::new(membership.clone()),
             starts: Starts::new(membership.clone()),
             disks: Durability::default(),
@@ -103,6 +106,12 @@ impl Witness {
     #[must_use]
     pub const fn once(&self) -> &Once {
         &self.once
+    }
+
+    /// What causal queries were answered with.
+    #[must_use]
+    pub const fn causal(&self) -> &Causal {
+        &self.causal
     }
 
     /// What quorums acknowledged.
@@ -182,6 +191,8 @@ impl Witness {
     /// `envelope` was given to the network as `packet`.
     pub fn sent(&mut self, at: Instant, packet: Packet, envelope: &Envelope) {
         self.trace.record_sent(at, packet, envelope);
+        let verdict = self.causal.sent(envelope);
+        self.judge(at, verdict);
         if let Actor::Replica(replica) = packet.from {
             self.transfers += u64::from(packet.kind == Kind::Entries);
             if !self.outside.contains(&replica) {

@@ -183,6 +183,7 @@ mutants! {
     dedup_at_receipt: DedupAtReceipt, clients::a_request_that_a_view_change_dropped_is_taken_again, "not with a reply";
     read_without_quorum: ReadWithoutQuorum, reads::a_deposed_primary_does_not_answer_queries, "group.ended(read).is_none()", found by 200 seeds of 3 for 3 s;
     read_before_start: ReadBeforeStart, clients::no_query_overtakes_what_was_acknowledged, "O6 violated", found by 200 seeds of 3 for 3 s;
+    token_unheeded: TokenUnheeded, reads::a_causal_query_sees_what_its_token_names, "O6 violated", found by 20 seeds of 3 for 3 s;
     evict_only_at_primary: EvictOnlyAtPrimary, client_retry::a_full_table_closes_the_session_used_longest_ago, "O4 violated";
     endless_forwards: EndlessForwards, limits::a_backup_holds_no_more_than_it_may, "O11 violated", found by 20 seeds of 3 for 3 s;
     genesis_by_quorum: GenesisByQuorum, genesis::a_wiped_founder_founds_no_second_group, "O1 violated";

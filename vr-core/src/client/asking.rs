@@ -31,7 +31,7 @@ impl Session {
         }
         let asked = match read {
             Read::Linearizable => self.route.target(),
-            Read::Local => self.route.nearest(),
+            Read::Local | Read::Causal(_) => self.route.nearest(),
         };
         self.expiry_at = self.expiry_at.min(waiting.deadline);
         self.ask_again_at = self.ask_again_at.min(now + self.options.retry_interval);

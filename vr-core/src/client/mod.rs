@@ -40,6 +40,7 @@ use crate::{
         slots::{CallResult, Slots},
     },
     model::{
+        causal::CausalToken,
         config::{Config, ConfigError},
         membership::Members,
         message::Read,
@@ -111,6 +112,15 @@ impl<S> Client<S> {
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
+    }
+
+    /// How far this client has seen the log: what it is told next with
+    /// [`Read::Causal`] and this token is not older than anything it was told so far.
+    ///
+    /// A token can be merged with others by `max`, stored, and given to another client.
+    #[must_use]
+    pub fn token(&self) -> CausalToken {
+        self.link.shared.lock().session.token()
     }
 
     /// Executes an operation, given as bytes, exactly once, and returns its reply.

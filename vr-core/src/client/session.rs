@@ -16,6 +16,7 @@ use crate::{
         window::Window,
     },
     model::{
+        causal::CausalToken,
         membership::Membership,
         message::{Envelope, Limit, Message, Outcome, Read, Rejected, Rejection, Reply, Sender},
         time::Instant,
@@ -68,6 +69,8 @@ pub struct Session {
     pub(crate) expiry_at: Instant,
     /// Not after the time at which the next query is asked again.
     pub(crate) ask_again_at: Instant,
+    /// How far the client has seen the log.
+    seen: CausalToken,
     pub(crate) closed: bool,
     pub(crate) outbox: Outbox,
 }
@@ -96,6 +99,7 @@ impl Session {
             last_busy: None,
             expiry_at: Instant::FAR_FUTURE,
             ask_again_at: Instant::FAR_FUTURE,
+            seen: CausalToken::default(),
             closed: false,
             outbox: Outbox::new(group, client),
             prng,
@@ -122,6 +126,12 @@ impl Session {
     #[must_use]
     pub const fn view(&self) -> Option<View> {
         self.route.view()
+    }
+
+    /// The latest op that this client has seen, by a reply or by an answer.
+    #[must_use]
+    pub const fn token(&self) -> CausalToken {
+        self.seen
     }
 
     /// Something happened.
@@ -214,7 +224,7 @@ impl Session {
         for number in self.queries.asked_of(None) {
             self.ask_again(now, number, |route, question| match question.read {
                 Read::Linearizable => route.target(),
-                Read::Local => route.nearest(),
+                Read::Local | Read::Causal(_) => route.nearest(),
             });
         }
         self.send_resumes(now);
@@ -244,11 +254,14 @@ impl Session {
         }
         let is_new_view = self.route.learn(envelope.view);
         self.outbox.learn(self.route.view().unwrap_or_default());
+        let epoch = envelope.epoch;
         if let Message::Reply(reply) = envelope.message {
+            self.has_seen(CausalToken { epoch, op_number: reply.op_number });
             self.on_reply(now, reply);
         } else if let Message::Rejected(rejected) = envelope.message {
             self.on_rejected(now, rejected);
         } else if let Message::Answer(answer) = envelope.message {
+            self.has_seen(CausalToken { epoch, op_number: answer.op_number });
             self.on_answer(answer);
         }
         if is_new_view {
@@ -256,6 +269,10 @@ impl Session {
             self.resend_to_all(now);
             self.send_queued(now);
         }
+    }
+
+    fn has_seen(&mut self, token: CausalToken) {
+        self.seen = self.seen.max(token);
     }
 
     fn on_reply(&mut self, now: Instant, reply: Reply) {

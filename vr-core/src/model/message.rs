@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
+    causal::CausalToken,
     certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
     entry::{Entry, EntryHeader},
@@ -247,6 +248,9 @@ pub enum Read {
     Linearizable,
     /// What this replica has executed, however old; costs no message.
     Local,
+    /// At least what this token's holder has seen; costs no message, but may wait at a replica that
+    /// lags. With the token of a client itself: it reads what it wrote, and never goes back.
+    Causal(CausalToken),
 }
 
 /// Answers a query.

@@ -135,6 +135,9 @@ mutants! {
     /// A new primary answers queries before what it started with is committed.
     ReadBeforeStart = "read-before-start",
 
+    /// A replica answers a query before it has executed what its token names.
+    TokenUnheeded = "token-unheeded",
+
     /// A backup keeps the sessions that the primary closes.
     EvictOnlyAtPrimary = "evict-only-at-primary",
 

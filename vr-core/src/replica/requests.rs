@@ -403,6 +403,7 @@ impl Replica {
                 self.read_local(now, from, m);
                 Ok(())
             }
+            Read::Causal(token) => self.read_causal(now, from, m, token),
         }
     }
 }

@@ -7,7 +7,7 @@ use core::{
 use std::sync::{Arc, Mutex};
 
 use vr_core::{
-    Read, StateMachine, Ticket,
+    CausalToken, Read, StateMachine, Ticket,
     client::{Client, outcome::RequestError},
     model::time::Instant,
     ports::runtime::Runtime,
@@ -143,7 +143,14 @@ impl<S: Service> SimClient<S> {
         self.ask(Wanted::Query(query, Read::Linearizable))
     }
 
-    /// Asks the group a query that may be answered as `read` says.
+    /// How far the client has seen the log.
+    #[must_use]
+    pub fn token(&self) -> CausalToken {
+        self.client.token()
+    }
+
+    /// Asks the group a query that may be answered as `read` says; a causal one sees at least what
+    /// this client has seen when it begins.
     pub fn query_with(&self, query: S::Query, read: Read) -> CallId {
         self.ask(Wanted::Query(query, read))
     }
@@ -230,6 +237,8 @@ impl<S: Service> SimClient<S> {
         if wanted.len() == 1
             && let Some(Wanted::Query(query, read)) = wanted.pop_if(|it| it.is_query())
         {
+            let seen = |token: CausalToken| Read::Causal(token.max(self.token()));
+            let read = if let Read::Causal(token) = read { seen(token) } else { read };
             return Ok(vec![Ended::Answered(self.client.query(query, read).await?)]);
         }
         let tagged = calls.iter().zip(wanted).filter_map(|(call, wanted)| match wanted {

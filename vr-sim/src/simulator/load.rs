@@ -3,7 +3,7 @@
 use core::{fmt, ops::RangeInclusive};
 use std::sync::Arc;
 
-use vr_core::{Read, model::types::ReplicaId};
+use vr_core::{CausalToken, Read, model::types::ReplicaId};
 
 use crate::{
     cluster::client::{Service, Wanted, WantedOf},
@@ -63,7 +63,11 @@ impl Load<Kv> {
             |_| Kv::default(),
             |rng| {
                 if rng.below(5) == 0 {
-                    Wanted::Query(workload::drawn_key(rng), Read::Linearizable)
+                    let key = workload::drawn_key(rng);
+                    // The client adds what it has seen.
+                    let causal = Read::Causal(CausalToken::default());
+                    let read = if rng.below(3) == 0 { causal } else { Read::Linearizable };
+                    Wanted::Query(key, read)
                 } else {
                     Wanted::Operation(workload::drawn(rng))
                 }

@@ -14,6 +14,7 @@ use crate::{
         session_tests::desk::{Desk, SECOND, options},
     },
     model::{
+        causal::CausalToken,
         message::{Answer, Envelope, Limit, Message, Outcome, Read, Rejection, Reply},
         time::Instant,
         types::{ClientId, Epoch, GroupId, OpNumber, Peer, ReplicaId, RequestNumber, View},
@@ -343,6 +344,32 @@ fn a_busy_replica_is_asked_the_query_again_and_no_request_is_confused_with_it() 
     desk.wait();
     assert_eq!((desk.queries(), desk.requests()), (vec![(1, number)], vec![]));
     assert!(desk.now.since(Instant::ZERO) < options().retry_interval);
+}
+
+#[test]
+fn the_token_is_the_latest_op_that_was_seen() {
+    let mut desk = Desk::open();
+    let token = |epoch, op| CausalToken { epoch: Epoch(epoch), op_number: OpNumber(op) };
+    assert_eq!(desk.session.token(), token(0, 11));
+    desk.query(1, Read::Causal(token(0, 11)));
+    let (asked, number) = desk.queries()[0];
+    let answer = |op| {
+        let (client, op_number, answer) = (ClientId(0), OpNumber(op), Some(Bytes::new()));
+        Message::Answer(Answer { client, request_number: number, op_number, answer })
+    };
+    desk.hear(answer(17));
+    desk.hear(answer(15));
+    assert_eq!((desk.session.token(), desk.succeeded()), (token(0, 17), vec![1]));
+    desk.epoch = Epoch(1);
+    desk.hear(answer(3));
+    assert_eq!(desk.session.token(), token(1, 3), "what a later epoch has is later");
+    desk.query(2, Read::Causal(token(1, 3)));
+    assert_eq!(desk.queries()[0].0, asked);
+    desk.sent.clear();
+    while desk.queries().is_empty() {
+        desk.wait();
+    }
+    assert_eq!(desk.queries()[0].0, (asked + 1) % 3, "elsewhere if that lags");
 }
 
 #[test]
