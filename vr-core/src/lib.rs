@@ -13,9 +13,11 @@ pub mod state;
 pub use crate::{
     client::{
         Client, ClientBuilder, ConnectError, Raw,
-        outcome::{ClientOutcome, RequestError},
+        outcome::{ClientOutcome, NotResumed, RequestError},
+        ticket::{Ticket, TicketError},
     },
     model::{
+        causal::CausalToken,
         config::{Config, ConfigError, Genesis},
         durable::Durability,
         membership::{Member, Members, Membership, MembershipError},

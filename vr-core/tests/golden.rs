@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::
 
 use bytes::Bytes;
 use vr_core::{
-    SnapshotReader, SnapshotWriter,
+    CausalToken, SnapshotReader, SnapshotWriter, Ticket,
     execution::client_table::{ClientTable, Turn},
     model::{
         certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
@@ -79,13 +79,29 @@ fn a_client_table_has_the_bytes_it_always_had() {
     assert_eq!(copy, table);
 }
 
+/// Tickets are stored by users, and resumed by whatever build they run then.
+#[test]
+fn a_ticket_has_the_bytes_it_always_had() {
+    let group = GroupId(0x6_0000_0000_0000_0000_0000_0000_0001);
+    let operations = [(false, "put a 1"), (true, "put b 2")];
+    let operations = operations.map(|(many, operation)| (many, Bytes::from(operation)));
+    let fields = (group, Epoch(1), CLIENT, OpNumber(17), RequestNumber(5), operations.to_vec());
+    let record = postcard::to_allocvec(&fields).unwrap();
+    let ticket: Ticket = postcard::from_bytes(&record).unwrap();
+    compare("ticket", &ticket.to_bytes());
+    assert_eq!(Ticket::from_bytes(&golden("ticket")).as_ref(), Ok(&ticket));
+    let named = (ticket.group(), ticket.client(), ticket.session(), ticket.request_number());
+    assert_eq!(named, (group, CLIENT, OpNumber(17), RequestNumber(5)));
+    assert_eq!((ticket.operation(), ticket.is_many()), (b"put b 2".as_slice(), true));
+}
+
 #[test]
 fn every_kind_has_a_sample_and_every_file_has_an_owner() {
     let samples = samples();
     let kinds: BTreeSet<Kind> = samples.iter().map(|(_, sample)| sample.message.kind()).collect();
     assert_eq!(kinds, BTreeSet::from(Kind::ALL));
     let mut owners: BTreeSet<String> = samples.into_iter().map(|(name, _)| name + ".hex").collect();
-    owners.extend(["client_table.hex".into(), "entry_header.hex".into()]);
+    owners.extend(["client_table.hex".into(), "entry_header.hex".into(), "ticket.hex".into()]);
     let files = fs::read_dir(directory()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -205,6 +221,7 @@ fn request() -> Request {
         client: CLIENT,
         session: OpNumber(17),
         request_number: RequestNumber(5),
+        many: false,
         operation: Bytes::from_static(b"put a 1"),
     }
 }
@@ -232,18 +249,22 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         op_number: OpNumber(18),
         answer,
     };
+    let token = CausalToken { epoch: Epoch(1), op_number: OpNumber(18) };
     let too_large = Rejection::TooLarge { bytes: 9, bytes_max: 8 };
     let mut messages = vec![
         ("", Message::Register(register.clone())),
         ("", Message::Request(request())),
+        ("_many", Message::Request(Request { many: true, ..request() })),
         ("", Message::Reply(reply(executed.clone()))),
         ("_malformed", Message::Reply(reply(Outcome::Malformed))),
         ("_registered", Message::Reply(reply(Outcome::Registered))),
         ("_evicted", Message::Reply(reply(Outcome::Evicted))),
+        ("_forgotten", Message::Reply(reply(Outcome::Forgotten))),
         ("_evicted", Message::Rejected(rejected(Rejection::Evicted))),
         ("_too_large", Message::Rejected(rejected(too_large))),
         ("", Message::Query(query(Read::Linearizable))),
         ("_local", Message::Query(query(Read::Local))),
+        ("_causal", Message::Query(query(Read::Causal(token)))),
         ("", Message::Answer(answer(Some(Bytes::from_static(b"1"))))),
         ("_unreadable", Message::Answer(answer(None))),
         ("", Message::Forward(Forward::Request(request()))),

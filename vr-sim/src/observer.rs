@@ -72,6 +72,7 @@ impl<S: StateMachine> StateMachine for Observed<S> {
         let reply = self.inner.apply(context, operation);
         let record = Record {
             view: context.viewstamp.view,
+            position: context.position,
             client: context.client,
             time: nanoseconds(context.time),
             tag,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use vr_core::{
+    ClientOutcome,
     model::{
         durable,
         entry::EntryHeader,
@@ -25,6 +26,7 @@ use crate::{
         Claim, Verdict, Violation,
         applied::{Applied, Record},
         bounds,
+        causal::Causal,
         commits::Commits,
         durability::Durability,
         monotonic::{Monotonic, Numbers},
@@ -46,6 +48,7 @@ pub struct Witness {
     violation: Option<(Instant, Violation)>,
     applied: Applied,
     once: Once,
+    causal: Causal,
     commits: Commits,
     starts: Starts,
     disks: Durability,
@@ -75,6 +78,7 @@ impl Witness {
             violation: None,
             applied: Applied::default(),
             once: Once::default(),
+            causal: Causal::default(),
             commits: Commits::new(membership.clone()),
             starts: Starts::new(membership.clone()),
             disks: Durability::default(),
@@ -106,6 +110,12 @@ impl Witness {
     #[must_use]
     pub const fn once(&self) -> &Once {
         &self.once
+    }
+
+    /// What causal queries were answered with.
+    #[must_use]
+    pub const fn causal(&self) -> &Causal {
+        &self.causal
     }
 
     /// What quorums acknowledged.
@@ -199,6 +209,8 @@ impl Witness {
     /// `envelope` was given to the network as `packet`.
     pub fn sent(&mut self, at: Instant, packet: Packet, envelope: &Envelope) {
         self.trace.record_sent(at, packet, envelope);
+        let verdict = self.causal.sent(envelope);
+        self.judge(at, verdict);
         if let Actor::Replica(replica) = packet.from {
             self.transfers += u64::from(packet.kind == Kind::Entries);
             if !self.outside.contains(&replica) {
@@ -348,6 +360,19 @@ impl Witness {
     pub fn acknowledged(&mut self, at: Instant, tag: u64, reply: u64) {
         self.trace.record(at, Event::Answered(tag, "executed"));
         let verdict = self.once.acknowledged(tag, reply);
+        self.judge(at, verdict);
+    }
+
+    /// A client was told that all of these calls, which it made as one, executed.
+    pub fn acknowledged_together(&mut self, at: Instant, tags: &[u64]) {
+        let verdict = self.once.together(tags);
+        self.judge(at, verdict);
+    }
+
+    /// A client was told that its call `tag` failed, and what became of the operation, if it was
+    /// one: a query executes nowhere, whatever is said of it.
+    pub fn told_outcome(&mut self, at: Instant, tag: u64, outcome: ClientOutcome) {
+        let verdict = self.once.told(tag, outcome);
         self.judge(at, verdict);
     }
 

@@ -25,12 +25,16 @@ mod force;
 mod forgotten;
 #[path = "scenario/lost_log.rs"]
 mod lost_log;
+#[path = "scenario/many.rs"]
+mod many;
 #[path = "scenario/partition.rs"]
 mod partition;
 #[path = "scenario/reads.rs"]
 mod reads;
 #[path = "scenario/storage.rs"]
 mod storage;
+#[path = "scenario/tickets.rs"]
+mod tickets;
 #[path = "scenario/wiped_disk.rs"]
 mod wiped_disk;
 
@@ -177,10 +181,13 @@ mutants! {
     checkpoint_of_one: CheckpointOfOne, checkpoints::the_odd_replica_stops, "stopped: diverged' is not in";
     ack_before_snapshot: AckBeforeSnapshot, checkpoints::a_checkpoint_is_named_before_it_is_spoken_of, "O7 violated";
     execute_twice: ExecuteTwice, client_retry::a_request_that_arrives_many_times_executes_once, "O6 violated", found by 5 seeds of 3 for 3 s;
+    forgotten_is_new: ForgottenIsNew, tickets::a_reply_that_left_the_window_leaves_the_outcome, "O6 violated", found by 20 seeds of 3 for 3 s;
+    many_in_part: ManyInPart, many::several_operations_have_one_place, "O4 violated", found by 20 seeds of 3 for 3 s;
     answer_unexecuted: AnswerUnexecuted, clients::a_repeated_request_waits_for_its_execution, "O5 violated", found by 20 seeds of 3 for 3 s;
     dedup_at_receipt: DedupAtReceipt, clients::a_request_that_a_view_change_dropped_is_taken_again, "not with a reply";
     read_without_quorum: ReadWithoutQuorum, reads::a_deposed_primary_does_not_answer_queries, "group.ended(read).is_none()", found by 200 seeds of 3 for 3 s;
     read_before_start: ReadBeforeStart, clients::no_query_overtakes_what_was_acknowledged, "O6 violated", found by 200 seeds of 3 for 3 s;
+    token_unheeded: TokenUnheeded, reads::a_causal_query_sees_what_its_token_names, "O6 violated", found by 20 seeds of 3 for 3 s;
     evict_only_at_primary: EvictOnlyAtPrimary, client_retry::a_full_table_closes_the_session_used_longest_ago, "O4 violated";
     endless_forwards: EndlessForwards, limits::a_backup_holds_no_more_than_it_may, "O11 violated", found by 20 seeds of 3 for 3 s;
     genesis_by_quorum: GenesisByQuorum, genesis::a_wiped_founder_founds_no_second_group, "O1 violated";

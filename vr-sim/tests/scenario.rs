@@ -13,10 +13,12 @@ mod scenario {
     mod group_size;
     mod handoff;
     mod lost_log;
+    mod many;
     mod partition;
     mod reads;
     mod repeat;
     mod storage;
+    mod tickets;
     mod view_change;
     mod wiped_disk;
 }

@@ -5,7 +5,11 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    client::{call::CallId, outcome::RequestError},
+    client::{
+        call::{CallId, Operation},
+        outcome::RequestError,
+        ticket::Ticket,
+    },
     model::{
         config::Config,
         message::{Envelope, Read},
@@ -23,6 +27,7 @@ use crate::{
 /// | `queued_calls_max` | 4096 | a call fails with [`RequestError::Busy`] |
 /// | `queued_bytes_max` | 64 MiB | a call fails with [`RequestError::Busy`] |
 /// | `queries_max` | 4096 | a query fails with [`RequestError::Busy`] |
+/// | `resumes_max`, `queued_bytes_max` | 1024, 64 MiB | a resumed call fails with [`RequestError::NotResumed`] |
 /// | `request_bytes_max` | `Config::request_bytes_max`, 1 MiB | a call fails with [`RequestError::TooLarge`] |
 /// | `retry_interval` | twice `Config::heartbeat_interval`, 100 ms | doubles up to 16 times itself while nothing is answered |
 /// | `busy_interval` | a fifth of `Config::heartbeat_interval`, 10 ms | doubles up to 16 times itself while the group is busy |
@@ -33,10 +38,12 @@ pub struct SessionOptions {
     pub window: u32,
     /// Calls that wait for room in the window.
     pub queued_calls_max: u32,
-    /// Bytes of the operations of those calls.
+    /// Bytes of the operations of those calls, and as many of the tickets that are resumed.
     pub queued_bytes_max: u64,
     /// Queries without an answer.
     pub queries_max: u32,
+    /// Resumed calls without a reply.
+    pub resumes_max: u32,
     /// Bytes of one operation or query.
     pub request_bytes_max: u32,
     /// How long nothing may be answered before everything in flight is sent to all replicas. It
@@ -56,6 +63,7 @@ impl SessionOptions {
             queued_calls_max: 4096,
             queued_bytes_max: 64 << 20,
             queries_max: 4096,
+            resumes_max: 1024,
             request_bytes_max: config.request_bytes_max,
             retry_interval: config.heartbeat_interval * 2,
             busy_interval: config.heartbeat_interval / 5,
@@ -72,8 +80,17 @@ pub enum ClientInput {
         call: CallId,
         /// When the caller stops waiting.
         deadline: Instant,
-        /// The operation's bytes.
-        operation: Bytes,
+        /// The operation, or several.
+        operation: Operation,
+    },
+    /// Somebody wants to know what became of an earlier request.
+    Resume {
+        /// Names the call in [`ClientOutput::Done`].
+        call: CallId,
+        /// When the caller stops waiting.
+        deadline: Instant,
+        /// The request.
+        ticket: Ticket,
     },
     /// Somebody asks a question.
     Query {

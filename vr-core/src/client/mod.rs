@@ -1,16 +1,21 @@
 //! Floor 3: a client of a group; the sans-IO session and the async face around it.
 
+mod asking;
 mod backoff;
 pub mod call;
 pub mod io;
+mod many;
 mod outbox;
 pub mod outcome;
 mod queries;
+mod resumes;
+mod resuming;
 mod route;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
 mod slots;
+pub mod ticket;
 mod window;
 
 use core::{
@@ -28,13 +33,14 @@ use tracing::debug;
 
 use crate::{
     client::{
-        call::CallId,
+        call::{CallId, Operation},
         io::{ClientInput, ClientOutput, SessionOptions},
         outcome::RequestError,
         session::Session,
         slots::{CallResult, Slots},
     },
     model::{
+        causal::CausalToken,
         config::{Config, ConfigError},
         membership::Members,
         message::Read,
@@ -108,6 +114,15 @@ impl<S> Client<S> {
         Self { timeout, ..self.clone() }
     }
 
+    /// How far this client has seen the log: what it is told next with
+    /// [`Read::Causal`] and this token is not older than anything it was told so far.
+    ///
+    /// A token can be merged with others by `max`, stored, and given to another client.
+    #[must_use]
+    pub fn token(&self) -> CausalToken {
+        self.link.shared.lock().session.token()
+    }
+
     /// Executes an operation, given as bytes, exactly once, and returns its reply.
     ///
     /// # Errors
@@ -117,9 +132,7 @@ impl<S> Client<S> {
         &self,
         operation: impl Into<Bytes> + Send,
     ) -> Result<Bytes, RequestError> {
-        let operation = operation.into();
-        let input = |call, deadline| ClientInput::Execute { call, deadline, operation };
-        Ok(self.call(input).await?.bytes)
+        self.perform(operation.into().into()).await
     }
 
     /// Asks a query, given as bytes, and returns the answer.
@@ -133,6 +146,12 @@ impl<S> Client<S> {
     ) -> Result<Bytes, RequestError> {
         let query = query.into();
         let input = |call, deadline| ClientInput::Query { call, deadline, read, query };
+        Ok(self.call(input).await?.bytes)
+    }
+
+    /// Executes what one call asks for.
+    async fn perform(&self, operation: Operation) -> Result<Bytes, RequestError> {
+        let input = |call, deadline| ClientInput::Execute { call, deadline, operation };
         Ok(self.call(input).await?.bytes)
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        call::Waiting,
+        call::{Operation, Waiting},
         io::{ClientOutput, Completed},
         outcome::RequestError,
     },
@@ -58,11 +58,14 @@ impl Outbox {
         self.view = view;
     }
 
-    /// Speaks of `epoch` from here on; false if it is not a later one.
-    pub(crate) fn enter(&mut self, epoch: Epoch) -> bool {
-        let later = epoch > self.epoch;
-        self.epoch = self.epoch.max(epoch);
-        later
+    /// The latest epoch that was heard of.
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Speaks of `epoch` from here on.
+    pub(crate) const fn enter(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 
     /// Takes out the oldest output.
@@ -92,10 +95,17 @@ impl Outbox {
         to: ReplicaId,
         session: OpNumber,
         request_number: RequestNumber,
-        operation: Bytes,
+        operation: Operation,
     ) {
+        let Operation { many, bytes: operation } = operation;
         let client = self.client;
-        self.send(to, Message::Request(Request { client, session, request_number, operation }));
+        let request = Request { client, session, request_number, many, operation };
+        self.send(to, Message::Request(request));
+    }
+
+    /// Asks `to` for a request of an earlier call, whose session belongs to `epoch`.
+    pub(crate) fn resume(&mut self, to: ReplicaId, epoch: Epoch, request: Request) {
+        self.send_in(epoch, to, Message::Request(request));
     }
 
     /// Asks `to` a question.
@@ -105,10 +115,14 @@ impl Outbox {
     }
 
     fn send(&mut self, to: ReplicaId, message: Message) {
+        self.send_in(self.epoch, to, message);
+    }
+
+    fn send_in(&mut self, epoch: Epoch, to: ReplicaId, message: Message) {
         let envelope = Envelope {
             group: self.group,
             certificate: CertificateHash::NONE,
-            epoch: self.epoch,
+            epoch,
             sender: Sender::Client(self.client),
             incarnation: Incarnation::ZERO,
             view: self.view,

@@ -2,7 +2,9 @@
 
 use core::{fmt, time::Duration};
 
-use crate::model::message::Limit;
+use bytes::Bytes;
+
+use crate::{client::ticket::Ticket, model::message::Limit};
 
 /// What became of an operation whose call did not return its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +20,7 @@ pub enum ClientOutcome {
 /// Why a call of a [`Client`](crate::client::Client) did not return a reply.
 ///
 /// Every variant says what became of the operation, and [`outcome`](Self::outcome) answers the
-/// same for a program.
+/// same for a program. Where that is unknown, there is a [`ticket`](Self::ticket) to find out with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -55,13 +57,15 @@ pub enum RequestError {
         busy: Option<Limit>,
     },
     /// No reply until the deadline. Unknown: the operation is still on its way and may execute,
-    /// once, at any later time.
+    /// once, at any later time; resume the ticket to find out.
     #[error("no reply within {waited:?}{}; it may still execute", Because(*.busy))]
     TimedOut {
         /// How long the call waited.
         waited: Duration,
         /// The limit that the group named last, if it answered busy.
         busy: Option<Limit>,
+        /// What to find out with.
+        ticket: Box<Ticket>,
     },
     /// No answer to a query until the deadline. Not executed: a query changes nothing.
     #[error("no answer within {waited:?}{}", Because(*.busy))]
@@ -71,21 +75,78 @@ pub enum RequestError {
         /// The limit that the group named last, if it answered busy.
         busy: Option<Limit>,
     },
-    /// The group closed this client's session while the operation was in flight. Unknown: it may
-    /// have executed before that. Later calls get a new session.
+    /// The group closed the session while the operation was in flight. Unknown: it may have
+    /// executed before that, and will not any more; what is known of it went with the session, so
+    /// that resuming the ticket says the same. Later calls get a new session.
     #[error("the session was closed while the operation was in flight")]
-    ClientEvicted,
+    ClientEvicted {
+        /// Names the request; nobody can find out any more.
+        ticket: Box<Ticket>,
+    },
+    /// It executed, but its reply is not kept any more: the client went on by a window of requests
+    /// since. Executed.
+    #[error("it executed, but its reply is not kept any more")]
+    ReplyForgotten,
+    /// The ticket could not be resumed. Unknown, as before; the group was not asked, or did not
+    /// take what it was asked.
+    #[error("not resumed: {reason}")]
+    NotResumed {
+        /// Why not.
+        reason: NotResumed,
+        /// The ticket, as good as before.
+        ticket: Box<Ticket>,
+    },
     /// The reply is not of the type that this client expects. Executed: client and service are of
     /// different versions.
     #[error("it executed, but the reply cannot be read")]
     ReplyUnreadable,
+    /// The state machine could not read some of several operations. The others executed.
+    #[error("some of {} operations could not be read; the others executed", replies.len())]
+    PartlyMalformed {
+        /// The bytes of the replies, in order; `None` for what could not be read and changed
+        /// nothing.
+        replies: Vec<Option<Bytes>>,
+    },
     /// The client or its node is closed. Not executed: the operation never left this client.
     #[error("the client is closed")]
     ShuttingDown,
     /// The client or its node was closed while the operation was in flight. Unknown: it may have
     /// executed, or may still.
     #[error("the client was closed while the operation was in flight")]
-    Interrupted,
+    Interrupted {
+        /// What to find out with, by another client.
+        ticket: Box<Ticket>,
+    },
+}
+
+/// Why a ticket could not be resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotResumed {
+    /// The ticket is one of another group.
+    #[error("the ticket is of another group")]
+    OtherGroup,
+    /// Too many tickets are being resumed by this client.
+    #[error("{waiting} tickets are being resumed already, which is the most that may")]
+    Busy {
+        /// How many.
+        waiting: u32,
+    },
+    /// An operation of the ticket is larger than the `Config::request_bytes_max` that the group
+    /// runs with now.
+    #[error("{bytes} bytes are more than the limit of {bytes_max}")]
+    TooLarge {
+        /// How large it is.
+        bytes: u64,
+        /// How large it may be.
+        bytes_max: u32,
+    },
+    /// The ticket is for several operations, which only `resume_many` has replies for.
+    #[error("the ticket is for several operations")]
+    Many,
+    /// This client is closed.
+    #[error("the client is closed")]
+    ShuttingDown,
 }
 
 impl RequestError {
@@ -100,10 +161,34 @@ impl RequestError {
             | Self::NotSent { .. }
             | Self::Unanswered { .. }
             | Self::ShuttingDown => ClientOutcome::NotExecuted,
-            Self::ReplyUnreadable => ClientOutcome::Executed,
-            Self::TimedOut { .. } | Self::ClientEvicted | Self::Interrupted => {
-                ClientOutcome::Unknown
+            Self::ReplyUnreadable | Self::ReplyForgotten | Self::PartlyMalformed { .. } => {
+                ClientOutcome::Executed
             }
+            Self::TimedOut { .. }
+            | Self::ClientEvicted { .. }
+            | Self::NotResumed { .. }
+            | Self::Interrupted { .. } => ClientOutcome::Unknown,
+        }
+    }
+
+    /// What to find out with whether the operation executed; there whenever that is unknown.
+    #[must_use]
+    pub fn ticket(&self) -> Option<&Ticket> {
+        match self {
+            Self::TimedOut { ticket, .. }
+            | Self::ClientEvicted { ticket }
+            | Self::NotResumed { ticket, .. }
+            | Self::Interrupted { ticket } => Some(ticket),
+            Self::Busy { .. }
+            | Self::TooLarge { .. }
+            | Self::Unencodable
+            | Self::Malformed
+            | Self::NotSent { .. }
+            | Self::Unanswered { .. }
+            | Self::ReplyUnreadable
+            | Self::ReplyForgotten
+            | Self::PartlyMalformed { .. }
+            | Self::ShuttingDown => None,
         }
     }
 }
@@ -130,11 +215,23 @@ impl fmt::Display for Because {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        client::ticket::Record,
+        model::types::{ClientId, Epoch, GroupId, OpNumber, RequestNumber},
+    };
+
+    fn ticket() -> Box<Ticket> {
+        let (group, epoch, client) = (GroupId(1), Epoch(0), ClientId(2));
+        let (session, request_number) = (OpNumber(3), RequestNumber(4));
+        let operations = vec![Bytes::from_static(b"op").into()];
+        let record = Record { group, epoch, client, session, request_number, operations };
+        Box::new(Ticket::new(record))
+    }
 
     #[test]
     fn a_call_that_timed_out_says_which_limit_was_reached() {
-        let error =
-            RequestError::TimedOut { waited: Duration::from_secs(10), busy: Some(Limit::Log) };
+        let (waited, busy) = (Duration::from_secs(10), Some(Limit::Log));
+        let error = RequestError::TimedOut { waited, busy, ticket: ticket() };
         assert!(error.to_string().contains("log_bytes_max"), "{error}");
         assert_eq!(error.outcome(), ClientOutcome::Unknown);
     }
@@ -148,5 +245,30 @@ mod tests {
         );
         assert_eq!(RequestError::Busy { waiting: 1 }.outcome(), ClientOutcome::NotExecuted);
         assert_eq!(RequestError::ReplyUnreadable.outcome(), ClientOutcome::Executed);
+    }
+
+    #[test]
+    fn whatever_is_unknown_can_be_found_out() {
+        let (waited, busy, bytes, bytes_max) = (Duration::ZERO, None, 9, 8);
+        let errors = [
+            RequestError::Busy { waiting: 1 },
+            RequestError::TooLarge { bytes, bytes_max },
+            RequestError::Unencodable,
+            RequestError::Malformed,
+            RequestError::NotSent { waited, busy },
+            RequestError::TimedOut { waited, busy, ticket: ticket() },
+            RequestError::Unanswered { waited, busy },
+            RequestError::ClientEvicted { ticket: ticket() },
+            RequestError::ReplyForgotten,
+            RequestError::PartlyMalformed { replies: vec![None, Some(Bytes::new())] },
+            RequestError::NotResumed { reason: NotResumed::OtherGroup, ticket: ticket() },
+            RequestError::ReplyUnreadable,
+            RequestError::ShuttingDown,
+            RequestError::Interrupted { ticket: ticket() },
+        ];
+        for error in errors {
+            let unknown = error.outcome() == ClientOutcome::Unknown;
+            assert_eq!(error.ticket().is_some(), unknown, "{error}");
+        }
     }
 }

@@ -4,20 +4,21 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        backoff::{Backoff, pause},
-        call::Waiting,
+        backoff::Backoff,
+        call::{Operation, Waiting},
         io::{ClientInput, ClientOutput, Completed, SessionOptions},
         outbox::Outbox,
         outcome::RequestError,
-        queries::{InQuestion, Queries},
+        queries::Queries,
+        resumes::Resumes,
         route::Route,
+        ticket::{Record, Ticket},
         window::Window,
     },
     model::{
+        causal::CausalToken,
         membership::Membership,
-        message::{
-            Answer, Envelope, Limit, Message, Outcome, Read, Rejected, Rejection, Reply, Sender,
-        },
+        message::{Envelope, Limit, Message, Outcome, Read, Rejected, Rejection, Reply, Sender},
         time::Instant,
         types::{ClientId, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},
     },
@@ -52,23 +53,26 @@ enum Phase {
 /// "Client sessions".
 #[derive(Debug)]
 pub struct Session {
-    options: SessionOptions,
+    pub(crate) options: SessionOptions,
     prng: Prng,
     phase: Phase,
     window: Window,
-    queries: Queries,
-    route: Route,
+    pub(crate) queries: Queries,
+    pub(crate) resumes: Resumes,
+    pub(crate) route: Route,
     /// Armed while a registration or a request has no answer.
     retry: Backoff,
     /// Armed while a replica said that it is busy; nothing new is sent until it fires.
-    busy: Backoff,
-    last_busy: Option<Limit>,
+    pub(crate) busy: Backoff,
+    pub(crate) last_busy: Option<Limit>,
     /// Not after the earliest deadline of all calls.
-    expiry_at: Instant,
+    pub(crate) expiry_at: Instant,
     /// Not after the time at which the next query is asked again.
-    ask_again_at: Instant,
-    closed: bool,
-    outbox: Outbox,
+    pub(crate) ask_again_at: Instant,
+    /// How far the client has seen the log.
+    seen: CausalToken,
+    pub(crate) closed: bool,
+    pub(crate) outbox: Outbox,
 }
 
 impl Session {
@@ -88,12 +92,14 @@ impl Session {
             phase: Phase::Unregistered,
             window: Window::new(options.window),
             queries: Queries::new(options.retry_interval),
+            resumes: Resumes::default(),
             route: Route::new(membership, prng.next()),
             retry: Backoff::new(options.retry_interval),
             busy: Backoff::new(options.busy_interval),
             last_busy: None,
             expiry_at: Instant::FAR_FUTURE,
             ask_again_at: Instant::FAR_FUTURE,
+            seen: CausalToken::default(),
             closed: false,
             outbox: Outbox::new(group, client),
             prng,
@@ -122,11 +128,20 @@ impl Session {
         self.route.view()
     }
 
+    /// The latest op that this client has seen, by a reply or by an answer.
+    #[must_use]
+    pub const fn token(&self) -> CausalToken {
+        self.seen
+    }
+
     /// Something happened.
     pub fn handle(&mut self, now: Instant, input: ClientInput) {
         match input {
             ClientInput::Execute { call, deadline, operation } => {
                 self.on_execute(now, Waiting { call, since: now, deadline }, operation);
+            }
+            ClientInput::Resume { call, deadline, ticket } => {
+                self.on_resume(now, Waiting { call, since: now, deadline }, ticket);
             }
             ClientInput::Query { call, deadline, read, query } => {
                 self.on_query(now, Waiting { call, since: now, deadline }, read, query);
@@ -135,6 +150,7 @@ impl Session {
                 if !self.window.withdraw(call) {
                     self.window.detach(call);
                     self.queries.withdraw(call);
+                    self.resumes.withdraw(call);
                 }
             }
             ClientInput::Received(received) => self.on_received(now, received),
@@ -155,11 +171,11 @@ impl Session {
         timers.min(self.expiry_at).min(self.ask_again_at)
     }
 
-    fn on_execute(&mut self, now: Instant, waiting: Waiting, operation: Bytes) {
-        if let Err(error) = self.require_small(&operation) {
+    fn on_execute(&mut self, now: Instant, waiting: Waiting, operation: Operation) {
+        if let Err(error) = self.require_small(&operation.bytes) {
             return self.outbox.fail(waiting, error);
         }
-        let bytes = self.window.queued_bytes().saturating_add(length(&operation));
+        let bytes = self.window.queued_bytes().saturating_add(operation.length());
         if self.window.queued() >= to_usize(self.options.queued_calls_max)
             || bytes > self.options.queued_bytes_max
         {
@@ -172,28 +188,7 @@ impl Session {
         self.send_queued(now);
     }
 
-    fn on_query(&mut self, now: Instant, waiting: Waiting, read: Read, query: Bytes) {
-        if let Err(error) = self.require_small(&query) {
-            return self.outbox.fail(waiting, error);
-        }
-        if self.queries.len() >= to_usize(self.options.queries_max) {
-            return self
-                .outbox
-                .fail(waiting, RequestError::Busy { waiting: to_u32(self.queries.len()) });
-        }
-        let asked = match read {
-            Read::Linearizable => self.route.target(),
-            Read::Local => self.route.nearest(),
-        };
-        self.expiry_at = self.expiry_at.min(waiting.deadline);
-        self.ask_again_at = self.ask_again_at.min(now + self.options.retry_interval);
-        let number = self.queries.ask(waiting, read, query.clone(), asked);
-        if let Some(to) = asked {
-            self.outbox.query(to, number, read, query);
-        }
-    }
-
-    fn require_small(&self, bytes: &Bytes) -> Result<(), RequestError> {
+    pub(crate) fn require_small(&self, bytes: &Bytes) -> Result<(), RequestError> {
         let bytes_max = self.options.request_bytes_max;
         if self.closed {
             return Err(RequestError::ShuttingDown);
@@ -229,9 +224,10 @@ impl Session {
         for number in self.queries.asked_of(None) {
             self.ask_again(now, number, |route, question| match question.read {
                 Read::Linearizable => route.target(),
-                Read::Local => route.nearest(),
+                Read::Local | Read::Causal(_) => route.nearest(),
             });
         }
+        self.send_resumes(now);
         self.send_queued(now);
     }
 
@@ -249,16 +245,23 @@ impl Session {
     }
 
     fn on_envelope(&mut self, now: Instant, envelope: Envelope) {
-        if self.outbox.enter(envelope.epoch) && matches!(self.phase, Phase::Open(_)) {
-            self.on_evicted(now);
+        if envelope.epoch > self.outbox.epoch() {
+            if matches!(self.phase, Phase::Open(_)) {
+                self.on_evicted(now);
+            }
+            self.outbox.enter(envelope.epoch);
+            self.end_resumes_before(envelope.epoch);
         }
         let is_new_view = self.route.learn(envelope.view);
         self.outbox.learn(self.route.view().unwrap_or_default());
+        let epoch = envelope.epoch;
         if let Message::Reply(reply) = envelope.message {
+            self.has_seen(CausalToken { epoch, op_number: reply.op_number });
             self.on_reply(now, reply);
         } else if let Message::Rejected(rejected) = envelope.message {
             self.on_rejected(now, rejected);
         } else if let Message::Answer(answer) = envelope.message {
+            self.has_seen(CausalToken { epoch, op_number: answer.op_number });
             self.on_answer(answer);
         }
         if is_new_view {
@@ -268,7 +271,12 @@ impl Session {
         }
     }
 
+    fn has_seen(&mut self, token: CausalToken) {
+        self.seen = self.seen.max(token);
+    }
+
     fn on_reply(&mut self, now: Instant, reply: Reply) {
+        self.on_reply_to_resumed(now, &reply);
         if reply.client != self.client() {
             return;
         }
@@ -278,6 +286,7 @@ impl Session {
         let result = match reply.outcome {
             Outcome::Executed(bytes) => Ok(Completed { op_number: reply.op_number, bytes }),
             Outcome::Malformed => Err(RequestError::Malformed),
+            Outcome::Forgotten => Err(RequestError::ReplyForgotten),
             Outcome::Evicted => return self.on_evicted(now),
             Outcome::Registered => return,
         };
@@ -300,17 +309,8 @@ impl Session {
                 self.send_queued(now);
             }
             Outcome::Evicted => self.on_evicted(now),
-            Outcome::Executed(_) | Outcome::Malformed => {}
+            Outcome::Executed(_) | Outcome::Malformed | Outcome::Forgotten => {}
         }
-    }
-
-    fn on_answer(&mut self, answer: Answer) {
-        let Some(waiting) = self.queries.answer(answer.request_number) else { return };
-        let result = answer
-            .answer
-            .map(|bytes| Completed { op_number: answer.op_number, bytes })
-            .ok_or(RequestError::Malformed);
-        self.outbox.done(waiting, result);
     }
 
     fn on_rejected(&mut self, now: Instant, rejected: Rejected) {
@@ -318,6 +318,7 @@ impl Session {
         if Queries::is_query(number) {
             return self.on_query_rejected(now, number, rejected.reason);
         }
+        self.on_resumed_rejected(now, &rejected);
         if rejected.client != self.client() {
             return;
         }
@@ -343,35 +344,16 @@ impl Session {
         }
     }
 
-    fn on_query_rejected(&mut self, now: Instant, number: RequestNumber, reason: Rejection) {
-        match reason {
-            Rejection::Busy(limit) => {
-                let again_at = now + pause(self.options.busy_interval, 0, self.jitter());
-                if self.queries.refuse(number, again_at) {
-                    self.last_busy = Some(limit);
-                    self.ask_again_at = self.ask_again_at.min(again_at);
-                }
-            }
-            Rejection::TooLarge { bytes, bytes_max } => {
-                if let Some(waiting) = self.queries.answer(number) {
-                    let bytes = u64::from(bytes);
-                    self.outbox.fail(waiting, RequestError::TooLarge { bytes, bytes_max });
-                }
-            }
-            // A query needs no session.
-            Rejection::Evicted => {}
-        }
-    }
-
     /// The group has closed the session, or begun an epoch that may not know all of it: what is in
     /// flight may have executed before that.
     fn on_evicted(&mut self, now: Instant) {
-        for waiting in self.window.end_session() {
-            self.outbox.fail(waiting, RequestError::ClientEvicted);
-        }
+        self.fail_in_flight(|ticket| RequestError::ClientEvicted { ticket });
         self.outbox.rename(ClientId(self.prng.nonce().0));
         self.phase = Phase::Unregistered;
         self.retry.reset();
+        if self.is_waiting_for_group() {
+            self.wait_for_group(now);
+        }
         // What waits goes under the new session, after a pause, lest evictions chase each other.
         let jitter = self.jitter();
         self.busy.arm(now, jitter);
@@ -424,6 +406,7 @@ impl Session {
                 }
             }
         }
+        self.send_resumes(now);
         self.send_queued(now);
     }
 
@@ -432,9 +415,8 @@ impl Session {
         for waiting in self.window.drain_queue() {
             self.outbox.fail(waiting, RequestError::ShuttingDown);
         }
-        for waiting in self.window.end_session() {
-            self.outbox.fail(waiting, RequestError::Interrupted);
-        }
+        self.fail_in_flight(|ticket| RequestError::Interrupted { ticket });
+        self.interrupt_resumes();
         for waiting in self.queries.drain() {
             self.outbox.fail(waiting, RequestError::ShuttingDown);
         }
@@ -451,15 +433,38 @@ impl Session {
             let waited = now.since(waiting.since);
             self.outbox.fail(waiting, RequestError::NotSent { waited, busy });
         }
-        for waiting in self.window.expire_in_flight(now) {
-            let waited = now.since(waiting.since);
-            self.outbox.fail(waiting, RequestError::TimedOut { waited, busy });
+        for (waiting, number) in self.window.expire_in_flight(now) {
+            let (waited, ticket) = (now.since(waiting.since), self.ticket(number));
+            self.outbox.fail(waiting, RequestError::TimedOut { waited, busy, ticket });
         }
+        self.expire_resumes(now);
         for waiting in self.queries.expire(now) {
             let waited = now.since(waiting.since);
             self.outbox.fail(waiting, RequestError::Unanswered { waited, busy });
         }
-        self.expiry_at = self.window.deadline().min(self.queries.deadline());
+        let asked = self.queries.deadline().min(self.resumes.deadline());
+        self.expiry_at = self.window.deadline().min(asked);
+    }
+
+    /// All calls in flight end with an error that has a ticket, and their numbers are forgotten.
+    fn fail_in_flight(&mut self, error: impl Fn(Box<Ticket>) -> RequestError) {
+        for (waiting, number) in self.window.waiting_in_flight() {
+            let ticket = self.ticket(number);
+            self.outbox.fail(waiting, error(ticket));
+        }
+        self.window.end_session();
+    }
+
+    /// What to find out with what became of `number`, which is in flight.
+    fn ticket(&self, number: RequestNumber) -> Box<Ticket> {
+        Box::new(Ticket::new(Record {
+            group: self.outbox.group(),
+            epoch: self.outbox.epoch(),
+            client: self.client(),
+            session: self.session().unwrap_or_default(),
+            request_number: number,
+            operations: self.window.operations_through(number),
+        }))
     }
 
     /// Sends what waits, as far as the window and the group allow.
@@ -491,6 +496,7 @@ impl Session {
             return;
         }
         let replicas: Vec<ReplicaId> = self.route.connected().collect();
+        self.resend_resumes(&replicas);
         match self.phase {
             Phase::Unregistered => {}
             Phase::Registering(nonce) => {
@@ -510,33 +516,20 @@ impl Session {
         self.wait_for_group(now);
     }
 
-    fn ask_again(
-        &mut self,
-        now: Instant,
-        number: RequestNumber,
-        choose: impl FnOnce(&Route, &InQuestion) -> Option<ReplicaId>,
-    ) {
-        let jitter = self.jitter();
-        let route = &self.route;
-        let again = self.queries.ask_again(number, now, jitter, |asked| choose(route, asked));
-        if let Some((to, InQuestion { read, query, .. })) = again {
-            self.outbox.query(to, number, read, query);
-        }
-    }
-
     /// Whether a registration or a request has no answer.
     fn is_waiting_for_group(&self) -> bool {
-        matches!(self.phase, Phase::Registering(_)) || self.window.in_flight() > 0
+        let registering = matches!(self.phase, Phase::Registering(_));
+        registering || self.window.in_flight() > 0 || self.resumes.len() > 0
     }
 
-    fn wait_for_group(&mut self, now: Instant) {
+    pub(crate) fn wait_for_group(&mut self, now: Instant) {
         if !self.retry.is_armed() {
             self.retry.arm(now, 0);
         }
     }
 
     /// The group answered: it is neither silent nor too busy.
-    fn made_progress(&mut self, now: Instant) {
+    pub(crate) fn made_progress(&mut self, now: Instant) {
         self.last_busy = None;
         if !self.busy.is_armed() {
             self.busy.reset();
@@ -549,7 +542,7 @@ impl Session {
     }
 
     /// A replica named a limit: nothing is sent for a while.
-    fn pause_for(&mut self, now: Instant, limit: Limit) {
+    pub(crate) fn pause_for(&mut self, now: Instant, limit: Limit) {
         self.last_busy = Some(limit);
         if self.busy.is_armed() {
             return;
@@ -566,19 +559,19 @@ impl Session {
         }
     }
 
-    fn jitter(&mut self) -> u8 {
+    pub(crate) fn jitter(&mut self) -> u8 {
         u8::try_from(self.prng.next() % 256).unwrap_or(0)
     }
 }
 
-fn length(bytes: &Bytes) -> u64 {
+pub(crate) fn length(bytes: &Bytes) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-fn to_usize(limit: u32) -> usize {
+pub(crate) fn to_usize(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-fn to_u32(count: usize) -> u32 {
+pub(crate) fn to_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use crate::{
-    client::call::{CallId, Waiting},
+    client::call::{CallId, Operation, Waiting},
     model::{time::Instant, types::RequestNumber},
 };
 
@@ -25,7 +23,7 @@ enum Progress {
 struct InFlight {
     /// Who waits for it; nobody any more after a timeout or a dropped call.
     waiting: Option<Waiting>,
-    operation: Bytes,
+    operation: Operation,
     progress: Progress,
 }
 
@@ -39,7 +37,7 @@ pub(crate) struct Window {
     width: usize,
     first: RequestNumber,
     in_flight: VecDeque<InFlight>,
-    queue: VecDeque<(Waiting, Bytes)>,
+    queue: VecDeque<(Waiting, Operation)>,
     queued_bytes: u64,
 }
 
@@ -71,18 +69,18 @@ impl Window {
     }
 
     /// Adds a call behind the others that wait.
-    pub(crate) fn enqueue(&mut self, waiting: Waiting, operation: Bytes) {
-        self.queued_bytes = self.queued_bytes.saturating_add(length(&operation));
+    pub(crate) fn enqueue(&mut self, waiting: Waiting, operation: Operation) {
+        self.queued_bytes = self.queued_bytes.saturating_add(operation.length());
         self.queue.push_back((waiting, operation));
     }
 
     /// Gives the next waiting call its number, if the window has room.
-    pub(crate) fn admit(&mut self) -> Option<(RequestNumber, Bytes)> {
+    pub(crate) fn admit(&mut self) -> Option<(RequestNumber, Operation)> {
         if self.in_flight.len() >= self.width {
             return None;
         }
         let (waiting, operation) = self.queue.pop_front()?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(length(&operation));
+        self.queued_bytes = self.queued_bytes.saturating_sub(operation.length());
         let number = self.first.plus(u64::try_from(self.in_flight.len()).unwrap_or(u64::MAX));
         self.in_flight.push_back(InFlight {
             waiting: Some(waiting),
@@ -119,12 +117,12 @@ impl Window {
     }
 
     /// The requests without a reply, in order; they count as sent from here on.
-    pub(crate) fn send_again(&mut self) -> Vec<(RequestNumber, Bytes)> {
+    pub(crate) fn send_again(&mut self) -> Vec<(RequestNumber, Operation)> {
         self.take(|progress| progress != Progress::Answered)
     }
 
     /// The requests that were refused, in order; they count as sent from here on.
-    pub(crate) fn send_refused(&mut self) -> Vec<(RequestNumber, Bytes)> {
+    pub(crate) fn send_refused(&mut self) -> Vec<(RequestNumber, Operation)> {
         self.take(|progress| progress == Progress::Refused)
     }
 
@@ -134,7 +132,7 @@ impl Window {
             return false;
         };
         if let Some((_, operation)) = self.queue.remove(position) {
-            self.queued_bytes = self.queued_bytes.saturating_sub(length(&operation));
+            self.queued_bytes = self.queued_bytes.saturating_sub(operation.length());
         }
         true
     }
@@ -154,15 +152,32 @@ impl Window {
         let due: Vec<Waiting> = all.filter(|waiting| waiting.deadline <= now).collect();
         if !due.is_empty() {
             self.queue.retain(|(waiting, _)| waiting.deadline > now);
-            self.queued_bytes = self.queue.iter().map(|(_, operation)| length(operation)).sum();
+            self.queued_bytes = self.queue.iter().map(|(_, operation)| operation.length()).sum();
         }
         due
     }
 
     /// Detaches the calls in flight whose deadline has come; their numbers stay.
-    pub(crate) fn expire_in_flight(&mut self, now: Instant) -> Vec<Waiting> {
+    pub(crate) fn expire_in_flight(&mut self, now: Instant) -> Vec<(Waiting, RequestNumber)> {
         let due = |waiting: &mut Waiting| waiting.deadline <= now;
-        self.in_flight.iter_mut().filter_map(|request| request.waiting.take_if(due)).collect()
+        let numbered = self.in_flight.iter_mut().zip((self.first.0..).map(RequestNumber));
+        numbered.filter_map(|(it, number)| Some((it.waiting.take_if(due)?, number))).collect()
+    }
+
+    /// Who waits for which number in flight.
+    pub(crate) fn waiting_in_flight(&self) -> Vec<(Waiting, RequestNumber)> {
+        let numbered = self.in_flight.iter().zip((self.first.0..).map(RequestNumber));
+        numbered.filter_map(|(it, number)| Some((it.waiting?, number))).collect()
+    }
+
+    /// The operation of `number`, behind those in flight that may have to execute before it:
+    /// whatever is in front of an answered one has executed.
+    pub(crate) fn operations_through(&self, number: RequestNumber) -> Vec<Operation> {
+        let count = usize::try_from(number.next().since(self.first)).unwrap_or(usize::MAX);
+        let asked = self.in_flight.iter().take(count);
+        let answered = asked.clone().rposition(|it| it.progress == Progress::Answered);
+        let executed = answered.map_or(0, |position| position.saturating_add(1));
+        asked.skip(executed).map(|it| it.operation.clone()).collect()
     }
 
     /// The earliest deadline of all calls; the far future if nobody waits.
@@ -172,10 +187,10 @@ impl Window {
         queued.chain(sent.map(|waiting| waiting.deadline)).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
-    /// Forgets all numbers, because the session ended; returns who waited for them.
-    pub(crate) fn end_session(&mut self) -> Vec<Waiting> {
+    /// Forgets all numbers, because the session ended.
+    pub(crate) fn end_session(&mut self) {
         self.first = RequestNumber(1);
-        self.in_flight.drain(..).filter_map(|request| request.waiting).collect()
+        self.in_flight.clear();
     }
 
     /// Empties the queue; returns who waited in it.
@@ -189,7 +204,7 @@ impl Window {
         self.in_flight.get_mut(usize::try_from(position).ok()?)
     }
 
-    fn take(&mut self, wanted: impl Fn(Progress) -> bool) -> Vec<(RequestNumber, Bytes)> {
+    fn take(&mut self, wanted: impl Fn(Progress) -> bool) -> Vec<(RequestNumber, Operation)> {
         let mut taken = Vec::new();
         let mut number = self.first;
         for request in &mut self.in_flight {
@@ -203,12 +218,10 @@ impl Window {
     }
 }
 
-fn length(bytes: &Bytes) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn waiting(call: u64) -> Waiting {
@@ -218,12 +231,16 @@ mod tests {
     fn window(calls: u64) -> Window {
         let mut window = Window::new(2);
         for call in 1..=calls {
-            window.enqueue(waiting(call), Bytes::from_static(b"op"));
+            window.enqueue(waiting(call), Bytes::from_static(b"op").into());
         }
         window
     }
 
-    fn numbers(requests: &[(RequestNumber, Bytes)]) -> Vec<u64> {
+    fn operations(names: &[&'static str]) -> Vec<Operation> {
+        names.iter().map(|name| Bytes::from(*name).into()).collect()
+    }
+
+    fn numbers(requests: &[(RequestNumber, Operation)]) -> Vec<u64> {
         requests.iter().map(|(number, _)| number.0).collect()
     }
 
@@ -254,9 +271,26 @@ mod tests {
         let mut window = window(3);
         window.admit();
         window.admit();
-        assert_eq!(window.expire_in_flight(Instant(1)), [waiting(1)]);
+        assert_eq!(window.expire_in_flight(Instant(1)), [(waiting(1), RequestNumber(1))]);
+        assert_eq!(window.waiting_in_flight(), [(waiting(2), RequestNumber(2))]);
         assert_eq!(numbers(&window.send_again()), [1, 2]);
         assert_eq!(window.answer(RequestNumber(1)), Some(None));
+    }
+
+    #[test]
+    fn what_stands_before_a_number_is_what_may_not_have_executed() {
+        let mut window = Window::new(4);
+        for call in 1..=4 {
+            window.enqueue(waiting(call), Bytes::from(call.to_string()).into());
+            window.admit();
+        }
+        let through = |window: &Window, n| window.operations_through(RequestNumber(n));
+        assert_eq!(through(&window, 3), operations(&["1", "2", "3"]));
+        window.answer(RequestNumber(2));
+        assert_eq!(through(&window, 1), operations(&["1"]));
+        assert_eq!(through(&window, 4), operations(&["3", "4"]), "1 executed before 2");
+        window.answer(RequestNumber(1));
+        assert_eq!(through(&window, 3), operations(&["3"]));
     }
 
     #[test]

@@ -74,7 +74,7 @@ struct Done {
 pub enum Turn<'a> {
     /// It comes next for its client: execute it and [store](Slot::store) the outcome.
     Next(Slot<'a>),
-    /// It was executed before: nothing happens. The stored reply, unless it has left the window.
+    /// It was executed before: nothing happens. The stored reply, or that it is forgotten.
     Done(Option<Reply>),
     /// The client has no such session: nothing happens, and the client is told so.
     Evicted,
@@ -198,8 +198,8 @@ impl ClientTable {
 
     /// The stored reply to request `number` of `client`, or to its registration if that is 0.
     ///
-    /// `None` when the client has no session, or the request was not executed, or its reply has
-    /// left the window, which means that the client has acknowledged it.
+    /// `None` when the client has no session, or the request was not executed. A reply that has left
+    /// the window was acknowledged by the client; who else asks is told that it is forgotten.
     #[must_use]
     pub fn stored_reply(&self, client: ClientId, number: RequestNumber) -> Option<Reply> {
         let open = self.sessions.get(&client)?;
@@ -280,14 +280,16 @@ impl Session {
     }
 
     fn reply_to(&self, client: ClientId, number: RequestNumber) -> Option<Reply> {
-        if number > self.done {
+        if number == RequestNumber::ZERO || number > self.done {
             return None;
         }
-        let behind = usize::try_from(self.done.since(number)).ok()?;
-        let position = self.outcomes.len().checked_sub(behind.checked_add(1)?)?;
-        let done = self.outcomes.get(position)?;
-        let outcome = done.outcome.clone();
-        Some(Reply { client, request_number: number, op_number: done.op_number, outcome })
+        let behind = usize::try_from(self.done.since(number)).unwrap_or(usize::MAX);
+        let position = self.outcomes.len().checked_sub(behind.saturating_add(1));
+        let kept = position.and_then(|position| self.outcomes.get(position));
+        let (op_number, outcome) = kept.map_or((OpNumber::ZERO, Outcome::Forgotten), |done| {
+            (done.op_number, done.outcome.clone())
+        });
+        Some(Reply { client, request_number: number, op_number, outcome })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     model::{
         durable::CheckpointId,
         entry::{Entry, EntryHeader, EntryKind},
+        many,
         message::{Answer, Outcome, Reply},
         mutants::{Mutant, Mutants},
         types::{Checksum, ClientId, Nonce, OpNumber, Peer, RequestNumber},
@@ -286,7 +287,7 @@ impl Executor {
         let told = match header.kind {
             EntryKind::Noop => None,
             EntryKind::Register => Some(self.register(&header, &payload, reply)),
-            EntryKind::Request => self.execute(&header, payload, reply),
+            EntryKind::Request | EntryKind::Many => self.execute(&header, payload, reply),
         };
         self.applied = header.op_number;
         self.time = self.time.max(time);
@@ -316,16 +317,20 @@ impl Executor {
             viewstamp: header.viewstamp(),
             client: header.client,
             time: Duration::from_nanos(header.time),
+            position: 0,
         };
+        let many = header.kind == EntryKind::Many;
+        let in_part = many && !reply && self.mutants.contain(Mutant::ManyInPart);
+        let operation = if in_part { first_of(&operation) } else { operation };
         match turn {
             Turn::Next(slot) => {
-                let outcome = outcome(&mut *self.state_machine, &context, operation);
+                let outcome = outcome(&mut *self.state_machine, &context, operation, many);
                 let told = reply.then(|| reply_to(header, outcome.clone()));
                 slot.store(header.op_number, outcome);
                 told
             }
-            Turn::Done(_) if self.mutants.contain(Mutant::ExecuteTwice) => {
-                Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation)))
+            Turn::Done(stored) if takes_for_new(self.mutants, stored.as_ref()) => {
+                Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation, many)))
             }
             Turn::Done(stored) => stored,
             Turn::Evicted => Some(reply_to(header, Outcome::Evicted)),
@@ -360,16 +365,52 @@ impl fmt::Debug for Executor {
     }
 }
 
-/// Executes one operation.
+/// Whether a request that was executed is executed again, which only mutants do.
+fn takes_for_new(mutants: Mutants, stored: Option<&Reply>) -> bool {
+    let forgotten = stored.is_some_and(|stored| stored.outcome == Outcome::Forgotten);
+    mutants.contain(Mutant::ExecuteTwice) || (forgotten && mutants.contain(Mutant::ForgottenIsNew))
+}
+
+/// Executes what an entry asks for: one operation, or several with nothing in between.
 fn outcome(
     state_machine: &mut dyn RawStateMachine,
     context: &Context,
-    operation: Bytes,
+    payload: Bytes,
+    many: bool,
 ) -> Outcome {
-    match state_machine.apply(context, operation) {
+    if many {
+        return many::split(&payload).map_or(Outcome::Malformed, |operations| {
+            outcome_of_many(state_machine, context, operations)
+        });
+    }
+    match state_machine.apply(context, payload) {
         Ok(reply) => Outcome::Executed(reply),
         Err(_) => Outcome::Malformed,
     }
+}
+
+/// The first of several operations, which only mutants are content with.
+fn first_of(operations: &Bytes) -> Bytes {
+    let mut parts = many::split(operations).unwrap_or_default();
+    parts.truncate(1);
+    many::join(&parts).unwrap_or_default()
+}
+
+/// Executes several operations; one that cannot be read changes nothing and stops no other.
+fn outcome_of_many(
+    state_machine: &mut dyn RawStateMachine,
+    context: &Context,
+    operations: Vec<Bytes>,
+) -> Outcome {
+    let mut replies = Vec::with_capacity(operations.len());
+    for (position, operation) in (0..).zip(operations) {
+        let context = Context { position, ..*context };
+        replies.push(state_machine.apply(&context, operation).ok());
+    }
+    if replies.iter().all(Option::is_none) {
+        return Outcome::Malformed;
+    }
+    Outcome::Executed(many::join_replies(&replies).unwrap_or_default())
 }
 
 const fn reply_to(header: &EntryHeader, outcome: Outcome) -> Reply {

@@ -19,6 +19,9 @@ pub enum EntryKind {
     Request,
     /// Open a session for a client; the payload is the 16 bytes of the nonce.
     Register,
+    /// Execute several operations for a client, in order and with nothing in between; the payload
+    /// is what [`join`](crate::model::many::join) makes of them.
+    Many,
 }
 
 /// Everything about an entry but its payload; 128 bytes when encoded.

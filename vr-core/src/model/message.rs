@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
+    causal::CausalToken,
     certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
     entry::{Entry, EntryHeader},
@@ -71,7 +72,6 @@ pub enum Message {
     Forward(Forward),
     /// Primary to backup: what to tell the client whose request was forwarded.
     ForwardReply(ForwardReply),
-
     /// Primary to backup: append these entries.
     Prepare(Prepare),
     /// Backup to primary: everything through this op is as durable as the mode asks.
@@ -122,7 +122,6 @@ pub enum Message {
     Found(Found),
     /// Answer to [`Message::Found`]: I am still without certificate, and that is my disk.
     FoundOk(FoundOk),
-
     /// Asks for what a crash took.
     Recovery(Recovery),
     /// Tells where the group is, and the log if the sender is its primary.
@@ -151,6 +150,8 @@ pub struct Request {
     pub session: OpNumber,
     /// The client's number for this request; the first is 1.
     pub request_number: RequestNumber,
+    /// Whether it is for several operations, which [`join`](crate::model::many::join) made one.
+    pub many: bool,
     /// The operation's bytes.
     pub operation: Bytes,
 }
@@ -171,7 +172,8 @@ pub struct Reply {
 /// What executing an entry came to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The state machine's reply.
+    /// The state machine's reply; of several operations what
+    /// [`join_replies`](crate::model::many::join_replies) makes of theirs.
     Executed(Bytes),
     /// The state machine could not read the operation; nothing changed.
     Malformed,
@@ -179,6 +181,8 @@ pub enum Outcome {
     Registered,
     /// The client has no session (any more); nothing changed.
     Evicted,
+    /// It executed, but its reply has left the client's window; where it stands is not known.
+    Forgotten,
 }
 
 /// Says why a request was not taken; it was not executed because of this message.
@@ -249,6 +253,9 @@ pub enum Read {
     Linearizable,
     /// What this replica has executed, however old; costs no message.
     Local,
+    /// At least what this token's holder has seen; costs no message, but may wait at a replica that
+    /// lags. With the token of a client itself: it reads what it wrote, and never goes back.
+    Causal(CausalToken),
 }
 
 /// Answers a query.

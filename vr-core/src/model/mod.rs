@@ -1,5 +1,6 @@
 //! Floor 1: the nouns of the protocol, plain values without behaviour of their own.
 
+pub mod causal;
 pub mod certificate;
 pub mod checkpoint;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod entry;
 pub mod export;
 pub mod founding;
 pub mod kind;
+pub mod many;
 pub mod membership;
 pub mod message;
 #[cfg(feature = "mutants")]

@@ -128,6 +128,10 @@ mutants! {
     // Sections "Sessions" and "Reads".
     /// Neither the primary nor the client table notices a request that was executed before.
     ExecuteTwice = "execute-twice",
+    /// A request whose reply is not kept any more is taken for one that was never executed.
+    ForgottenIsNew = "forgotten-is-new",
+    /// A backup executes only the first of several operations that have one place.
+    ManyInPart = "many-in-part",
     /// A repeated request that is not executed yet is answered as if it were.
     AnswerUnexecuted = "answer-unexecuted",
     /// A request counts as admitted also after a view change took it out of the log.
@@ -136,6 +140,9 @@ mutants! {
     ReadWithoutQuorum = "read-without-quorum",
     /// A new primary answers queries before what it started with is committed.
     ReadBeforeStart = "read-before-start",
+
+    /// A replica answers a query before it has executed what its token names.
+    TokenUnheeded = "token-unheeded",
 
     /// A backup keeps the sessions that the primary closes.
     EvictOnlyAtPrimary = "evict-only-at-primary",

@@ -251,7 +251,7 @@ fn payload_bytes(message: &Message) -> u64 {
 fn reply_bytes(reply: &Reply) -> u64 {
     match &reply.outcome {
         Outcome::Executed(bytes) => length(bytes),
-        Outcome::Malformed | Outcome::Registered | Outcome::Evicted => 0,
+        Outcome::Malformed | Outcome::Registered | Outcome::Evicted | Outcome::Forgotten => 0,
     }
 }
 

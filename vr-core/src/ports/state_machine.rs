@@ -113,6 +113,9 @@ pub struct Context {
     pub client: ClientId,
     /// Wall time since 1970 that the primary chose; strictly growing along the log.
     pub time: Duration,
+    /// Its place among the operations of one `execute_many`, which have the same viewstamp and
+    /// time; 0 for one that came alone.
+    pub position: u32,
 }
 
 /// What a query may know besides itself.

@@ -3,14 +3,16 @@
 use crate::{
     execution::work::Work,
     model::{
+        causal::CausalToken,
+        certificate::Certificate,
         message::{Committed, Limit, Message, Query, ReadIndex, ReadIndexOk, Rejection},
         mutants::Mutant,
-        time::Now,
-        types::Peer,
+        time::{Instant, Now, nanoseconds},
+        types::{OpNumber, Peer},
     },
     replica::{Origin, Replica, ignored::Ignored, io::Output},
     state::{
-        reads::LocalRead,
+        reads::{LocalRead, ReadyRead},
         status::{Role, Status},
         timers::Timer,
     },
@@ -59,6 +61,48 @@ impl Replica {
             query: m.query,
             time: core::time::Duration::from_nanos(time),
         }));
+    }
+
+    /// A query that is content with what is executed here, once that is as much as somebody has
+    /// seen.
+    pub(in crate::replica) fn read_causal(
+        &mut self,
+        now: Now,
+        from: Peer,
+        m: Query,
+        token: CausalToken,
+    ) -> Result<(), Ignored> {
+        if token.epoch > self.epoch() {
+            return Err(Ignored::OtherEpoch);
+        }
+        let index = self.survived_of(token);
+        if self.progress.ordered >= index || self.mutant(Mutant::TokenUnheeded) {
+            self.read_local(now, from, m);
+            return Ok(());
+        }
+        let reads_max = usize::try_from(self.config.reads_max).unwrap_or(0);
+        if self.reads_held() >= reads_max {
+            let waited = nanoseconds(self.config.forward_timeout);
+            self.reads.forget_causal(Instant(now.monotonic.0.saturating_sub(waited)));
+        }
+        if self.reads_held() >= reads_max {
+            let reason = Rejection::Busy(Limit::Reads);
+            self.reject(from, m.client, m.request_number, reason);
+            return Err(Ignored::Busy);
+        }
+        let (time, _) = self.clock.read(now, self.config.clock_jump_max);
+        let Query { client, request_number, query, .. } = m;
+        let read = LocalRead { to: from, client, request_number, query };
+        self.reads.hold(now.monotonic, ReadyRead { index, time, read });
+        Err(Ignored::Kept)
+    }
+
+    /// Up to which op the log has what `token` names: all of it, but for an epoch that ended by
+    /// force, of which only the inherited log is left.
+    fn survived_of(&self, token: CausalToken) -> OpNumber {
+        let forced = self.certificate().into_iter().flat_map(Certificate::forced);
+        let ended = forced.filter(|inherited| inherited.epoch > token.epoch);
+        ended.map(|inherited| inherited.op_number).fold(token.op_number, Ord::min)
     }
 
     /// The primary begins a round when reads wait and none is under way; a backup asks the

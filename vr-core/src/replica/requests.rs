@@ -222,12 +222,11 @@ impl Replica {
             Some(known) if known.session == m.session => *known,
             Some(_) | None => return self.unknown_session(from, client, number),
         };
-        let window = u64::from(self.config.window);
         self.routes.set(client, from);
-        if number.plus(window) <= known.done {
-            return Err(Ignored::Duplicate);
-        }
-        if number <= known.last && self.mutant(Mutant::ExecuteTwice) {
+        let forgotten = number.plus(u64::from(self.config.window)) <= known.done;
+        let again =
+            self.mutant(Mutant::ExecuteTwice) || (forgotten && self.mutant(Mutant::ForgottenIsNew));
+        if number <= known.last && again {
             self.append_request(now, m);
             return Ok(());
         }
@@ -303,7 +302,7 @@ impl Replica {
             client: m.client,
             session: m.session,
             request_number: m.request_number,
-            kind: EntryKind::Request,
+            kind: if m.many { EntryKind::Many } else { EntryKind::Request },
             ..EntryHeader::default()
         };
         self.append(now, header, m.operation);
@@ -409,6 +408,7 @@ impl Replica {
                 self.read_local(now, from, m);
                 Ok(())
             }
+            Read::Causal(token) => self.read_causal(now, from, m, token),
         }
     }
 }

@@ -66,7 +66,7 @@ impl Admitted {
                     done: RequestNumber::ZERO,
                 });
             }
-            EntryKind::Request => {
+            EntryKind::Request | EntryKind::Many => {
                 if let Some(known) = self.clients.get_mut(&header.client) {
                     known.last = known.last.max(header.request_number);
                 }
@@ -87,7 +87,9 @@ impl Admitted {
                     known.nonce = header.payload_checksum;
                     known.registered = true;
                 }
-                EntryKind::Request => known.done = known.done.max(header.request_number),
+                EntryKind::Request | EntryKind::Many => {
+                    known.done = known.done.max(header.request_number);
+                }
             }
         }
     }

@@ -137,6 +137,7 @@ mod tests {
             client: ClientId(client),
             session: OpNumber(1),
             request_number: RequestNumber(number),
+            many: false,
             operation: Bytes::new(),
         }
     }

@@ -1,11 +1,12 @@
 //! Queries that wait: for a round of heartbeats, for the primary's word, for execution.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::model::types::{
-    ClientId, HeartbeatNumber, OpNumber, Peer, ReplicaId, RequestId, RequestNumber,
+use crate::model::{
+    time::Instant,
+    types::{ClientId, HeartbeatNumber, OpNumber, Peer, ReplicaId, RequestId, RequestNumber},
 };
 
 /// A query of a client that is connected here.
@@ -34,9 +35,11 @@ pub struct ReadyRead {
 
 /// The queries of this replica's own clients.
 ///
-/// Invariant: a query is in exactly one of the three places.
+/// Invariant: a query is in exactly one of the four places.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
+    /// Causal ones, by the op that they wait for, and since when. One that comes twice is one.
+    causal: BTreeMap<(OpNumber, Peer, ClientId, RequestNumber), (Instant, ReadyRead)>,
     waiting: VecDeque<LocalRead>,
     asked: Option<(RequestId, Vec<LocalRead>)>,
     ready: VecDeque<ReadyRead>,
@@ -47,7 +50,7 @@ impl Reads {
     #[must_use]
     pub fn len(&self) -> usize {
         let asked = self.asked.as_ref().map_or(0, |(_, reads)| reads.len());
-        self.waiting.len() + asked + self.ready.len()
+        self.waiting.len() + asked + self.ready.len() + self.causal.len()
     }
 
     /// Whether there is none.
@@ -116,13 +119,30 @@ impl Reads {
 
     /// The next query whose index is reached.
     pub fn pop_ready(&mut self, ordered: OpNumber) -> Option<ReadyRead> {
-        self.ready.pop_front_if(|ready| ready.index <= ordered)
+        let ready = self.ready.pop_front_if(|ready| ready.index <= ordered);
+        ready.or_else(|| {
+            let first = self.causal.first_entry().filter(|first| first.key().0 <= ordered)?;
+            Some(first.remove().1)
+        })
+    }
+
+    /// A causal query waits for its op, from `now` on.
+    pub fn hold(&mut self, now: Instant, read: ReadyRead) {
+        let LocalRead { to, client, request_number, .. } = read.read;
+        self.causal.insert((read.index, to, client, request_number), (now, read));
+    }
+
+    /// Forgets the causal queries that have waited since `before` or longer; their clients have
+    /// asked elsewhere since.
+    pub fn forget_causal(&mut self, before: Instant) {
+        self.causal.retain(|_, (since, _)| *since > before);
     }
 
     /// Forgets the queries of a connection that closed.
     pub fn disconnected(&mut self, peer: Peer) {
         self.waiting.retain(|read| read.to != peer);
         self.ready.retain(|ready| ready.read.to != peer);
+        self.causal.retain(|(_, to, _, _), _| *to != peer);
         if let Some((_, reads)) = &mut self.asked {
             reads.retain(|read| read.to != peer);
         }
@@ -226,6 +246,26 @@ mod tests {
         assert_eq!(reads.pop_ready(OpNumber(5)).unwrap().read, read(1));
         assert_eq!(reads.pop_ready(OpNumber(5)).unwrap().read, read(2));
         assert!(reads.pop_ready(OpNumber(5)).is_none() && reads.has_waiting());
+    }
+
+    #[test]
+    fn a_causal_query_waits_for_its_op_and_for_nothing_before_it() {
+        let mut reads = Reads::default();
+        let causal =
+            |index, number| ReadyRead { index: OpNumber(index), time: 0, read: read(number) };
+        reads.hold(Instant(1), causal(9, 1));
+        reads.hold(Instant(2), causal(9, 1));
+        reads.hold(Instant(3), causal(4, 2));
+        assert_eq!(reads.len(), 2, "the same query twice is one");
+        assert!(reads.pop_ready(OpNumber(3)).is_none());
+        assert_eq!(reads.pop_ready(OpNumber(4)).unwrap().read, read(2));
+        reads.forget_causal(Instant(1));
+        assert_eq!(reads.len(), 1);
+        reads.forget_causal(Instant(2));
+        assert!(reads.is_empty());
+        reads.hold(Instant(3), causal(4, 2));
+        reads.disconnected(read(2).to);
+        assert!(reads.pop_ready(OpNumber(9)).is_none());
     }
 
     #[test]

@@ -333,7 +333,9 @@ impl Group {
                     }
                     let outcome = match header.kind {
                         EntryKind::Register => Outcome::Registered,
-                        EntryKind::Request | EntryKind::Noop => Outcome::Executed(Bytes::new()),
+                        EntryKind::Request | EntryKind::Many | EntryKind::Noop => {
+                            Outcome::Executed(Bytes::new())
+                        }
                     };
                     let (client, request_number) = (header.client, header.request_number);
                     let op_number = header.op_number;
@@ -445,6 +447,7 @@ impl Group {
                 client: client.id,
                 session: client.session,
                 request_number: client.number,
+                many: false,
                 operation: Bytes::copy_from_slice(&[7; 90]),
             })
         };

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use futures::{FutureExt, StreamExt, future::join_all};
 use vr_core::{
-    Cause, Client, ClientOutcome, Durability, Event, HandoffError, Members, Node, NodeError, Read,
-    ReplicaId, RequestError, View, node::local::LocalNetwork,
+    Cause, Client, ClientOutcome, Durability, Event, HandoffError, Members, Node, NodeError,
+    NotResumed, Read, ReplicaId, RequestError, Ticket, View, node::local::LocalNetwork,
 };
 
 use crate::{
@@ -117,6 +117,65 @@ fn a_call_in_flight_when_the_quorum_goes_is_unknown() {
     let error = group.clock.run(client.execute(Operation::Add(1))).unwrap_err();
     assert_eq!(error.outcome(), ClientOutcome::Unknown, "{error}");
     assert!(group.nodes[0].explain().about(Cause::NoQuorum).is_some());
+}
+
+/// The client that made the call is gone when the quorum is back.
+#[test]
+fn what_became_of_a_call_can_be_found_out_by_another_client() {
+    let mut group = Group::of(3);
+    let client = group.client().with_timeout(2 * SECOND);
+    group.add(&client, 1);
+    (1..3).for_each(|id| group.crash(id));
+    let error = group.clock.run(client.execute(Operation::Add(1))).unwrap_err();
+    let ticket = error.ticket().unwrap().to_bytes();
+    drop(client);
+    (1..3).for_each(|id| group.nodes[usize::try_from(id).unwrap()] = group.start(id));
+    let other = group.client();
+    for _ in 0..2 {
+        let ticket = Ticket::from_bytes(&ticket).unwrap();
+        assert_eq!(group.clock.run(other.resume(ticket)), Ok(2));
+    }
+    assert_eq!(group.add(&other, 1), 3, "it executed once");
+}
+
+#[test]
+fn several_operations_execute_as_one_with_a_reply_each() {
+    let group = Group::of(3);
+    let (client, other) = (group.client(), group.client());
+    let add = |more: &[u64]| more.iter().map(|more| Operation::Add(*more)).collect::<Vec<_>>();
+    let before = group.nodes[0].status().replica.op_number.0;
+    let calls = [client.execute_many(add(&[1, 2, 3])), other.execute_many(add(&[10, 20]))];
+    let replies: Vec<_> =
+        group.clock.run(join_all(calls)).into_iter().map(Result::unwrap).collect();
+    let either = [[vec![1, 3, 6], vec![16, 36]], [vec![31, 33, 36], vec![10, 30]]];
+    assert!(either.iter().any(|either| *either == replies[..]), "{replies:?}");
+    assert_eq!(group.nodes[0].status().replica.op_number.0, before + 4, "two of them sessions");
+    assert_eq!(group.clock.run(client.execute_many(Vec::new())), Ok(Vec::new()));
+    let large = vec![vec![0; 600_000].into(), vec![0; 600_000].into()];
+    let error = group.clock.run(client.execute_many_raw(large)).unwrap_err();
+    let (bytes, bytes_max) = (1_200_008, 1 << 20);
+    assert_eq!(error, RequestError::TooLarge { bytes, bytes_max });
+    let mixed = vec![vec![0xff; 3].into(), vec![0, 1].into()];
+    let error = group.clock.run(client.execute_many_raw(mixed)).unwrap_err();
+    let RequestError::PartlyMalformed { replies } = error else { panic!("{error}") };
+    assert_eq!(replies, [None, Some(vec![37].into())]);
+}
+
+#[test]
+fn a_ticket_for_several_operations_is_resumed_for_several() {
+    let mut group = Group::of(3);
+    let client = group.client().with_timeout(2 * SECOND);
+    group.add(&client, 1);
+    (1..3).for_each(|id| group.crash(id));
+    let several = vec![Operation::Add(1), Operation::Add(2)];
+    let error = group.clock.run(client.execute_many(several)).unwrap_err();
+    let ticket = error.ticket().unwrap().clone();
+    assert!(ticket.is_many());
+    (1..3).for_each(|id| group.nodes[usize::try_from(id).unwrap()] = group.start(id));
+    let other = group.client();
+    let refused = group.clock.run(other.resume(ticket.clone())).unwrap_err();
+    assert!(matches!(refused, RequestError::NotResumed { reason: NotResumed::Many, .. }));
+    assert_eq!(group.clock.run(other.resume_many(ticket)), Ok(vec![2, 4]));
 }
 
 #[test]

@@ -51,9 +51,16 @@ impl Outputs {
 
     /// What the client was told.
     pub(crate) fn told(&self) -> Vec<Message> {
+        self.told_to(CONNECTION)
+    }
+
+    /// What was sent to `peer`.
+    pub(crate) fn told_to(&self, peer: Peer) -> Vec<Message> {
         let mut told = Vec::new();
         for output in &self.0 {
-            if let Output::Send { to: CONNECTION, envelope, .. } = output {
+            if let Output::Send { to, envelope, .. } = output
+                && *to == peer
+            {
                 told.push(envelope.message.clone());
             }
         }

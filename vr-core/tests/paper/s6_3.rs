@@ -1,7 +1,10 @@
 //! Reads without a place in the log (VRR section 6.3, by read index and without leases).
 
+use core::time::Duration;
+
 use bytes::Bytes;
 use vr_core::{
+    CausalToken,
     execution::work::Work,
     model::{
         kind::Kind,
@@ -9,7 +12,7 @@ use vr_core::{
             Limit, Message, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Rejected, Rejection,
             StatusKind,
         },
-        types::{HeartbeatNumber, OpNumber, RequestId, RequestNumber},
+        types::{Epoch, HeartbeatNumber, OpNumber, RequestId, RequestNumber},
     },
 };
 
@@ -160,7 +163,7 @@ fn a_read_index_that_is_not_from_the_primary_is_ignored() {
 fn a_primary_alone_answers_no_read() {
     let mut primary = Subject::primary(3);
     let mut outputs = primary.ask(query(1));
-    outputs.0.extend(primary.pass(core::time::Duration::from_secs(2)).0);
+    outputs.0.extend(primary.pass(Duration::from_secs(2)).0);
     assert_eq!(queries(&outputs), 0);
 }
 
@@ -180,6 +183,46 @@ fn a_local_read_asks_nobody() {
     let Message::Query(local) = query(1) else { unreachable!("a query") };
     let outputs = backup.ask(Message::Query(Query { read: Read::Local, ..local }));
     assert_eq!((queries(&outputs), outputs.sent().len()), (1, 0));
+}
+
+fn causal(number: u64, epoch: u64, op_number: u64) -> Message {
+    let Message::Query(asked) = query(number) else { unreachable!("a query") };
+    let (epoch, op_number) = (Epoch(epoch), OpNumber(op_number));
+    Message::Query(Query { read: Read::Causal(CausalToken { epoch, op_number }), ..asked })
+}
+
+/// Causal reads: a replica answers when it has executed what the token names, and asks nobody.
+#[test]
+fn a_causal_read_waits_for_what_its_token_names() {
+    let mut backup = Subject::backup(3);
+    let entries = log(2);
+    assert_eq!(queries(&backup.ask(causal(1, 0, 0))), 1, "nothing is asked for");
+    let outputs = backup.ask(causal(2, 0, 2));
+    assert_eq!((queries(&outputs), outputs.sent().len()), (0, 0));
+    assert_eq!(queries(&backup.hear(0, 0, prepare(&entries, committed(&entries, 1)))), 0);
+    let outputs = backup.hear(0, 0, prepare(&[], committed(&entries, 2)));
+    assert_eq!((outputs.ordered(), queries(&outputs)), (vec![2], 1));
+    assert_eq!(queries(&backup.ask(causal(3, 0, 2))), 1, "by now it is executed");
+}
+
+/// Causal reads: a token of an epoch that this replica knows nothing of is not for it.
+#[test]
+fn a_token_of_a_later_epoch_is_not_answered() {
+    let mut backup = Subject::backup(3);
+    let outputs = backup.ask(causal(1, 1, 0));
+    assert_eq!((queries(&outputs), outputs.told().len()), (0, 0));
+}
+
+/// Causal reads: too many that wait are answered busy, and those that were given up make room.
+#[test]
+fn causal_reads_over_the_limit_are_answered_busy() {
+    let mut primary = Subject::primary_with(|config| config.reads_max = 1, 3);
+    assert!(primary.ask(causal(1, 0, 9)).told().is_empty());
+    let again = primary.ask(causal(1, 0, 9));
+    let Message::Rejected(Rejected { reason, .. }) = again.told()[0] else { panic!("busy") };
+    assert_eq!(reason, Rejection::Busy(Limit::Reads));
+    primary.pass(Duration::from_secs(2));
+    assert!(primary.ask(causal(2, 0, 9)).told().is_empty());
 }
 
 /// Step 1: too many reads that wait are answered busy.

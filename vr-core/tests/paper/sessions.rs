@@ -8,8 +8,9 @@ use vr_core::{
         entry::{Entry, EntryHeader, EntryKind},
         message::{
             Forward, ForwardReply, Limit, Message, Outcome, Register, Rejected, Rejection, Reply,
+            Request,
         },
-        types::{Nonce, OpNumber, RequestNumber},
+        types::{ConnectionId, Nonce, OpNumber, Peer, RequestNumber},
     },
     replica::io::Input,
 };
@@ -160,10 +161,10 @@ fn an_executed_number_gets_its_stored_reply() {
     assert_eq!(told, [Message::Reply(reply(1, 2))]);
 }
 
-/// Normal operation, step 2: a number a window behind the last one executed was acknowledged by its
-/// client: no answer is kept.
+/// Sessions, tickets: whether a number whose reply has left the window executed is known, and whoever
+/// asks is told by the executor.
 #[test]
-fn a_number_that_left_the_window_is_left_alone() {
+fn a_number_that_left_the_window_is_answered_all_the_same() {
     let mut primary = Subject::primary_with(|config| config.window = 1, 3);
     let session = primary.open_session();
     for number in 1..=2 {
@@ -175,7 +176,44 @@ fn a_number_that_left_the_window_is_left_alone() {
         primary.executed(op_number, Vec::new());
     }
     let resent = [1, 2].map(|number| resends(&primary.ask(request(session, number))));
-    assert_eq!(resent, [0, 1]);
+    assert_eq!((resent, primary.status().op_number), ([1, 1], OpNumber(3)));
+    let outcome = Outcome::Forgotten;
+    let forgotten = Reply { op_number: OpNumber::ZERO, outcome, ..reply(1, 0) };
+    let told = primary.executed(OpNumber(3), vec![forgotten.clone()]).told();
+    assert_eq!(told, [Message::Reply(forgotten)]);
+}
+
+/// Sessions: several operations have one number and one place, and are an entry of their own kind.
+#[test]
+fn several_operations_have_one_place_in_the_log() {
+    let (mut primary, session) = executed();
+    let Message::Request(one) = request(session, 2) else { unreachable!("a request") };
+    let several = Message::Request(Request { many: true, ..one.clone() });
+    let outputs = primary.ask(several);
+    let kinds: Vec<_> = outputs.entries().iter().map(|entry| entry.header.kind).collect();
+    assert_eq!(kinds, [EntryKind::Many; 2], "one entry, to both backups");
+    assert!(outputs.entries().iter().all(|entry| entry.payload == one.operation));
+    assert!(primary.ask(Message::Request(one)).entries().is_empty(), "the number is taken");
+    assert_eq!(primary.ask(request(session, 3)).entries().len(), 2);
+}
+
+/// Sessions, tickets: whoever asks for a number of a session is answered, and the session's own
+/// client goes on with it.
+#[test]
+fn a_number_is_answered_to_whoever_asks_for_it() {
+    let (mut primary, session) = executed();
+    let other = Peer::Client(ConnectionId(2));
+    let outputs = primary.ask_from(other, request(session, 1));
+    assert_eq!((outputs.entries().len(), resends(&outputs)), (0, 1));
+    let outputs = primary.executed(OpNumber(2), vec![reply(1, 2)]);
+    assert_eq!(
+        (outputs.told_to(other), outputs.told()),
+        (vec![Message::Reply(reply(1, 2))], vec![])
+    );
+    let outputs = primary.ask_from(other, request(session, 2));
+    assert_eq!(outputs.entries().len(), 2, "what has not executed does so now");
+    assert!(primary.ask(request(session, 2)).entries().is_empty(), "once");
+    assert_eq!(primary.ask(request(session, 3)).entries().len(), 2);
 }
 
 /// D18: a new primary knows from its log which numbers have their place: they get no second one.

@@ -255,6 +255,12 @@ impl Subject {
         self.hear_envelope(CONNECTION, Envelope { epoch: Epoch(epoch), ..envelope })
     }
 
+    /// A message of whoever is at the other end of `connection`.
+    pub(crate) fn ask_from(&mut self, connection: Peer, message: Message) -> Outputs {
+        let count = u64::from(self.members.len());
+        self.hear_envelope(connection, envelope(count, Sender::Client(ClientId(88)), message))
+    }
+
     pub(crate) fn hear_envelope(&mut self, from: Peer, envelope: Envelope) -> Outputs {
         self.handle(Input::Message { from, envelope })
     }
@@ -463,6 +469,7 @@ pub(crate) fn request(session: OpNumber, number: u64) -> Message {
         client: CLIENT,
         session,
         request_number: RequestNumber(number),
+        many: false,
         operation: Bytes::from(format!("request {number}")),
     })
 }

@@ -1,5 +1,6 @@
 //! O4: all replicas apply the same operations at the same places with the same replies.
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
 
 use vr_core::model::types::{ClientId, OpNumber, ReplicaId, View};
@@ -11,6 +12,8 @@ use crate::checker::{Verdict, Violation};
 pub struct Record {
     /// The view that gave the operation its place.
     pub view: View,
+    /// Its place among the operations of one entry.
+    pub position: u32,
     /// Who asked.
     pub client: ClientId,
     /// The time the state machine was told, in nanoseconds since 1970.
@@ -23,11 +26,14 @@ pub struct Record {
     pub reply: u64,
 }
 
+/// Where an operation stands: its op, and its place among the operations of one entry.
+type Place = (OpNumber, u32);
+
 /// The one history that all replicas must apply.
 #[derive(Debug, Default)]
 pub struct Applied {
-    history: BTreeMap<OpNumber, Record>,
-    through: BTreeMap<ReplicaId, OpNumber>,
+    history: BTreeMap<Place, Record>,
+    through: BTreeMap<ReplicaId, Place>,
 }
 
 impl Applied {
@@ -41,10 +47,12 @@ impl Applied {
     /// # Errors
     /// When that was never applied anywhere.
     pub fn restored(&mut self, replica: ReplicaId, op_number: OpNumber) -> Verdict {
-        if op_number > OpNumber::ZERO && !self.history.contains_key(&op_number) {
+        let last = self.history.range(..=(op_number, u32::MAX)).next_back();
+        let place = last.map_or(Place::default(), |(place, _)| *place);
+        if place.0 != op_number {
             return broken(format!("r{replica} restored op {op_number}, which nobody applied"));
         }
-        self.through.insert(replica, op_number);
+        self.through.insert(replica, place);
         Ok(())
     }
 
@@ -54,15 +62,19 @@ impl Applied {
     /// When another replica applied something else there, when an operation was passed over, or
     /// when time did not grow.
     pub fn applied(&mut self, replica: ReplicaId, op_number: OpNumber, record: Record) -> Verdict {
-        let before = self.through.insert(replica, op_number).unwrap_or_default();
-        if op_number <= before {
-            return broken(format!("r{replica} applied op {op_number} after op {before}"));
+        let place = (op_number, record.position);
+        let before = self.through.insert(replica, place).unwrap_or_default();
+        if place <= before {
+            return broken(format!("r{replica} applied op {op_number} after op {}", before.0));
         }
-        let passed_over = before.next()..op_number;
-        if let Some((missing, _)) = self.history.range(passed_over).next() {
+        let passed_over = (Bound::Excluded(before), Bound::Excluded(place));
+        if let Some(((missing, _), _)) = self.history.range(passed_over).next() {
             return broken(format!("r{replica} applied op {op_number} and never op {missing}"));
         }
-        match self.history.get(&op_number) {
+        if record.position > 0 && before != (op_number, record.position - 1) {
+            return broken(format!("r{replica} applied op {op_number} in part"));
+        }
+        match self.history.get(&place) {
             Some(known) if *known != record => {
                 broken(format!("r{replica} applied {record:?} at op {op_number}, not {known:?}"))
             }
@@ -77,34 +89,35 @@ impl Applied {
         op_number: OpNumber,
         record: Record,
     ) -> Verdict {
-        let ahead = self.through.iter().find(|(_, through)| **through > op_number);
-        if let Some((other, through)) = ahead {
+        let place = (op_number, record.position);
+        let ahead = self.through.iter().find(|(_, through)| **through > place);
+        if let Some((other, (through, _))) = ahead {
             return broken(format!(
                 "r{replica} applied op {op_number}, which r{other} passed over on its way to {through}"
             ));
         }
-        if let Some((last, known)) = self.history.last_key_value()
-            && known.time >= record.time
+        if let Some(((last, _), known)) = self.history.last_key_value()
+            && (known.time > record.time || (known.time == record.time && *last < op_number))
         {
             return broken(format!(
                 "op {op_number} has time {}, op {last} before it {}",
                 record.time, known.time
             ));
         }
-        self.history.insert(op_number, record);
+        self.history.insert(place, record);
         Ok(())
     }
 
     /// What was applied anywhere, in order.
     #[must_use]
     pub fn history(&self) -> impl DoubleEndedIterator<Item = (OpNumber, &Record)> {
-        self.history.iter().map(|(op_number, record)| (*op_number, record))
+        self.history.iter().map(|((op_number, _), record)| (*op_number, record))
     }
 
     /// The last operation that `replica` applied in this life.
     #[must_use]
     pub fn through(&self, replica: ReplicaId) -> OpNumber {
-        self.through.get(&replica).copied().unwrap_or_default()
+        self.through.get(&replica).copied().unwrap_or_default().0
     }
 }
 
@@ -121,7 +134,7 @@ mod tests {
 
     fn record(tag: u64) -> Record {
         let (view, client) = (View(0), ClientId(1));
-        Record { view, client, time: tag, tag, operation: tag, reply: tag }
+        Record { view, position: 0, client, time: tag, tag, operation: tag, reply: tag }
     }
 
     fn after(steps: &[(ReplicaId, u64, u64)]) -> Verdict {
@@ -159,6 +172,19 @@ mod tests {
         assert_eq!(applied.restored(R1, OpNumber(3)), Ok(()));
         assert_eq!(applied.applied(R1, OpNumber(4), record(4)), Ok(()));
         assert!(applied.restored(R1, OpNumber(9)).is_err());
+    }
+
+    #[test]
+    fn several_operations_at_one_op_are_applied_in_order_and_all_of_them() {
+        let mut applied = Applied::default();
+        let mut apply = |replica, op, position, tag| {
+            applied.applied(replica, OpNumber(op), Record { position, time: op, ..record(tag) })
+        };
+        assert_eq!((0..3).try_for_each(|n| apply(R0, 2, n, 7 + u64::from(n))), Ok(()));
+        assert_eq!(apply(R0, 3, 0, 1), Ok(()));
+        assert_eq!((0..2).try_for_each(|n| apply(R1, 2, n, 7 + u64::from(n))), Ok(()));
+        assert!(apply(R1, 3, 0, 1).is_err(), "one of them is passed over");
+        assert!(apply(R0, 4, 1, 1).is_err(), "the first of them is missing");
     }
 
     #[test]

@@ -276,7 +276,7 @@ mod tests {
     fn a_commit_that_a_later_view_lacks_is_noticed_afterwards() {
         let (mut commits, mut starts) = group();
         let empty = Shadow::empty_in(View(1));
-        assert_eq!(starts.stored(R1, &empty), Ok(true));
+        assert_eq!(starts.stored(R1, &empty, |_, _| false), Ok(true));
         assert_eq!(commits.acknowledged(R0, View(0), FIRST, &starts), Ok(()));
         let verdict = commits.acknowledged(R1, View(0), FIRST, &starts);
         assert_eq!(verdict.unwrap_err().oracle, "O2");

@@ -6,6 +6,7 @@
 
 pub mod applied;
 pub mod bounds;
+pub mod causal;
 pub mod commits;
 pub mod durability;
 pub mod monotonic;

@@ -48,7 +48,7 @@ impl<S: Service> Storm<S> {
             self.group.run_until_answered(call);
             let ended = self.group.ended(call);
             // While what clients had asked for is under way, they may close each other's sessions.
-            let evicted = matches!(ended, Some(Ended::Failed(RequestError::ClientEvicted)));
+            let evicted = matches!(ended, Some(Ended::Failed(RequestError::ClientEvicted { .. })));
             if !evicted || evictions.next().is_none() {
                 break ended;
             }

@@ -3,7 +3,7 @@
 use core::{fmt, ops::RangeInclusive};
 use std::sync::Arc;
 
-use vr_core::{Read, model::types::ReplicaId};
+use vr_core::{CausalToken, Read, model::types::ReplicaId};
 
 use crate::{
     cluster::client::{Service, Wanted, WantedOf},
@@ -22,6 +22,10 @@ pub struct Load<S: Service> {
     pub draw: Draw<S>,
     /// What a group that must be able to make progress is asked for.
     pub probe: Draw<S>,
+    /// Whether in half of the runs callers have little patience, and resume what they gave up.
+    pub impatient: bool,
+    /// Whether in half of the runs callers ask for several operations as one.
+    pub many: bool,
     /// How many clients there are; the seed chooses.
     pub clients: RangeInclusive<u64>,
     /// How many callers share the session of a client; the seed chooses for each client.
@@ -42,6 +46,8 @@ impl<S: Service> Load<S> {
             make: Arc::new(make),
             probe: Arc::clone(&draw),
             draw,
+            impatient: false,
+            many: false,
             clients: 2..=7,
             callers: 1..=4,
             pause_ms_max: 1..=30,
@@ -57,13 +63,18 @@ impl Load<Kv> {
             |_| Kv::default(),
             |rng| {
                 if rng.below(5) == 0 {
-                    Wanted::Query(workload::drawn_key(rng), Read::Linearizable)
+                    let key = workload::drawn_key(rng);
+                    // The client adds what it has seen.
+                    let causal = Read::Causal(CausalToken::default());
+                    let read = if rng.below(3) == 0 { causal } else { Read::Linearizable };
+                    Wanted::Query(key, read)
                 } else {
                     Wanted::Operation(workload::drawn(rng))
                 }
             },
         );
-        Self { probe: Arc::new(|_| Wanted::Operation(workload::add("core", 1))), ..load }
+        let probe: Draw<Kv> = Arc::new(|_| Wanted::Operation(workload::add("core", 1)));
+        Self { probe, impatient: true, many: true, ..load }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod atlas;
 mod core_only;
+mod crowd;
 pub mod faults;
 pub mod load;
 pub mod options;

@@ -22,6 +22,7 @@ use crate::{
     prng::Prng,
     simulator::{
         atlas::{Atlas, Reach},
+        crowd::Crowd,
         faults::{FaultKind, Faults},
         load::Load,
         options::{Ending, RunOptions},
@@ -117,6 +118,7 @@ pub struct Storm<S: Service> {
     pub(super) durability: Durability,
     length: Duration,
     stopped: Arc<AtomicBool>,
+    crowd: Crowd<S>,
 }
 
 impl<S: Service> Storm<S> {
@@ -165,7 +167,9 @@ impl<S: Service> Storm<S> {
         let wiping = wipes.below(2) == 0 && wipes_fit(options.durability, reach, &atlas);
         let mut orders = Prng::stream(options.seed, "orders", 0);
         let ordering = orders.below(2) == 0;
+        let crowd = Crowd::drawn(options.seed, &load);
         Self {
+            crowd,
             atlas,
             wipes,
             wiping,
@@ -214,16 +218,20 @@ impl<S: Service> Storm<S> {
 
     fn add_client(&mut self, number: u64) {
         let client = self.group.client_without_session();
+        self.crowd.joined(&client);
         let pause_max = drawn(&mut self.rng, &self.load.pause_ms_max) * 1000;
         // Several callers share the session and its window.
-        for _ in 0..drawn(&mut self.rng, &self.load.callers) {
+        for caller in 0..drawn(&mut self.rng, &self.load.callers) {
             let mut rng = Prng::stream(self.rng.next_u64(), "caller", number);
             let (stopped, draw) = (Arc::clone(&self.stopped), Arc::clone(&self.load.draw));
-            client.drive(move || {
+            let (client, mut several, resumer) = self.crowd.caller(&client, caller);
+            let next = move || {
                 let pause = Duration::from_micros(rng.below(pause_max));
-                let wanted = draw(&mut rng);
+                let mut wanted = vec![draw(&mut rng)];
+                several.extend::<S>(&mut wanted, &draw);
                 (!stopped.load(Ordering::Relaxed)).then_some((pause, wanted))
-            });
+            };
+            client.drive_resuming(next, resumer);
         }
     }
 
@@ -312,6 +320,7 @@ impl<S: Service> Storm<S> {
             committed: length(self.group.committed().len()),
             acknowledged: count(|ended| matches!(ended, Ended::Replied(_))),
             unknown: count(|ended| matches!(ended, Ended::Failed(_))),
+            resumed: self.crowd.resumed(),
             views: length(self.group.views_started()),
             crashes: self.crashes,
             torn,

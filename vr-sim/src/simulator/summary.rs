@@ -22,6 +22,8 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Calls whose clients cannot tell.
     pub unknown: u64,
+    /// Times that a call which had been given up was resumed.
+    pub resumed: u64,
     /// Views that started, the founding one not counted.
     pub views: u64,
     /// Processes that were killed.
@@ -59,6 +61,7 @@ impl Summary {
         self.committed += other.committed;
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
+        self.resumed += other.resumed;
         self.views += other.views;
         self.crashes += other.crashes;
         self.torn += other.torn;
@@ -80,7 +83,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} events, {} committed, {} acknowledged, {} unknown, {} views, {} crashes, \
+            "{} events, {} committed, {} acknowledged, {} unknown, {} resumed, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
              {} repaired, {} handed off, {} checkpoints, {} snapshots, \
              {:.1} s, fingerprint {:016x}",
@@ -88,6 +91,7 @@ impl fmt::Display for Summary {
             self.committed,
             self.acknowledged,
             self.unknown,
+            self.resumed,
             self.views,
             self.crashes,
             self.recoveries,
@@ -176,6 +180,7 @@ mod tests {
         committed: 500,
         acknowledged: 1,
         unknown: 0,
+        resumed: 0,
         views: 3,
         crashes: 2,
         torn: 0,

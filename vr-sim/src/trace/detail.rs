@@ -95,6 +95,7 @@ const fn outcome(outcome: &Outcome) -> &'static str {
         Outcome::Malformed => "malformed",
         Outcome::Registered => "registered",
         Outcome::Evicted => "evicted",
+        Outcome::Forgotten => "forgotten",
     }
 }
 

@@ -111,7 +111,10 @@ pub(crate) fn a_full_table_closes_the_session_used_longest_ago() {
     let late = group.client();
     let refused = silent.request(add("k", 1));
     group.run_until_answered(refused);
-    assert!(matches!(group.ended(refused), Some(Ended::Failed(RequestError::ClientEvicted))));
+    assert!(matches!(
+        group.ended(refused),
+        Some(Ended::Failed(RequestError::ClientEvicted { .. }))
+    ));
     group.crash(R1);
     for client in [&late, &silent] {
         calls.push(client.request(add("k", 1)));

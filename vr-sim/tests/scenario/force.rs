@@ -52,7 +52,7 @@ pub(crate) fn a_blocked_group_goes_on_in_a_new_epoch_and_says_what_it_may_have_l
     let early = client.request(put("k", 3));
     group.run_until_answered(early);
     let ended = group.ended(early);
-    assert!(matches!(ended, Some(Ended::Failed(RequestError::ClientEvicted))), "{ended:?}");
+    assert!(matches!(ended, Some(Ended::Failed(RequestError::ClientEvicted { .. }))), "{ended:?}");
     let later = client.request(put("k", 4));
     group.run_until_answered(later);
     group.heal_and_converge();

@@ -1,8 +1,8 @@
 //! Queries that must not be answered from the past.
 
-use vr_core::{View, model::kind::Kind};
+use vr_core::{Read, View, model::kind::Kind};
 use vr_sim::{
-    cluster::{Cluster, R0, R1},
+    cluster::{Cluster, R0, R1, R2},
     network::selection::Messages,
     workload::{get, put},
 };
@@ -59,5 +59,26 @@ pub(crate) fn a_query_through_a_backup_is_linearizable() {
             group.run_until_normal();
         }
     }
+    group.heal_and_converge();
+}
+
+/// S68: a causal query waits at a backup that lags until what its token names is executed there,
+/// also when the next view brings it.
+#[test]
+pub(crate) fn a_causal_query_sees_what_its_token_names() {
+    let mut group = Cluster::of(3);
+    let (writer, reader) = (group.client(), group.client());
+    group.cut_both(R0, R1);
+    [R0, R2].into_iter().for_each(|other| group.cut_both(other, reader.actor()));
+    let write = writer.request(put("k", 1));
+    group.run_until_answered(write);
+    let old = reader.query_with(get("k"), Read::Local);
+    let read = reader.query_with(get("k"), Read::Causal(writer.token()));
+    group.run_for_heartbeats(2);
+    assert_eq!((group.answer_of(old), group.ended(read).is_none()), (Some(None), true));
+    group.crash(R0);
+    group.run_until_answered(read);
+    assert_eq!(group.answer_of(read), Some(Some(1)));
+    assert!(reader.token() >= writer.token());
     group.heal_and_converge();
 }

@@ -179,6 +179,7 @@ pub(super) fn request(number: u64, bytes: usize) -> Envelope {
         client: ClientId(9),
         session: OpNumber(1),
         request_number: RequestNumber(number),
+        many: false,
         operation: Bytes::from(vec![7; bytes]),
     }))
 }

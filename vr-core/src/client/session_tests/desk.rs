@@ -10,6 +10,7 @@ use crate::{
         io::{ClientInput, ClientOutput, Completed, SessionOptions},
         outcome::RequestError,
         session::Session,
+        ticket::Ticket,
     },
     model::{
         certificate::{CertificateHash, CrashVector},
@@ -38,8 +39,13 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn with(options: SessionOptions) -> Self {
+        Self::drawn(options, 7)
+    }
+
+    /// A client whose id is drawn from `seed`.
+    pub(super) fn drawn(options: SessionOptions, seed: u128) -> Self {
         let members = Members::local(3).unwrap().to_membership();
-        let session = Session::new(GroupId(1), members, options, 7);
+        let session = Session::new(GroupId(1), members, options, seed);
         let (sent, named, done) = (Vec::new(), Vec::new(), Vec::new());
         let (view, epoch) = (View::ZERO, Epoch::ZERO);
         Self { session, now: Instant::ZERO, view, epoch, sent, named, done }
@@ -47,9 +53,12 @@ impl Desk {
 
     /// A client with a window of two that is connected to everyone.
     pub(super) fn connected() -> Self {
-        let mut desk = Self::with(SessionOptions { window: 2, ..options() });
-        (0..3).for_each(|replica| desk.connect(replica));
-        desk
+        Self::with(SessionOptions { window: 2, ..options() }).connecting()
+    }
+
+    pub(super) fn connecting(mut self) -> Self {
+        (0..3).for_each(|replica| self.connect(replica));
+        self
     }
 
     /// As [`Self::connected`], with a session that op 5 opened, and replica 0 as its primary.
@@ -79,8 +88,14 @@ impl Desk {
 
     pub(super) fn execute(&mut self, call: u64) {
         let deadline = self.now + Duration::from_secs(10);
-        let operation = Bytes::from(call.to_string());
+        let operation = Bytes::from(call.to_string()).into();
         self.handle(ClientInput::Execute { call: CallId(call), deadline, operation });
+    }
+
+    pub(super) fn resume(&mut self, call: u64, ticket: &Ticket) {
+        let deadline = self.now + Duration::from_secs(10);
+        let ticket = ticket.clone();
+        self.handle(ClientInput::Resume { call: CallId(call), deadline, ticket });
     }
 
     pub(super) fn query(&mut self, call: u64, read: Read) {
@@ -183,6 +198,20 @@ impl Desk {
     pub(super) fn failed(&self) -> Vec<(u64, RequestError)> {
         let failed = self.done.iter().filter_map(|(call, done)| Some((*call, done.clone().err()?)));
         failed.map(|(call, error)| (call.0, error)).collect()
+    }
+
+    /// The calls that an eviction ended.
+    pub(super) fn evicted(&self) -> Vec<u64> {
+        let failed = self.failed().into_iter();
+        let evicted = failed.filter(|(_, it)| matches!(it, RequestError::ClientEvicted { .. }));
+        evicted.map(|(call, _)| call).collect()
+    }
+
+    /// The ticket that `call` left behind.
+    pub(super) fn ticket(&self, call: u64) -> Ticket {
+        let failed = self.failed();
+        let error = failed.iter().find(|(failed, _)| *failed == call).map(|(_, error)| error);
+        error.and_then(RequestError::ticket).cloned().unwrap()
     }
 
     pub(super) fn succeeded(&self) -> Vec<u64> {

@@ -2,6 +2,7 @@
 
 mod desk;
 mod property;
+mod tickets;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::{
         session_tests::desk::{Desk, SECOND, options},
     },
     model::{
+        causal::CausalToken,
         message::{Answer, Envelope, Limit, Message, Outcome, Read, Rejection, Reply},
         time::Instant,
         types::{ClientId, Epoch, GroupId, OpNumber, Peer, ReplicaId, RequestNumber, View},
@@ -201,7 +203,7 @@ fn an_eviction_is_unknown_for_what_was_sent_and_harmless_for_what_was_not() {
     let evicted = desk.session.client();
     (1..=3).for_each(|call| desk.execute(call));
     desk.reject(RequestNumber(2), Rejection::Evicted);
-    assert_eq!(desk.failed(), [(1, RequestError::ClientEvicted), (2, RequestError::ClientEvicted)]);
+    assert_eq!(desk.evicted(), [1, 2]);
     desk.wait();
     assert_ne!(desk.session.client(), evicted);
     assert_eq!(desk.registrations(), [0]);
@@ -216,7 +218,7 @@ fn a_later_epoch_ends_the_session_and_the_next_one_belongs_to_it() {
     desk.execute(1);
     desk.epoch = Epoch(1);
     desk.busy(1, Limit::Pipeline);
-    assert_eq!(desk.failed(), [(1, RequestError::ClientEvicted)]);
+    assert_eq!(desk.evicted(), [1]);
     desk.execute(2);
     desk.wait();
     assert_ne!(desk.session.client(), before);
@@ -282,7 +284,7 @@ fn a_group_with_a_lower_limit_ends_the_session_once() {
     desk.execute(1);
     desk.reject(RequestNumber(2), Rejection::TooLarge { bytes: 3, bytes_max: 2 });
     let error = RequestError::TooLarge { bytes: 3, bytes_max: 2 };
-    assert_eq!(desk.failed(), [(100, error.clone()), (1, RequestError::ClientEvicted)]);
+    assert_eq!((desk.failed()[0].clone(), desk.evicted()), ((100, error.clone()), vec![1]));
     desk.execute(200);
     assert_eq!(desk.failed().last().unwrap(), &(200, error), "the limit is known now");
 }
@@ -342,6 +344,32 @@ fn a_busy_replica_is_asked_the_query_again_and_no_request_is_confused_with_it() 
     desk.wait();
     assert_eq!((desk.queries(), desk.requests()), (vec![(1, number)], vec![]));
     assert!(desk.now.since(Instant::ZERO) < options().retry_interval);
+}
+
+#[test]
+fn the_token_is_the_latest_op_that_was_seen() {
+    let mut desk = Desk::open();
+    let token = |epoch, op| CausalToken { epoch: Epoch(epoch), op_number: OpNumber(op) };
+    assert_eq!(desk.session.token(), token(0, 11));
+    desk.query(1, Read::Causal(token(0, 11)));
+    let (asked, number) = desk.queries()[0];
+    let answer = |op| {
+        let (client, op_number, answer) = (ClientId(0), OpNumber(op), Some(Bytes::new()));
+        Message::Answer(Answer { client, request_number: number, op_number, answer })
+    };
+    desk.hear(answer(17));
+    desk.hear(answer(15));
+    assert_eq!((desk.session.token(), desk.succeeded()), (token(0, 17), vec![1]));
+    desk.epoch = Epoch(1);
+    desk.hear(answer(3));
+    assert_eq!(desk.session.token(), token(1, 3), "what a later epoch has is later");
+    desk.query(2, Read::Causal(token(1, 3)));
+    assert_eq!(desk.queries()[0].0, asked);
+    desk.sent.clear();
+    while desk.queries().is_empty() {
+        desk.wait();
+    }
+    assert_eq!(desk.queries()[0].0, (asked + 1) % 3, "elsewhere if that lags");
 }
 
 #[test]

@@ -29,6 +29,8 @@ enum Happening {
     Register(Outcome),
     Reply(u64, Outcome),
     Reject(u64, Rejection),
+    /// Somebody resumes the oldest ticket that nobody has resumed.
+    Resume,
     Wait,
 }
 
@@ -54,6 +56,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => Just(Happening::Register(Outcome::Registered)),
         8 => (0..20_u64, outcome).prop_map(|(number, outcome)| Happening::Reply(number, outcome)),
         2 => (0..20_u64, rejection).prop_map(|(number, reason)| Happening::Reject(number, reason)),
+        1 => Just(Happening::Resume),
         3 => Just(Happening::Wait),
     ]
 }
@@ -70,7 +73,7 @@ proptest! {
         let mut desk = Desk::with(SessionOptions { window: 3, ..options() });
         let mut operations: BTreeMap<(ClientId, RequestNumber), Bytes> = BTreeMap::new();
         let mut answered: BTreeSet<(ClientId, u64)> = BTreeSet::new();
-        let mut calls = 0;
+        let (mut calls, mut tickets) = (0, 0);
         for happening in happenings {
             let client = desk.session.client();
             match happening {
@@ -90,6 +93,15 @@ proptest! {
                     }
                 }
                 Happening::Reject(number, reason) => desk.reject(RequestNumber(number), reason),
+                Happening::Resume => {
+                    let failed = desk.failed();
+                    let mut left = failed.iter().filter_map(|(_, error)| error.ticket());
+                    if let Some(ticket) = left.nth(tickets) {
+                        calls += 1;
+                        tickets += 1;
+                        desk.resume(calls, ticket);
+                    }
+                }
                 Happening::Wait if desk.session.deadline() < Instant::FAR_FUTURE => {
                     let before = desk.session.deadline();
                     desk.wait();

@@ -110,7 +110,7 @@ fn context(at: usize) -> Context {
     let viewstamp = Viewstamp { view: View(number / 16), op_number: op_number(at).next() };
     let client = ClientId(u128::from(number % 3) + 1);
     let time = Duration::from_secs(1_700_000_000) + Duration::from_millis(17 * number);
-    Context { viewstamp, client, time }
+    Context { viewstamp, client, time, position: 0 }
 }
 
 fn op_number(count: usize) -> OpNumber {

@@ -68,6 +68,7 @@ pub(crate) fn data(number: u64, bytes: usize) -> Envelope {
         client: CLIENT,
         session: OpNumber(1),
         request_number: RequestNumber(number),
+        many: false,
         operation: payload(bytes),
     }))
 }

@@ -16,6 +16,7 @@ use crate::{
     },
     model::{
         entry::{Entry, EntryHeader, EntryKind},
+        many,
         message::{Answer, Outcome, Reply},
         types::{
             Checksum, ClientId, ConnectionId, Nonce, OpNumber, Peer, RequestNumber, View, Viewstamp,
@@ -215,6 +216,7 @@ fn a_request_is_executed_with_its_identity_and_time() {
         viewstamp: Viewstamp { view: View(7), op_number: OpNumber(2) },
         client: ALICE,
         time: Duration::from_nanos(2000),
+        position: 0,
     };
     let seen = ask(&mut executor, b"context", Duration::ZERO).answer;
     assert_eq!(seen, Some(Bytes::from(format!("{:?}", Some((context, Bytes::from("op 1")))))));
@@ -235,13 +237,16 @@ fn a_reply_leaves_the_window_when_it_was_acknowledged() {
     let mut executor = executor();
     run(&mut executor, vec![register(1, ALICE, 5)]);
     let replies = run(&mut executor, (1..=4).map(|n| request(n + 1, ALICE, 1, n)).collect());
-    assert_eq!(resend(&mut executor, ALICE, 1), None);
+    let forgotten = reply(ALICE, 1, 0, Outcome::Forgotten);
+    let resent = resend(&mut executor, ALICE, 1).unwrap().executed.replies;
+    assert_eq!(resent.first(), Some(&forgotten));
+    assert_eq!(resend(&mut executor, ALICE, 5), None, "it did not execute");
     for number in 2..=4 {
         let stored = resend(&mut executor, ALICE, number).unwrap();
         let position = usize::try_from(number).unwrap() - 1;
         assert_eq!(stored.executed.replies, [replies[position].clone()]);
     }
-    assert_eq!(run(&mut executor, vec![request(6, ALICE, 1, 1)]), []);
+    assert_eq!(run(&mut executor, vec![request(6, ALICE, 1, 1)]), [forgotten]);
     assert_eq!(count(&mut executor), "4");
 }
 
@@ -262,6 +267,36 @@ fn a_request_without_its_session_has_no_effect_and_says_so() {
     let replies = run(&mut executor, entries);
     assert_eq!(replies[1], reply(ALICE, 1, 2, Outcome::Evicted));
     assert_eq!(replies[2], reply(BOB, 1, 3, Outcome::Evicted));
+    assert_eq!(count(&mut executor), "0");
+}
+
+#[test]
+fn several_operations_execute_in_order_as_one_request() {
+    let mut executor = executor();
+    let operations = many::join(&["a", "?", "b"].map(Bytes::from)).unwrap();
+    let several = |op| entry(op, EntryKind::Many, (ALICE, 1, 1), &operations);
+    let replies = run(&mut executor, vec![register(1, ALICE, 5), several(2), several(3)]);
+    let stored = |count: usize| Some(Bytes::copy_from_slice(&count.to_le_bytes()));
+    let expected = many::join_replies(&[stored(1), None, stored(2)]).unwrap();
+    assert_eq!(replies[1], reply(ALICE, 1, 2, Outcome::Executed(expected)));
+    assert_eq!((&replies[2], count(&mut executor).as_str()), (&replies[1], "2"), "once");
+    let seen = ask(&mut executor, b"context", Duration::ZERO).answer.unwrap();
+    assert!(String::from_utf8_lossy(&seen).contains("position: 2"), "{seen:?}");
+    let next = run(&mut executor, vec![request(4, ALICE, 1, 2)]);
+    assert_eq!(next[0].request_number, RequestNumber(2), "several take one number");
+}
+
+#[test]
+fn several_operations_that_cannot_be_read_change_nothing() {
+    let mut executor = executor();
+    let unread = many::join(&["?", "?"].map(Bytes::from)).unwrap();
+    let entries = [unread.as_ref(), b"", b"xxxxx"];
+    let entries = (2..)
+        .zip(entries)
+        .map(|(op, payload)| entry(op, EntryKind::Many, (ALICE, 1, op - 1), payload));
+    run(&mut executor, vec![register(1, ALICE, 5)]);
+    let replies = run(&mut executor, entries.collect());
+    assert!(replies.iter().all(|reply| reply.outcome == Outcome::Malformed), "{replies:?}");
     assert_eq!(count(&mut executor), "0");
 }
 

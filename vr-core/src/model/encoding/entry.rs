@@ -136,6 +136,7 @@ const fn kind_byte(kind: EntryKind) -> u8 {
         EntryKind::Noop => 0,
         EntryKind::Request => 1,
         EntryKind::Register => 2,
+        EntryKind::Many => 3,
     }
 }
 
@@ -144,6 +145,7 @@ fn kind_of(byte: u8) -> Result<EntryKind, CodecError> {
         0 => Ok(EntryKind::Noop),
         1 => Ok(EntryKind::Request),
         2 => Ok(EntryKind::Register),
+        3 => Ok(EntryKind::Many),
         other => Err(CodecError::Invalid { what: "entry kind", value: u64::from(other) }),
     }
 }

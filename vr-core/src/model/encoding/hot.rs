@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 
 use crate::model::{
+    causal::CausalToken,
     durable::CheckpointId,
     encoding::{
         CodecError,
@@ -19,8 +20,8 @@ use crate::model::{
         StatusKind,
     },
     types::{
-        Checksum, ClientId, HeartbeatNumber, Nonce, OpNumber, ReplicaSet, RequestId, RequestNumber,
-        View,
+        Checksum, ClientId, Epoch, HeartbeatNumber, Nonce, OpNumber, ReplicaSet, RequestId,
+        RequestNumber, View,
     },
 };
 
@@ -47,6 +48,7 @@ pub(super) fn put_request(frame: &mut FrameWriter<'_>, body: &Request) {
     fields.put_u128_le(body.client.0);
     fields.put_u64_le(body.session.0);
     fields.put_u64_le(body.request_number.0);
+    fields.put_u8(u8::from(body.many));
     frame.put_shared(&body.operation);
 }
 
@@ -55,6 +57,7 @@ pub(super) fn take_request(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Req
         client: ClientId(fields.u128()?),
         session: OpNumber(fields.u64()?),
         request_number: RequestNumber(fields.u64()?),
+        many: take_flag(fields, "many")?,
         operation: source.slice_ref(fields.take_rest()),
     })
 }
@@ -72,6 +75,7 @@ pub(super) fn put_reply(frame: &mut FrameWriter<'_>, body: &Reply) {
         Outcome::Malformed => fields.put_u8(1),
         Outcome::Registered => fields.put_u8(2),
         Outcome::Evicted => fields.put_u8(3),
+        Outcome::Forgotten => fields.put_u8(4),
     }
 }
 
@@ -85,6 +89,7 @@ pub(super) fn take_reply(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Reply
             1 => Outcome::Malformed,
             2 => Outcome::Registered,
             3 => Outcome::Evicted,
+            4 => Outcome::Forgotten,
             other => return Fields::invalid("outcome", other),
         },
     })
@@ -150,10 +155,15 @@ pub(super) fn put_query(frame: &mut FrameWriter<'_>, body: &Query) {
     let fields = frame.fields();
     fields.put_u128_le(body.client.0);
     fields.put_u64_le(body.request_number.0);
-    fields.put_u8(match body.read {
-        Read::Linearizable => 0,
-        Read::Local => 1,
-    });
+    match body.read {
+        Read::Linearizable => fields.put_u8(0),
+        Read::Local => fields.put_u8(1),
+        Read::Causal(token) => {
+            fields.put_u8(2);
+            fields.put_u64_le(token.epoch.0);
+            fields.put_u64_le(token.op_number.0);
+        }
+    }
     frame.put_shared(&body.query);
 }
 
@@ -164,6 +174,10 @@ pub(super) fn take_query(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Query
         read: match fields.u8()? {
             0 => Read::Linearizable,
             1 => Read::Local,
+            2 => Read::Causal(CausalToken {
+                epoch: Epoch(fields.u64()?),
+                op_number: OpNumber(fields.u64()?),
+            }),
             other => return Fields::invalid("read", other),
         },
         query: source.slice_ref(fields.take_rest()),

@@ -34,7 +34,7 @@ fn numbers() -> impl Strategy<Value = [u64; 6]> {
 }
 
 fn header() -> impl Strategy<Value = EntryHeader> {
-    let kinds = [EntryKind::Noop, EntryKind::Request, EntryKind::Register];
+    let kinds = [EntryKind::Noop, EntryKind::Request, EntryKind::Register, EntryKind::Many];
     let kind = prop::sample::select(kinds.to_vec());
     (numbers(), any::<[u128; 2]>(), any::<u64>(), kind).prop_map(|(n, id, time, kind)| {
         EntryHeader {
@@ -99,6 +99,7 @@ fn request() -> impl Strategy<Value = Request> {
             client: ClientId(client),
             session: OpNumber(session),
             request_number: RequestNumber(number),
+            many: number % 2 == 1,
             operation,
         }
     })
@@ -110,6 +111,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Outcome::Malformed),
         Just(Outcome::Registered),
         Just(Outcome::Evicted),
+        Just(Outcome::Forgotten),
     ];
     (any::<(u128, u64, u64)>(), outcome).prop_map(|((client, number, op_number), outcome)| Reply {
         client: ClientId(client),
@@ -146,7 +148,8 @@ fn disks() -> impl Strategy<Value = Vec<(ReplicaId, DiskId)>> {
 }
 
 fn client_message() -> impl Strategy<Value = Message> {
-    let read = prop::sample::select(vec![Read::Linearizable, Read::Local]);
+    let token = crate::model::causal::CausalToken { epoch: Epoch(3), op_number: OpNumber(1 << 40) };
+    let read = prop::sample::select(vec![Read::Linearizable, Read::Local, Read::Causal(token)]);
     prop_oneof![
         register().prop_map(Message::Register),
         request().prop_map(Message::Request),

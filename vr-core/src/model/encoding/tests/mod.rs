@@ -48,6 +48,7 @@ fn request_of(operation: Bytes) -> Envelope {
         client: ClientId(1),
         session: OpNumber(2),
         request_number: RequestNumber(3),
+        many: false,
         operation,
     }))
 }
@@ -231,7 +232,8 @@ fn a_number_that_names_nothing_is_refused() {
         (Kind::Reply, zeros(32), 5, "outcome"),
         (Kind::Rejected, zeros(24), 3, "rejection"),
         (Kind::Rejected, zeros(25), 7, "limit"),
-        (Kind::Query, zeros(24), 2, "read"),
+        (Kind::Query, zeros(24), 3, "read"),
+        (Kind::Request, zeros(32), 2, "many"),
         (Kind::Answer, zeros(32), 2, "answer"),
         (Kind::Forward, zeros(0), 2, "forward"),
         (Kind::ForwardReply, zeros(0), 2, "forward reply"),
