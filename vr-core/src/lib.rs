@@ -28,7 +28,7 @@ pub use crate::{
         Node, NodeBuilder,
         events::Events,
         executor_front::StateDigest,
-        export::{Export, ExportError, ExportScope},
+        export::{CheckpointCopy, Export, ExportError, ExportScope},
         finding::{Cause, Explanation, Finding},
         handle::{DigestError, NodeHandle},
         handoffs::HandedOff,

@@ -1,4 +1,5 @@
-//! A log in one file, as it leaves a node: written chunk by chunk, and believed only when whole.
+//! A log in one file, with the checkpoint that it starts after, as it leaves a node: written chunk by
+//! chunk, and believed only when whole.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,9 +12,10 @@ use std::{
 use bytes::Bytes;
 use futures::channel::oneshot;
 use vr_core::{
-    Export, ExportError, OpNumber, StorageError,
+    CheckpointCopy, Export, ExportError, OpNumber, StorageError,
     model::{
-        durable::genesis_checksum,
+        checkpoint::Manifest,
+        durable::{CheckpointId, genesis_checksum},
         encoding::entry::{decode_header, encode_header},
         entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader},
         export::LogFacts,
@@ -24,7 +26,7 @@ use vr_core::{
 use crate::disk::byte_count;
 
 /// Version of an export's bytes; another one is refused with both numbers.
-pub const EXPORT_VERSION: u32 = 1;
+pub const EXPORT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"vrexport";
 /// Bytes before the body of an export's header.
@@ -115,12 +117,12 @@ pub enum CopyError {
 pub async fn export(mut log: Export, path: impl Into<PathBuf>) -> Result<LogFacts, CopyError> {
     let facts = log.facts().clone();
     let (chunks, queue) = sync_channel::<Chunk>(1);
-    let (path, head) = (path.into(), facts.clone());
+    let (path, head, checkpoint) = (path.into(), facts.clone(), log.checkpoint());
     let (finished, written) = oneshot::channel();
     let named = path.clone();
     let writing = thread::Builder::new().name("vr-export".to_owned()).spawn(move || {
         // Nobody listening means that nobody wants to know.
-        drop(finished.send(write_chunks(&path, &head, &queue)));
+        drop(finished.send(write_chunks(&path, &head, checkpoint.as_ref(), &queue)));
     });
     writing.map_err(|source| CopyError::Io {
         action: "start a thread for",
@@ -156,8 +158,16 @@ enum Chunk {
     End,
 }
 
-fn write_chunks(path: &Path, facts: &LogFacts, queue: &Receiver<Chunk>) -> Result<(), CopyError> {
+fn write_chunks(
+    path: &Path,
+    facts: &LogFacts,
+    checkpoint: Option<&CheckpointCopy>,
+    queue: &Receiver<Chunk>,
+) -> Result<(), CopyError> {
     let mut file = ExportWriter::create(path, facts)?;
+    if let Some(checkpoint) = checkpoint {
+        file.append_checkpoint(checkpoint)?;
+    }
     while let Ok(chunk) = queue.recv() {
         match chunk {
             Chunk::Entries(entries, taken) => {
@@ -177,6 +187,8 @@ pub struct ExportWriter {
     path: PathBuf,
     unfinished: PathBuf,
     file: File,
+    /// What the entries follow, until it is written.
+    owed: Option<CheckpointId>,
     done: bool,
 }
 
@@ -195,7 +207,8 @@ impl ExportWriter {
         let unfinished = PathBuf::from(unfinished);
         let opened = OpenOptions::new().write(true).create_new(true).open(&unfinished);
         let file = opened.map_err(|source| taken("create", &unfinished, source))?;
-        let mut writer = Self { path: path.to_owned(), unfinished, file, done: false };
+        let owed = Some(facts.checkpoint).filter(|id| id.op_number > OpNumber::ZERO);
+        let mut writer = Self { path: path.to_owned(), unfinished, file, owed, done: false };
         let header = encode_facts(facts).ok_or_else(|| CopyError::Refused {
             reason: format!("the group's name and members take more than {BODY_BYTES_MAX} bytes"),
         })?;
@@ -203,11 +216,39 @@ impl ExportWriter {
         Ok(writer)
     }
 
+    /// Writes the checkpoint that the entries follow, which comes before them.
+    ///
+    /// # Errors
+    /// [`CopyError::Refused`] when it is not the one that the header names, or is there already;
+    /// [`CopyError::Export`] when it cannot be read; [`CopyError::Io`] when the system refuses.
+    pub fn append_checkpoint(&mut self, checkpoint: &CheckpointCopy) -> Result<(), CopyError> {
+        if self.owed != Some(checkpoint.id()) {
+            let op_number = checkpoint.id().op_number;
+            let reason = format!("the checkpoint after op {op_number} does not belong here");
+            return Err(CopyError::Refused { reason });
+        }
+        let manifest = checkpoint.manifest()?;
+        self.write(&manifest.to_bytes())?;
+        for index in 0..manifest.count() {
+            self.write(&checkpoint.chunk(index)?)?;
+        }
+        self.owed = None;
+        Ok(())
+    }
+
+    fn require_checkpoint(&self) -> Result<(), CopyError> {
+        let Some(owed) = self.owed else { return Ok(()) };
+        let reason = format!("the checkpoint after op {} comes first", owed.op_number);
+        Err(CopyError::Refused { reason })
+    }
+
     /// Adds entries behind those that are there.
     ///
     /// # Errors
+    /// [`CopyError::Refused`] when the checkpoint that they follow is not written;
     /// [`CopyError::Io`] when the system refuses.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
+        self.require_checkpoint()?;
         let bytes = entries.iter().map(|entry| entry.payload.len() + ENTRY_HEADER_BYTES).sum();
         let mut out = Vec::with_capacity(bytes);
         for entry in entries {
@@ -220,9 +261,10 @@ impl ExportWriter {
     /// Makes the file durable and gives it its name.
     ///
     /// # Errors
-    /// [`CopyError::Exists`] when another file got the name meanwhile; [`CopyError::Io`] when the
-    /// system refuses.
+    /// [`CopyError::Exists`] when another file got the name meanwhile; [`CopyError::Refused`] as
+    /// [`append`](Self::append); [`CopyError::Io`] when the system refuses.
     pub fn finish(mut self) -> Result<(), CopyError> {
+        self.require_checkpoint()?;
         self.file.sync_all().map_err(|source| self.refused("sync", source))?;
         let named = fs::hard_link(&self.unfinished, &self.path);
         named.map_err(|source| taken("name", &self.path, source))?;
@@ -294,8 +336,12 @@ pub(crate) struct Chain {
 impl Chain {
     /// Nothing yet of the log of `facts`.
     pub(crate) fn of(facts: &LogFacts) -> Self {
-        let checksum = genesis_checksum(facts.group);
-        Self { group: facts.group, view_max: facts.view, op_number: OpNumber::ZERO, checksum }
+        let CheckpointId { op_number, checksum, .. } = facts.checkpoint;
+        let checksum = match op_number {
+            OpNumber::ZERO => genesis_checksum(facts.group),
+            _ => checksum,
+        };
+        Self { group: facts.group, view_max: facts.view, op_number, checksum }
     }
 
     /// Adds one; what is wrong with it, otherwise.
@@ -314,19 +360,23 @@ impl Chain {
     }
 }
 
-/// An export that is being read, from its first entry to its last.
+/// An export that is being read, from its checkpoint to its last entry.
 #[derive(Debug)]
 pub struct ExportReader {
     path: PathBuf,
     file: BufReader<File>,
     facts: LogFacts,
+    /// Of the checkpoint that the entries follow; empty if there is none.
+    manifest: Manifest,
+    /// The chunk that comes next.
+    chunk: u32,
     chain: Chain,
     at: u64,
     length: u64,
 }
 
 impl ExportReader {
-    /// Opens the export at `path`; only its header is verified by that.
+    /// Opens the export at `path`; only its header and the checkpoint's manifest are verified by that.
     ///
     /// # Errors
     /// [`CopyError::NotAnExport`], [`CopyError::Version`] or [`CopyError::Damaged`] when it cannot
@@ -340,9 +390,10 @@ impl ExportReader {
         }
         let mut reader = Input { path, file: BufReader::new(file), at: 0, length: metadata.len() };
         let facts = reader.facts()?;
+        let manifest = reader.manifest(&facts)?;
         let Input { file, at, length, .. } = reader;
         let chain = Chain::of(&facts);
-        Ok(Self { path: path.to_owned(), file, facts, chain, at, length })
+        Ok(Self { path: path.to_owned(), file, facts, manifest, chunk: 0, chain, at, length })
     }
 
     /// Reads the whole export and returns what it says of itself, which is true then.
@@ -361,12 +412,45 @@ impl ExportReader {
         &self.facts
     }
 
-    /// The next entries, as many as fit into `bytes_max` but at least one; empty at the end.
+    /// What the checkpoint consists of that the entries follow; of no chunk if there is none.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The next chunk of the checkpoint; `None` at its end.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, CopyError> {
+        let index = self.chunk;
+        if index >= self.manifest.count() {
+            return Ok(None);
+        }
+        let start = self.at;
+        let length = usize::try_from(self.manifest.bytes_of(index)).unwrap_or(usize::MAX);
+        let mut input =
+            Input { path: &self.path, file: &mut self.file, at: self.at, length: self.length };
+        let count = self.manifest.count();
+        let ends = format!("the file ends in chunk {index} of the checkpoint's {count}");
+        let chunk = input.take(length, &ends)?;
+        if !self.manifest.holds(index, &chunk) {
+            let what = format!("chunk {index} of the checkpoint does not verify");
+            return Err(input.damaged(start, &what));
+        }
+        self.at = input.at;
+        self.chunk = index.saturating_add(1);
+        Ok(Some(chunk.into()))
+    }
+
+    /// The next entries, as many as fit into `bytes_max` but at least one; empty at the end. What
+    /// was not read of the checkpoint is verified and skipped.
     ///
     /// # Errors
     /// [`CopyError::Damaged`] when something does not verify, is missing, or follows the end;
     /// [`CopyError::Io`] when the system refuses.
     pub fn next(&mut self, bytes_max: u64) -> Result<Vec<Entry>, CopyError> {
+        while self.next_chunk()?.is_some() {}
         let mut entries = Vec::new();
         let mut bytes = 0;
         while bytes < bytes_max && self.chain.op_number < self.facts.op_number {
@@ -464,9 +548,29 @@ impl<R: Read> Input<'_, R> {
         let facts = postcard::take_from_bytes::<LogFacts>(&body).ok();
         let facts = facts.filter(|(_, rest)| rest.is_empty()).map(|(facts, _)| facts);
         match facts {
-            Some(facts) if verified.0.to_le_bytes() == *checksum => Ok(facts),
+            Some(facts) if verified.0.to_le_bytes() == *checksum => {
+                match facts.checkpoint.op_number <= facts.op_number {
+                    true => Ok(facts),
+                    false => Err(self.damaged(0, "the log ends before its checkpoint")),
+                }
+            }
             Some(_) | None => Err(self.damaged(0, "the header does not verify")),
         }
+    }
+
+    /// The manifest of the checkpoint that `facts` name.
+    fn manifest(&mut self, facts: &LogFacts) -> Result<Manifest, CopyError> {
+        let CheckpointId { op_number, digest, .. } = facts.checkpoint;
+        if op_number == OpNumber::ZERO {
+            return Ok(Manifest::default());
+        }
+        let (start, ends) = (self.at, "the file ends in the checkpoint's manifest");
+        let mut bytes = self.take(8, ends)?;
+        let size = bytes.first_chunk::<8>().copied().map_or(0, u64::from_le_bytes);
+        let sums = Manifest::count_of(size).saturating_mul(16);
+        bytes.extend(self.take(usize::try_from(sums).unwrap_or(usize::MAX), ends)?);
+        let manifest = Manifest::of_bytes(&bytes, digest);
+        manifest.ok_or_else(|| self.damaged(start, "the checkpoint's manifest does not verify"))
     }
 
     fn damaged(&self, at: u64, what: &str) -> CopyError {

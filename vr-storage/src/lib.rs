@@ -7,6 +7,7 @@ mod identity;
 pub mod inspect;
 pub mod memory;
 pub mod restart;
+pub mod source;
 
 pub use crate::{
     disk::{Disk, RealDisk},
@@ -21,5 +22,6 @@ pub use crate::{
     },
     inspect::{Report, inspect},
     memory::MemoryStorage,
-    restart::{Begun, LogSource, restore, unsafe_restart, unsafe_restart_on},
+    restart::{Begun, restore, unsafe_restart, unsafe_restart_on},
+    source::LogSource,
 };

@@ -7,11 +7,12 @@ use std::{
 };
 
 use vr_core::{
-    Durability, Membership, OpNumber, ReplicaId, WriteBatch,
+    Checkpoints as _, Durability, Membership, OpNumber, ReplicaId, WriteBatch,
     model::{
         certificate::{Certificate, Inheritance, Means},
-        durable::{Identity, Superblock, Trust, genesis_checksum},
-        entry::{Entry, EntryHeader},
+        checkpoint::Draft,
+        durable::{CheckpointId, Identity, Superblock, Trust, genesis_checksum},
+        entry::EntryHeader,
         export::LogFacts,
         types::{Checksum, DiskId, Epoch},
     },
@@ -19,174 +20,10 @@ use vr_core::{
 
 use crate::{
     disk::{Disk, RealDisk},
-    export::{Chain, CopyError, ExportReader, sync_parent},
-    file::{
-        scan::scan,
-        store::{Files, Store, StoreOptions, checkpoint_of},
-        superblock::Copies,
-    },
+    export::{CopyError, sync_parent},
+    file::store::{Store, StoreOptions},
+    source::LogSource,
 };
-
-/// Bytes of entries that are moved at once.
-const CHUNK_BYTES_MAX: u64 = 1 << 20;
-
-/// Where a log comes from: whose it is, and its entries in order.
-#[derive(Debug)]
-pub struct LogSource {
-    facts: LogFacts,
-    from: Origin,
-    chain: Chain,
-}
-
-#[derive(Debug)]
-enum Origin {
-    File(Box<ExportReader>),
-    Directory(Box<Store<RealDisk>>),
-    Memory(Vec<Entry>),
-}
-
-impl LogSource {
-    /// An export, or the data directory of a stopped replica.
-    ///
-    /// All of it is verified before this returns. A directory is opened as its replica would open
-    /// it, so its replica must not be running.
-    ///
-    /// # Errors
-    /// [`CopyError`] when it is neither, is damaged, or holds no log.
-    pub fn open(path: &Path) -> Result<Self, CopyError> {
-        if path.is_dir() { Self::directory(path) } else { Self::file(path) }
-    }
-
-    fn file(path: &Path) -> Result<Self, CopyError> {
-        let facts = ExportReader::verify(path)?;
-        let reader = ExportReader::open(path)?;
-        if *reader.facts() != facts {
-            return Err(CopyError::Refused { reason: format!("{path:?} was changed meanwhile") });
-        }
-        Ok(Self { chain: Chain::of(&facts), facts, from: Origin::File(Box::new(reader)) })
-    }
-
-    fn directory(path: &Path) -> Result<Self, CopyError> {
-        let found = |source| CopyError::Io { action: "open", path: path.to_owned(), source };
-        let disk = RealDisk::read_only(path).map_err(found)?;
-        let superblock = whole_superblock(&disk)?;
-        let Some(certificate) = superblock.certificate.clone() else {
-            return refuse(path, "was never part of a group, so it holds no log");
-        };
-        if superblock.durability != Durability::Full {
-            let reason = "holds no log, because its group keeps it in memory: export it from a \
-                          replica that runs";
-            return refuse(path, reason);
-        }
-        require_log(&disk, &superblock)?;
-        drop(disk);
-        let identity = identity_of(&superblock);
-        let disk = RealDisk::open(path).map_err(found)?;
-        let (recovered, store) = Store::open(disk, &identity, StoreOptions::default())?;
-        let whole = recovered.damaged.first().map(|damaged| damaged.first);
-        let headers = recovered.headers.iter();
-        let last = headers.take_while(|header| whole.is_none_or(|op| header.op_number < op)).last();
-        let facts = LogFacts {
-            group: superblock.group,
-            group_name: superblock.group_name.clone(),
-            members: superblock.members.clone(),
-            durability: superblock.durability,
-            replica: superblock.replica,
-            certificate,
-            epoch: superblock.epoch,
-            latest_epoch: superblock.superseded_by.unwrap_or(superblock.epoch),
-            view: superblock.view,
-            log_view: superblock.log_view,
-            // What is above a damaged op is there, but nobody can be given it.
-            trust: if whole.is_some() { Trust::Lost } else { superblock.trust },
-            commit_number: OpNumber::ZERO,
-            op_number: last.map_or(OpNumber::ZERO, |header| header.op_number),
-            checksum: last
-                .map_or_else(|| genesis_checksum(superblock.group), |header| header.checksum),
-        };
-        Ok(Self { chain: Chain::of(&facts), facts, from: Origin::Directory(Box::new(store)) })
-    }
-
-    /// A log that is in memory, as [`Export`](vr_core::Export) gives it.
-    ///
-    /// # Errors
-    /// [`CopyError::Refused`] when the entries are not those that `facts` names.
-    pub fn held(facts: LogFacts, entries: Vec<Entry>) -> Result<Self, CopyError> {
-        let mut chain = Chain::of(&facts);
-        for Entry { header, .. } in &entries {
-            chain.push(header).map_err(|what| misfit(header, what))?;
-        }
-        if (chain.op_number, chain.checksum) != (facts.op_number, facts.checksum) {
-            let reason = format!("{} ends at op {}", describe(&facts), chain.op_number);
-            return Err(CopyError::Refused { reason });
-        }
-        Ok(Self { chain: Chain::of(&facts), facts, from: Origin::Memory(entries) })
-    }
-
-    /// Whose log it is, and where it ends.
-    #[must_use]
-    pub const fn facts(&self) -> &LogFacts {
-        &self.facts
-    }
-
-    fn next(&mut self) -> Result<Vec<Entry>, CopyError> {
-        let (from, through) = (self.chain.op_number.next(), self.facts.op_number);
-        if from > through {
-            return Ok(Vec::new());
-        }
-        let entries = match &mut self.from {
-            Origin::File(reader) => reader.next(CHUNK_BYTES_MAX)?,
-            Origin::Directory(store) => store.reader().entries(from, through, CHUNK_BYTES_MAX)?,
-            Origin::Memory(entries) => core::mem::take(entries),
-        };
-        for Entry { header, .. } in &entries {
-            self.chain.push(header).map_err(|what| misfit(header, what))?;
-        }
-        Ok(entries)
-    }
-}
-
-fn misfit(header: &EntryHeader, what: &str) -> CopyError {
-    CopyError::Refused { reason: format!("op {}: {what}", header.op_number) }
-}
-
-fn refuse<T>(path: &Path, reason: &str) -> Result<T, CopyError> {
-    let reason = format!("{} {reason}", path.display());
-    Err(CopyError::Refused { reason })
-}
-
-fn whole_superblock(disk: &RealDisk) -> Result<Superblock, CopyError> {
-    match Copies::read(disk)?.newest(disk)? {
-        Some((_, superblock)) => Ok(superblock.clone()),
-        None => refuse(&disk.path(), "has no superblock that can be read"),
-    }
-}
-
-/// Refuses a log that opening would set aside, before anything is changed.
-fn require_log(disk: &RealDisk, superblock: &Superblock) -> Result<(), CopyError> {
-    let files = Files::list(disk)?;
-    let checkpoint = checkpoint_of(superblock);
-    let scanned = scan(disk, &files.segments, superblock.disk, checkpoint, &mut |_| {})?;
-    if superblock.trust == Trust::Lost || files.segments.is_empty() {
-        return refuse(&disk.path(), "has lost its log");
-    }
-    match scanned.lost {
-        Some(reason) => refuse(&disk.path(), &format!("has lost its log: {reason}")),
-        None => Ok(()),
-    }
-}
-
-/// Who opens a directory that is there already.
-fn identity_of(superblock: &Superblock) -> Identity {
-    Identity {
-        group: superblock.group,
-        group_name: superblock.group_name.clone(),
-        members: superblock.members.clone(),
-        replica: superblock.replica,
-        durability: superblock.durability,
-        fresh_disk: superblock.disk,
-    }
-}
 
 /// The directories of a group that begins with a log.
 #[derive(Debug)]
@@ -221,11 +58,11 @@ pub fn restore(
     entropy: &mut dyn FnMut() -> u128,
 ) -> Result<Begun, CopyError> {
     let group = members.group_id(group_name);
-    if source.facts.trust == Trust::Lost {
-        let reason = format!("{} is no backup: take another one", describe(&source.facts));
+    if source.facts().trust == Trust::Lost {
+        let reason = format!("{} is no backup: take another one", describe(source.facts()));
         return Err(CopyError::Refused { reason });
     }
-    if group == source.facts.group {
+    if group == source.facts().group {
         return Err(CopyError::Refused {
             reason: format!(
                 "the log is that of group {group_name:?} with the same members, and a second one \
@@ -263,7 +100,7 @@ pub fn unsafe_restart(
     into: &Path,
     entropy: &mut dyn FnMut() -> u128,
 ) -> Result<Begun, CopyError> {
-    forced(&source.facts, others, although_worse)?.carry_out(source, into, entropy)
+    forced(source.facts(), others, although_worse)?.carry_out(source, into, entropy)
 }
 
 /// As [`unsafe_restart`], on disks that are there, and empty: one for each member, in order. For
@@ -278,7 +115,7 @@ pub fn unsafe_restart_on<D: Disk>(
     disks: Vec<D>,
     entropy: &mut dyn FnMut() -> u128,
 ) -> Result<Certificate, CopyError> {
-    let plan = forced(&source.facts, others, although_worse)?;
+    let plan = forced(source.facts(), others, although_worse)?;
     let members = plan.members.voters().iter().copied();
     plan.fill(&mut source, members.zip(disks).collect(), entropy)
 }
@@ -354,7 +191,7 @@ impl Plan {
         }
         let certificate = self.fill(&mut source, disks, entropy)?;
         let directories = staged.finish()?;
-        let op_number = source.facts.op_number;
+        let op_number = source.facts().op_number;
         Ok(Begun { certificate, epoch: self.epoch, op_number, directories })
     }
 
@@ -375,14 +212,15 @@ impl Plan {
             blanks.push(recovered.superblock);
             stores.push(store);
         }
-        let head = self.copy(source, &mut stores)?;
-        let certificate = self.certificate(&source.facts, named, head);
+        let checkpoint = self.copy_checkpoint(source, &mut stores, &mut blanks)?;
+        let head = self.copy(source, checkpoint.checksum, &mut stores)?;
+        let certificate = self.certificate(source.facts(), named, head);
         for (store, blank) in stores.iter_mut().zip(blanks) {
             let superblock = Superblock {
                 certificate: Some(certificate.clone()),
                 epoch: self.epoch,
-                view: source.facts.view,
-                log_view: source.facts.view,
+                view: source.facts().view,
+                log_view: source.facts().view,
                 ..blank
             };
             store.mark_idle()?;
@@ -403,14 +241,56 @@ impl Plan {
         }
     }
 
-    /// Copies the log into all `stores`; returns the checksum of its last entry there.
-    fn copy<D: Disk>(
+    /// The checkpoint `of` a log as the new group names it.
+    fn checkpoint(&self, of: CheckpointId) -> CheckpointId {
+        let start = genesis_checksum(self.members.group_id(&self.group_name));
+        let checksum = match (of.op_number, self.rechained) {
+            (OpNumber::ZERO, _) => start,
+            (_, false) => of.checksum,
+            // The new group has no entry there: this stands for the old one's, and is nobody else's.
+            (_, true) => {
+                Checksum::of(&[start.0.to_le_bytes(), of.checksum.0.to_le_bytes()].concat())
+            }
+        };
+        CheckpointId { checksum, ..of }
+    }
+
+    /// Copies the checkpoint into all `stores`, whose superblocks name it then: the log cannot start
+    /// after it otherwise. Until there is a certificate, too, they count for nothing.
+    fn copy_checkpoint<D: Disk>(
         &self,
         source: &mut LogSource,
         stores: &mut [Store<D>],
+        blanks: &mut [Superblock],
+    ) -> Result<CheckpointId, CopyError> {
+        let id = self.checkpoint(source.facts().checkpoint);
+        if id.op_number == OpNumber::ZERO {
+            return Ok(id);
+        }
+        let manifest = source.manifest()?;
+        let draft = Draft::Own(id.op_number);
+        let places: Vec<_> = stores.iter().map(Store::checkpoints).collect();
+        for index in 0..manifest.count() {
+            let chunk = source.chunk(index)?;
+            places.iter().try_for_each(|place| place.put(&draft, index, &chunk))?;
+        }
+        places.iter().try_for_each(|place| place.complete(&draft, &id, &manifest))?;
+        for (store, blank) in stores.iter_mut().zip(blanks) {
+            blank.checkpoint = id;
+            let superblock = Some(blank.clone());
+            store.write(&WriteBatch { superblock, ..WriteBatch::default() })?;
+        }
+        Ok(id)
+    }
+
+    /// Copies the log into all `stores`, behind `head`; returns the checksum of its last entry there.
+    fn copy<D: Disk>(
+        &self,
+        source: &mut LogSource,
+        mut head: Checksum,
+        stores: &mut [Store<D>],
     ) -> Result<Checksum, CopyError> {
         let group = self.members.group_id(&self.group_name);
-        let mut head = genesis_checksum(group);
         loop {
             let mut entries = source.next()?;
             if entries.is_empty() {

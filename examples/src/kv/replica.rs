@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use vr_core::{
-    Client, ClientOutcome, Explanation, ExportScope, NodeHandle, Read, RequestError,
+    Client, ClientOutcome, Explanation, ExportScope, NodeHandle, OpNumber, Read, RequestError,
     model::{export::LogFacts, message::StatusKind},
 };
 
@@ -129,7 +129,15 @@ impl Backend for ReplicaBackend {
         let path = self.exports.join(name);
         let facts = vr_storage::export(log, &path).await.map_err(|error| refused(&error))?;
         let LogFacts { op_number, commit_number, .. } = facts;
-        let what = format!("ops 1 to {op_number}, of which {commit_number} are committed");
+        let what = match facts.checkpoint.op_number {
+            OpNumber::ZERO => {
+                format!("ops 1 to {op_number}, of which {commit_number} are committed")
+            }
+            checkpoint => format!(
+                "the checkpoint after op {checkpoint} and the ops through {op_number}, of which those \
+                 through {commit_number} are committed"
+            ),
+        };
         Ok(format!("{}: {what}", path.display()))
     }
 }

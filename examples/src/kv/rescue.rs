@@ -222,6 +222,7 @@ mod tests {
         OpNumber, ReplicaId, View,
         model::{
             certificate::Certificate,
+            durable::CheckpointId,
             types::{Checksum, Epoch},
         },
     };
@@ -249,6 +250,7 @@ mod tests {
             commit_number: OpNumber(commit_number),
             op_number: OpNumber(op_number),
             checksum: Checksum::ZERO,
+            checkpoint: CheckpointId::default(),
         }
     }
 

@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     certificate::Certificate,
-    durable::{Durability, Trust},
+    durable::{CheckpointId, Durability, Trust},
     membership::Membership,
     types::{Checksum, Epoch, GroupId, OpNumber, ReplicaId, View},
 };
 
 /// Whose log it is, what its replica had promised, and where it ends.
 ///
-/// Invariants: the entries behind it are those from op 1 up to and including `op_number`;
-/// `log_view <= view`; `epoch <= latest_epoch`.
+/// Invariants: the entries behind it are those above the checkpoint, up to and including
+/// `op_number`; `checkpoint.op_number <= op_number`; `log_view <= view`; `epoch <= latest_epoch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFacts {
     /// The group: hash of its name and founding members.
@@ -37,7 +37,10 @@ pub struct LogFacts {
     pub log_view: View,
     /// Whether the log is as complete as the replica ever acknowledged.
     pub trust: Trust,
-    /// The last op that the replica knew to be committed; after a restart it knows of none.
+    /// The checkpoint that the log starts after; of op 0 for a log from op 1.
+    pub checkpoint: CheckpointId,
+    /// The last op that the replica knew to be committed; after a restart none but those of its
+    /// checkpoint.
     pub commit_number: OpNumber,
     /// The last op that is included.
     pub op_number: OpNumber,
@@ -81,6 +84,7 @@ mod tests {
             view: View(9),
             log_view: View(log_view),
             trust,
+            checkpoint: CheckpointId::default(),
             commit_number: OpNumber::ZERO,
             op_number: OpNumber(op_number),
             checksum: Checksum::ZERO,

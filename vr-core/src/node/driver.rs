@@ -328,12 +328,16 @@ impl Driver {
         while let Some(output) = observed.replica.poll_output(now) {
             match output {
                 Output::Send { to, lane, envelope } => self.send(to, lane, envelope),
-                Output::Persist { id, batch } => self.storage.persist(id, batch),
+                Output::Persist { id, batch } => {
+                    self.storage.persist(id, self.shared.pins.spare(batch));
+                }
                 Output::Fetch { request, from, through, bytes_max } => {
                     self.storage.fetch(Fetch { request, from, through, bytes_max });
                 }
                 Output::Execute(work) => self.executor.push(work),
-                Output::Transfer(task) => self.checkpoints.push(task)?,
+                Output::Transfer(task) => {
+                    self.checkpoints.push(self.shared.pins.keep(task))?;
+                }
                 Output::Event(event) => self.note(now.monotonic, observed, event),
                 Output::Fatal(reason) => return Err(reason.into()),
             }

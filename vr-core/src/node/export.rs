@@ -1,16 +1,21 @@
-//! A copy of the log of a running node, chunk by chunk, while the node goes on.
+//! A copy of the log of a running node, chunk by chunk, while the node goes on; and of the
+//! checkpoint that it starts after.
 
 use core::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
     model::{
+        checkpoint::Manifest,
+        durable::CheckpointId,
         entry::Entry,
         export::LogFacts,
         types::{Checksum, OpNumber},
     },
-    node::{lock::lock, shared::Shared},
-    ports::storage::StorageError,
+    node::{lock::lock, pins::Pin, shared::Shared},
+    ports::storage::{Checkpoints, StorageError},
 };
 
 /// Bytes of one chunk; an entry larger than that is one of its own.
@@ -27,29 +32,37 @@ pub enum ExportScope {
     WithTail,
 }
 
-/// A part of a node's log, to be read to its end.
+/// A checkpoint of a node and the part of its log above it, to be read to its end.
 ///
 /// It is made when it is asked for and does not grow with the log. Reading takes memory for one
-/// chunk, and the node's storage answers its own questions in between.
+/// chunk, and the node's storage answers its own questions in between. As long as it exists the
+/// node keeps that checkpoint, and the log on disk above it, so it is to be read soon or dropped.
 pub struct Export {
     shared: Arc<Shared>,
     facts: LogFacts,
     /// The last op that was read, and its checksum.
     at: (OpNumber, Checksum),
+    _pin: Pin,
 }
 
 impl Export {
     pub(crate) fn of(shared: Arc<Shared>, scope: ExportScope) -> Result<Self, ExportError> {
         let observed = lock(&shared.observed);
         let facts = observed.replica.log_facts(scope == ExportScope::WithTail);
-        let base = observed.replica.log_base();
+        let follows = observed.replica.log_follows_checkpoint();
         let known = observed.replica.knows_committed();
-        drop(observed);
         let facts = facts.ok_or(ExportError::NoGroup)?;
+        // While the engine cannot move on: what it drops from now on, it drops with the pin in mind.
+        let pin = Pin::new(&shared.pins, facts.checkpoint);
+        drop(observed);
         if scope == ExportScope::Committed && !known {
             return Err(ExportError::NothingKnown);
         }
-        Ok(Self { shared, facts, at: (OpNumber::ZERO, base) })
+        if !follows || facts.op_number < facts.checkpoint.op_number {
+            return Err(ExportError::Changed);
+        }
+        let at = (facts.checkpoint.op_number, facts.checkpoint.checksum);
+        Ok(Self { shared, facts, at, _pin: pin })
     }
 
     /// Whose log it is, and where the copy ends.
@@ -58,11 +71,21 @@ impl Export {
         &self.facts
     }
 
+    /// The checkpoint that the entries follow, which is to be copied with them; `None` for a log from
+    /// op 1.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<CheckpointCopy> {
+        let id = self.facts.checkpoint;
+        let store = || Arc::clone(&self.shared.checkpoints);
+        (id.op_number > OpNumber::ZERO).then(|| CheckpointCopy::new(id, store()))
+    }
+
     /// The entries behind those that were read before; empty at the end.
     ///
     /// # Errors
     /// [`ExportError::Changed`] when a view change replaced what was to be copied, which happens
-    /// to no committed entry; [`ExportError::Storage`] when the log cannot be read;
+    /// to no committed entry, or when it was dropped for a later checkpoint: one that was fetched,
+    /// or any in a group that keeps its log in memory; [`ExportError::Storage`] when the log cannot be read;
     /// [`ExportError::Stopped`] when the node has stopped.
     pub async fn next(&mut self) -> Result<Vec<Entry>, ExportError> {
         let (done, _) = self.at;
@@ -76,9 +99,11 @@ impl Export {
             let reader = lock(&self.shared.reader).clone().ok_or(ExportError::Stopped)?;
             entries = match reader.entries(from, through, CHUNK_BYTES_MAX).await {
                 Ok(entries) => entries,
-                Err(StorageError::Missing { .. }) => return Err(ExportError::Changed),
-                Err(error) => return Err(ExportError::Storage(error)),
+                Err(error) => return Err(gone(error)),
             };
+        }
+        if entries.is_empty() {
+            return Err(ExportError::Changed);
         }
         for Entry { header, .. } in &entries {
             let (op_number, checksum) = self.at;
@@ -104,6 +129,58 @@ impl fmt::Debug for Export {
     }
 }
 
+/// A complete checkpoint, to be read chunk by chunk. Reading may block its thread for as long as the
+/// disk takes.
+#[derive(Clone, Debug)]
+pub struct CheckpointCopy {
+    id: CheckpointId,
+    store: Arc<dyn Checkpoints>,
+}
+
+impl CheckpointCopy {
+    /// The checkpoint `id` of `store`.
+    #[must_use]
+    pub fn new(id: CheckpointId, store: Arc<dyn Checkpoints>) -> Self {
+        Self { id, store }
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub const fn id(&self) -> CheckpointId {
+        self.id
+    }
+
+    /// What it consists of.
+    ///
+    /// # Errors
+    /// [`ExportError::Changed`] when it is not there any more; [`ExportError::Storage`] when it
+    /// cannot be read.
+    pub fn manifest(&self) -> Result<Manifest, ExportError> {
+        self.store.manifest(&self.id).map_err(gone)
+    }
+
+    /// The chunk at `index`, verified.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    pub fn chunk(&self, index: u32) -> Result<Bytes, ExportError> {
+        self.store.chunk(&self.id, index).map_err(gone)
+    }
+}
+
+fn gone(error: StorageError) -> ExportError {
+    match error {
+        StorageError::Missing { .. } => ExportError::Changed,
+        StorageError::Io { .. }
+        | StorageError::Full { .. }
+        | StorageError::Corrupt { .. }
+        | StorageError::Foreign { .. }
+        | StorageError::Version { .. }
+        | StorageError::InUse { .. }
+        | StorageError::Poisoned => ExportError::Storage(error),
+    }
+}
+
 /// Why a log cannot be copied. The node goes on as if nobody had asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -119,7 +196,7 @@ pub enum ExportError {
     )]
     NothingKnown,
     /// What was to be copied is not there any more.
-    #[error("a view change replaced what was being exported; try again")]
+    #[error("a view change or a later checkpoint replaced what was being exported; try again")]
     Changed,
     /// The node has stopped.
     #[error("the node has stopped")]

@@ -111,7 +111,8 @@ impl<S> NodeHandle<S> {
     ///
     /// # Errors
     /// [`ExportError::NoGroup`] while the replica belongs to no group;
-    /// [`ExportError::NothingKnown`] while it cannot tell what is committed and is asked for that.
+    /// [`ExportError::NothingKnown`] while it cannot tell what is committed and is asked for that;
+    /// [`ExportError::Changed`] at the moment when it gets a checkpoint from another replica.
     pub fn export(&self, scope: ExportScope) -> Result<Export, ExportError> {
         Export::of(Arc::clone(&self.shared), scope)
     }

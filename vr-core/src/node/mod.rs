@@ -14,6 +14,7 @@ pub mod local;
 mod lock;
 mod loss;
 pub mod memory_checkpoints;
+mod pins;
 mod shared;
 pub mod status;
 pub mod stop;
@@ -322,6 +323,8 @@ impl Parts {
             stop: StopSignal::default(),
             doing: doing.clone(),
             reader: Mutex::new(Some(Arc::clone(&reader))),
+            checkpoints: Arc::clone(&checkpoints),
+            pins: Arc::default(),
         });
         let driver = Driver {
             shared: Arc::clone(&shared),

@@ -20,11 +20,16 @@ use crate::{
         handoffs::HandoffOrder,
         local::LocalNetwork,
         lock::lock,
+        pins::Pins,
         status::{ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
         stop::StopSignal,
         watched::{Busy, Doing},
     },
-    ports::{runtime::Runtime, storage::LogReader, transport::Transport},
+    ports::{
+        runtime::Runtime,
+        storage::{Checkpoints, LogReader},
+        transport::Transport,
+    },
     replica::Replica,
 };
 
@@ -51,6 +56,10 @@ pub(crate) struct Shared {
     pub(crate) doing: Doing,
     /// The way to read the log, until the node stops.
     pub(crate) reader: Mutex<Option<Arc<dyn LogReader>>>,
+    /// The way to read checkpoints.
+    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    /// What is being copied.
+    pub(crate) pins: Arc<Pins>,
 }
 
 /// What does not change.

@@ -13,7 +13,8 @@ use crate::{
 
 impl Replica {
     /// What can be copied of this replica's log: what it knows to be committed, or with `tail` all
-    /// that it holds. `None` while it belongs to no group.
+    /// that it holds. It starts after the checkpoint that this replica holds. `None` while it belongs
+    /// to no group.
     #[must_use]
     pub fn log_facts(&self, tail: bool) -> Option<LogFacts> {
         let durable = self.promise.durable();
@@ -32,6 +33,7 @@ impl Replica {
             view: durable.view,
             log_view: durable.log_view,
             trust,
+            checkpoint: self.checkpoints.held(),
             commit_number: self.commit_number,
             op_number,
             checksum: self.log.checksum_of(op_number).unwrap_or(Checksum::ZERO),
@@ -53,10 +55,12 @@ impl Replica {
         started && !self.is_incomplete()
     }
 
-    /// What the first entry of this replica's log chains to.
+    /// Whether the log goes on from the checkpoint that this replica holds: not while another one
+    /// is put in its place.
     #[must_use]
-    pub const fn log_base(&self) -> Checksum {
-        self.log.base().checksum
+    pub fn log_follows_checkpoint(&self) -> bool {
+        let held = self.checkpoints.held().op_number;
+        self.log.base().op_number <= held && held <= self.commit_number
     }
 
     /// Entries from `from` up to and including `through` that are in memory, at most `bytes_max`

@@ -18,6 +18,7 @@ pub(crate) struct Group {
     pub(crate) disks: Vec<Memory>,
     pub(crate) nodes: Vec<NodeHandle<Counter>>,
     durability: Durability,
+    config: Config,
 }
 
 impl Group {
@@ -26,7 +27,8 @@ impl Group {
         let disks = (0..count).map(|_| Memory::default()).collect();
         let members = Members::local(count).unwrap();
         let (clock, network) = (Clockwork::new(), LocalNetwork::new());
-        Self { clock, network, members, disks, nodes: Vec::new(), durability: Durability::Full }
+        let (durability, config) = (Durability::Full, Config::default());
+        Self { clock, network, members, disks, nodes: Vec::new(), durability, config }
     }
 
     /// Nodes that have begun to run.
@@ -38,7 +40,12 @@ impl Group {
 
     /// Nodes that have begun to run in this mode.
     pub(crate) fn in_mode(count: u64, durability: Durability) -> Self {
-        let mut group = Self { durability, ..Self::empty(count) };
+        Self::configured(count, durability, Config::default())
+    }
+
+    /// The same with this configuration.
+    pub(crate) fn configured(count: u64, durability: Durability, config: Config) -> Self {
+        let mut group = Self { durability, config, ..Self::empty(count) };
         group.nodes = (0..count).map(|id| group.start(id)).collect();
         group
     }
@@ -57,7 +64,7 @@ impl Group {
             .storage(disk)
             .transport(self.network.transport())
             .runtime(self.machine(id))
-            .config(Config::default())
+            .config(self.config.clone())
             .executor(mode)
             .start();
         self.clock.run(starting).unwrap()

@@ -9,6 +9,8 @@
 mod clockwork;
 mod driver;
 mod export;
+#[cfg(test)]
+mod export_checkpoint;
 mod group;
 mod memory;
 mod service;

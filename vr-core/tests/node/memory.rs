@@ -15,7 +15,7 @@ use vr_core::{
 
 /// What is on the disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Arc<Mutex<Contents>>, Arc<MemoryCheckpoints>);
+pub(crate) struct Memory(Arc<Mutex<Contents>>, pub(crate) Arc<MemoryCheckpoints>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -66,7 +66,9 @@ impl Storage for Memory {
         let recovered = self.with(|contents| {
             let superblock =
                 contents.superblock.get_or_insert_with(|| Superblock::blank(identity)).clone();
-            let headers = contents.entries.iter().map(|entry| entry.header).collect();
+            let base = superblock.checkpoint.op_number;
+            let headers = contents.entries.iter().map(|entry| entry.header);
+            let headers = headers.filter(|header| header.op_number > base).collect();
             Recovered::whole(superblock, headers)
         });
         let checkpoints = Arc::clone(&self.1);
@@ -101,6 +103,9 @@ impl LogWriter for Memory {
             if batch.superblock.is_some() {
                 contents.superblock = batch.superblock;
             }
+            if let Some(through) = batch.release {
+                contents.entries.retain(|entry| entry.header.op_number > through);
+            }
             Ok(())
         })
     }
@@ -119,9 +124,13 @@ impl LogReader for Memory {
         through: OpNumber,
         _: u64,
     ) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.with(|contents| {
+        let found: Vec<Entry> = self.with(|contents| {
             let wanted = |entry: &&Entry| (from..=through).contains(&entry.header.op_number);
             contents.entries.iter().filter(wanted).cloned().collect()
-        }))
+        });
+        match found.first() {
+            Some(first) if first.header.op_number == from => Ok(found),
+            Some(_) | None => Err(StorageError::Missing { op_number: from }),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use vr_core::{
-    Durability, ExportScope,
+    CheckpointCopy, Durability, ExportScope,
     model::{entry::Entry, export::LogFacts, types::ReplicaId},
     ports::runtime::Runtime,
 };
@@ -32,9 +32,10 @@ impl<S: Service> Cluster<S> {
         old: &[ReplicaId],
     ) -> Vec<(ReplicaId, DiskControl)> {
         self.note(format!("restarted by force with the log of r{source}, without {old:?}"));
-        let (facts, entries) = self.export(source);
+        let (facts, checkpoint, entries) = self.export(source);
         let (headers, view) = (entries.iter().map(|entry| entry.header).collect(), facts.view);
-        let log = LogSource::held(facts, entries).expect("a replica tells a log that is one");
+        let log = LogSource::held(facts, checkpoint, entries);
+        let log = log.expect("a replica tells a log that is one");
         let made: Vec<_> = self.ids().into_iter().map(|id| (id, self.empty_disk(id))).collect();
         let disks = made.iter().map(|(_, disk)| disk.disk()).collect();
         let mut rng = Prng::stream(self.options.seed, "force", source.0);
@@ -79,7 +80,7 @@ impl<S: Service> Cluster<S> {
     }
 
     /// Everything that `replica` holds, acknowledged or not.
-    fn export(&mut self, replica: ReplicaId) -> (LogFacts, Vec<Entry>) {
+    fn export(&mut self, replica: ReplicaId) -> (LogFacts, Option<CheckpointCopy>, Vec<Entry>) {
         let told = Arc::new(Mutex::new((Vec::new(), None)));
         let (member, telling) = (self.member(replica), Arc::clone(&told));
         let Some(handle) = member.handle() else { self.fail(&format!("r{replica} is down")) };
@@ -94,12 +95,12 @@ impl<S: Service> Cluster<S> {
                     }
                     lock(&telling).0.extend(next);
                 }
-                lock(&telling).1 = Some(log.facts().clone());
+                lock(&telling).1 = Some((log.facts().clone(), log.checkpoint()));
             }),
         );
         self.run_until(|_| lock(&told).1.is_some());
         let (entries, facts) = core::mem::take(&mut *lock(&told));
-        let facts = facts.expect("the export is over");
-        (facts, entries)
+        let (facts, checkpoint) = facts.expect("the export is over");
+        (facts, checkpoint, entries)
     }
 }

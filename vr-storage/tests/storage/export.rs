@@ -8,7 +8,7 @@ use vr_core::{
     Durability, Members, OpNumber, ReplicaId, View,
     model::{
         certificate::{Certificate, Inheritance, Means},
-        durable::{Trust, genesis_checksum},
+        durable::{CheckpointId, Trust, genesis_checksum},
         entry::{Entry, EntryHeader, EntryKind},
         export::LogFacts,
         types::{Checksum, ClientId, DiskId, Epoch, RequestNumber},
@@ -18,11 +18,18 @@ use vr_storage::{CopyError, ExportReader, ExportWriter};
 
 /// The log of replica 1 of the group "g" of three: `payloads` in view 3, of which it promised 4.
 pub(crate) fn log(payloads: &[&[u8]]) -> (LogFacts, Vec<Entry>) {
+    let group = Members::local(3).unwrap().to_membership().group_id("g");
+    let (checksum, op_number) = (genesis_checksum(group), OpNumber::ZERO);
+    log_behind(CheckpointId { op_number, checksum, digest: Checksum::ZERO }, payloads)
+}
+
+/// The same behind a checkpoint.
+pub(crate) fn log_behind(checkpoint: CheckpointId, payloads: &[&[u8]]) -> (LogFacts, Vec<Entry>) {
     let members = Members::local(3).unwrap().to_membership();
     let group = members.group_id("g");
-    let mut head = genesis_checksum(group);
+    let mut head = checkpoint.checksum;
     let mut entries = Vec::new();
-    for (op, payload) in (1_u64..).zip(payloads) {
+    for (op, payload) in (checkpoint.op_number.0 + 1..).zip(payloads) {
         let header = EntryHeader {
             parent: head,
             client: ClientId(0x77),
@@ -61,8 +68,9 @@ pub(crate) fn log(payloads: &[&[u8]]) -> (LogFacts, Vec<Entry>) {
         view: View(4),
         log_view: View(3),
         trust: Trust::Intact,
-        commit_number: OpNumber(1),
-        op_number: OpNumber(u64::try_from(payloads.len()).unwrap()),
+        checkpoint,
+        commit_number: OpNumber(checkpoint.op_number.0 + 1),
+        op_number: OpNumber(checkpoint.op_number.0 + u64::try_from(payloads.len()).unwrap()),
         checksum: head,
     };
     (facts, entries)
@@ -84,7 +92,7 @@ fn sample() -> (tempfile::TempDir, std::path::PathBuf, Vec<u8>) {
     (dir, path, bytes)
 }
 
-fn refusal(path: &Path, bytes: &[u8]) -> CopyError {
+pub(crate) fn refusal(path: &Path, bytes: &[u8]) -> CopyError {
     fs::write(path, bytes).unwrap();
     ExportReader::verify(path).unwrap_err()
 }
@@ -95,12 +103,17 @@ fn the_bytes_of_an_export_are_pinned_and_documented() {
     let path = dir.path().join("export");
     let (facts, entries) = log(&[b"put a 1"]);
     write(&path, &facts, &entries);
+    assert_pinned(&path, include_str!("../golden/export.hex"));
+}
+
+/// The file at `path` has these bytes, and docs/STORAGE.md shows them.
+pub(crate) fn assert_pinned(path: &Path, golden: &str) {
     let line = |(number, line): (usize, &[u8])| {
         let bytes: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{:04x}  {}\n", number * 16, bytes.join(" "))
     };
-    let hex: String = fs::read(&path).unwrap().chunks(16).enumerate().map(line).collect();
-    assert_eq!(hex, include_str!("../golden/export.hex"), "changed bytes need a new version");
+    let hex: String = fs::read(path).unwrap().chunks(16).enumerate().map(line).collect();
+    assert_eq!(hex, golden, "changed bytes need a new version; these are\n{hex}");
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/STORAGE.md");
     assert!(fs::read_to_string(document).unwrap().contains(&hex), "docs/STORAGE.md shows it");
 }
@@ -167,7 +180,7 @@ fn another_version_is_refused_with_both_numbers() {
     let (_dir, path, mut bytes) = sample();
     bytes[24] = 9;
     let text = refusal(&path, &bytes).to_string();
-    assert!(text.contains("version 9") && text.contains("reads 1"), "{text}");
+    assert!(text.contains("version 9") && text.contains("reads 2"), "{text}");
 }
 
 #[test]
@@ -208,7 +221,7 @@ proptest! {
     fn reading_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("export");
-        let mut whole = b"0123456789abcdefvrexport\x01\0\0\0".to_vec();
+        let mut whole = b"0123456789abcdefvrexport\x02\0\0\0".to_vec();
         whole.extend(&bytes);
         fs::write(&path, &whole).unwrap();
         prop_assert!(ExportReader::verify(&path).is_err());

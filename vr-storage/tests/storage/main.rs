@@ -11,6 +11,8 @@ mod damage;
 #[cfg(test)]
 mod export;
 #[cfg(test)]
+mod export_checkpoint;
+#[cfg(test)]
 mod faulty_disk;
 #[cfg(test)]
 mod files;
@@ -26,5 +28,7 @@ mod property;
 mod real;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod restart_checkpoint;
 #[cfg(test)]
 mod superblocks;

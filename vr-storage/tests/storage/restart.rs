@@ -22,7 +22,7 @@ use vr_storage::{
 use crate::export::{log, write};
 
 /// Draws disk ids that are told apart.
-fn entropy() -> impl FnMut() -> u128 {
+pub(crate) fn entropy() -> impl FnMut() -> u128 {
     let mut drawn = 0x1000;
     move || {
         drawn += 1;
@@ -37,7 +37,7 @@ fn exported(dir: &Path) -> PathBuf {
     path
 }
 
-fn identity(name: &str, replica: ReplicaId) -> Identity {
+pub(crate) fn identity(name: &str, replica: ReplicaId) -> Identity {
     let members = Members::local(3).unwrap().to_membership();
     Identity {
         group: members.group_id(name),
