@@ -9,6 +9,7 @@
 mod clockwork;
 mod driver;
 mod export;
+mod flushes;
 mod group;
 mod memory;
 mod service;
