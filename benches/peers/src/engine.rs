@@ -10,7 +10,7 @@ use vr_benches::load::engines::Engines;
 pub const REPLICAS: usize = 3;
 
 /// Bytes of a log file, zero-filled before anything is measured.
-const WAL_BYTES: u64 = 512 << 20;
+const WAL_BYTES: u64 = 64 << 20;
 
 /// An engine of one replica. A loop tells it what came in, then lets it work in three steps, so
 /// that what need not wait for the disk leaves before the disk is waited for.

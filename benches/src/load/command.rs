@@ -266,7 +266,7 @@ async fn smoke() -> anyhow::Result<()> {
         let options = fail_over::Options { runs: 1, silent, durability, dir: dir.clone() };
         print(&fail_over::describe(&options, &fail_over::run(&options).await?))?;
     }
-    let options = restarts::Options { rounds: 1, clients: 4, durability, dir };
+    let options = restarts::Options { rounds: 1, clients: 4, rate: 1000, durability, dir };
     let seen = restarts::hand_offs(&options).await?;
     print(&restarts::describe("hand-off", &options, &seen))?;
     let seen = restarts::rolling_restart(&options).await?;

@@ -27,6 +27,10 @@ pub struct Options {
     /// Clients that write meanwhile, each with one operation in flight
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub clients: usize,
+    /// Operations a second that they begin together. The log is kept whole, and a replica that
+    /// keeps none on disk fetches all of it when it comes back
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 2000)]
+    pub rate: u32,
     /// What is on disk: full, view-only or diskless
     #[arg(long, value_name = "MODE", default_value_t = Durability::ViewOnly)]
     pub durability: Durability,
@@ -53,7 +57,7 @@ pub struct Disturbed {
 /// A call returned an error, or the group does not become well again.
 pub async fn rolling_restart(options: &Options) -> anyhow::Result<Disturbed> {
     let mut fleet = Fleet::start(options.durability, options.dir.as_deref()).await?;
-    let load = Load::start(&fleet, options.clients).await?;
+    let load = Load::start(&fleet, options).await?;
     let mut seen = Disturbed::default();
     for round in 1..=options.rounds {
         for replica in 0..fleet.count() {
@@ -77,7 +81,7 @@ pub async fn rolling_restart(options: &Options) -> anyhow::Result<Disturbed> {
 /// A call returned an error, or a hand-off was refused.
 pub async fn hand_offs(options: &Options) -> anyhow::Result<Disturbed> {
     let mut fleet = Fleet::start(options.durability, options.dir.as_deref()).await?;
-    let load = Load::start(&fleet, options.clients).await?;
+    let load = Load::start(&fleet, options).await?;
     let mut seen = Disturbed::default();
     for round in 1..=options.rounds {
         fleet.wait_until_well().await?;
@@ -102,10 +106,11 @@ pub fn describe(what: &str, options: &Options, seen: &Disturbed) -> String {
         format!("{} times, median {:.1} ms, longest {longest:.1} ms", gaps.len(), median(gaps))
     };
     let mut text = format!(
-        "{what}, {}, {} clients: {} operations, no error; longest gap without an acknowledged \
+        "{what}, {}, {} clients, {} op/s: {} operations, no error; longest gap without an acknowledged \
          write: primary {}",
         options.durability,
         options.clients,
+        options.rate,
         seen.succeeded,
         list(&seen.of_primary)
     );
@@ -122,16 +127,16 @@ struct Load {
 }
 
 impl Load {
-    async fn start(fleet: &Fleet, clients: usize) -> anyhow::Result<Self> {
+    async fn start(fleet: &Fleet, options: &Options) -> anyhow::Result<Self> {
         let workload = Workload {
-            clients,
+            clients: options.clients,
             clients_per_session: 1,
             payload_bytes: 256,
             read_percent: 0,
             // Only gaps are wanted, so that no latency need be kept.
             warm_up: FOR_EVER,
             duration: FOR_EVER,
-            rate: None,
+            rate: Some(options.rate),
             progress: false,
         };
         let mut targets = Vec::new();
@@ -174,11 +179,12 @@ mod tests {
 
     #[test]
     fn the_words_tell_the_primary_from_the_backups() {
-        let options = Options { rounds: 1, clients: 4, durability: Durability::Full, dir: None };
+        let options =
+            Options { rounds: 1, clients: 4, rate: 1000, durability: Durability::Full, dir: None };
         let seen = Disturbed { of_primary: vec![8.0], of_backups: vec![1.0, 3.0], succeeded: 9 };
         assert_eq!(
             describe("rolling restart", &options, &seen),
-            "rolling restart, full, 4 clients: 9 operations, no error; longest gap without an \
+            "rolling restart, full, 4 clients, 1000 op/s: 9 operations, no error; longest gap without an \
              acknowledged write: primary 1 times, median 8.0 ms, longest 8.0 ms; backup 2 times, \
              median 2.0 ms, longest 3.0 ms"
         );
