@@ -1,10 +1,11 @@
 //! Which requests are in the log already: a filter before it, never the guarantee.
 
-use std::collections::BTreeMap;
-
-use crate::model::{
-    entry::{EntryHeader, EntryKind},
-    types::{ClientId, OpNumber, RequestNumber},
+use crate::{
+    model::{
+        entry::{EntryHeader, EntryKind},
+        types::{ClientId, OpNumber, RequestNumber},
+    },
+    state::by_client::ByClient,
 };
 
 /// What is known of one client.
@@ -30,14 +31,14 @@ pub struct Known {
 /// duplicates out of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Admitted {
-    clients: BTreeMap<ClientId, Known>,
+    clients: ByClient<Known>,
 }
 
 impl Admitted {
     /// What is known of `client`.
     #[must_use]
     pub fn get(&self, client: ClientId) -> Option<&Known> {
-        self.clients.get(&client)
+        self.clients.get(client)
     }
 
     /// Clients with a session, open or on its way.
@@ -57,16 +58,17 @@ impl Admitted {
         match header.kind {
             EntryKind::Noop => {}
             EntryKind::Register => {
-                self.clients.entry(header.client).or_insert(Known {
+                let known = Known {
                     session: header.op_number,
                     nonce: header.payload_checksum,
                     registered: false,
                     last: RequestNumber::ZERO,
                     done: RequestNumber::ZERO,
-                });
+                };
+                self.clients.get_or_insert(header.client, known);
             }
             EntryKind::Request => {
-                if let Some(known) = self.clients.get_mut(&header.client) {
+                if let Some(known) = self.clients.get_mut(header.client) {
                     known.last = known.last.max(header.request_number);
                 }
             }
@@ -75,32 +77,38 @@ impl Admitted {
 
     /// The entry with `header` was executed.
     pub fn executed(&mut self, header: &EntryHeader) {
-        self.appended(header);
-        if let Some(known) = self.clients.get_mut(&header.client) {
-            match header.kind {
-                EntryKind::Noop => {}
-                EntryKind::Register if known.registered => {}
-                EntryKind::Register => {
+        match header.kind {
+            EntryKind::Noop => {}
+            EntryKind::Register => {
+                self.appended(header);
+                if let Some(known) = self.clients.get_mut(header.client)
+                    && !known.registered
+                {
                     // What is noted may stem from one that a view change took out of the log.
                     known.session = header.op_number;
                     known.nonce = header.payload_checksum;
                     known.registered = true;
                 }
-                EntryKind::Request => known.done = known.done.max(header.request_number),
+            }
+            EntryKind::Request => {
+                if let Some(known) = self.clients.get_mut(header.client) {
+                    known.last = known.last.max(header.request_number);
+                    known.done = known.done.max(header.request_number);
+                }
             }
         }
     }
 
     /// The session of `client` that the entry at `session` opened was closed.
     pub fn evicted(&mut self, client: ClientId, session: OpNumber) {
-        if self.clients.get(&client).is_some_and(|known| known.session == session) {
-            self.clients.remove(&client);
+        if self.clients.get(client).is_some_and(|known| known.session == session) {
+            self.clients.remove(client);
         }
     }
 
     /// Forgets what is not executed; the log's unexecuted entries are noted again after this.
     pub fn forget_unexecuted(&mut self) {
-        self.clients.retain(|_, known| {
+        self.clients.retain(|known| {
             known.last = known.done;
             known.registered
         });
