@@ -1,5 +1,7 @@
 //! Inputs that several benchmarks share: entries and messages as a busy group has them.
 
+pub mod load;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -25,7 +25,10 @@ use core::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, future::poll_fn, task::AtomicWaker};
@@ -160,7 +163,13 @@ impl<S> Client<S> {
         let now = shared.runtime.now();
         let mut state = shared.lock();
         let call = state.slots.take();
-        let aftermath = shared.perform(&mut state, now, input(call, now + self.timeout));
+        let mut aftermath = shared.perform(&mut state, now, input(call, now + self.timeout));
+        if aftermath.sent && state.slots.taken() > 1 {
+            // Others ask at the same time, so theirs may leave together with this one.
+            aftermath.sent = false;
+            shared.owes_flush.store(true, Ordering::Release);
+            aftermath.rearm = true;
+        }
         drop(state);
         shared.settle(aftermath);
         Call { link: Arc::clone(&self.link), call: Some(call) }
@@ -303,6 +312,7 @@ impl<S> ClientBuilder<S> {
             transport,
             runtime: Arc::clone(&runtime),
             background: AtomicWaker::new(),
+            owes_flush: AtomicBool::new(false),
         });
         runtime.spawn("vr client", Box::pin(receive(Arc::clone(&shared))));
         let link = Arc::new(Link { shared });
@@ -359,8 +369,11 @@ struct Shared {
     state: Mutex<State>,
     transport: Arc<dyn Transport>,
     runtime: Arc<dyn Runtime>,
-    /// Wakes the task that receives when the deadline moved earlier.
+    /// Wakes the task that receives when the deadline moved earlier, or a flush is owed.
     background: AtomicWaker,
+    /// Calls were sent that the task that receives is to flush, after whoever is ready to run had
+    /// a chance to add theirs: one system call for all of them, instead of one for each.
+    owes_flush: AtomicBool,
 }
 
 struct State {
@@ -414,6 +427,13 @@ impl Shared {
         }
     }
 
+    /// Flushes what calls left to the task that receives, which calls this.
+    fn flush_owed(&self) {
+        if self.owes_flush.swap(false, Ordering::AcqRel) {
+            self.transport.flush();
+        }
+    }
+
     /// Flushes and wakes, without the lock: wakers may run anything.
     fn settle(&self, aftermath: Aftermath) {
         if aftermath.sent {
@@ -439,6 +459,7 @@ impl Shared {
         }
         self.drain(&mut state, &mut aftermath);
         drop(state);
+        aftermath.sent |= self.owes_flush.swap(false, Ordering::AcqRel);
         self.settle(aftermath);
     }
 }
@@ -546,8 +567,9 @@ impl Alarm {
             Poll::Ready(Err(Closed)) => return Poll::Ready(Woken::Closed),
             Poll::Pending => {}
         }
-        // Before looking at the deadline, so that whoever moves it afterwards wakes this task.
+        // Before looking at what it is woken for, so that whoever asks afterwards wakes this task.
         shared.background.register(cx.waker());
+        shared.flush_owed();
         let deadline = shared.lock().session.deadline();
         if deadline == Instant::FAR_FUTURE && self.sleep.is_none() {
             return Poll::Pending;

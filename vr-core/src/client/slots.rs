@@ -38,6 +38,11 @@ impl Slots {
         CallId(u64::from(generation) << 32 | u64::from(position))
     }
 
+    /// Calls that wait, or whose result nobody has taken yet.
+    pub(crate) fn taken(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
     /// The call is over; returns whom to wake. Nobody waits for it any more: nothing happens.
     pub(crate) fn finish(&mut self, call: CallId, result: CallResult) -> Option<Waker> {
         let slot = self.slot(call)?;
@@ -111,7 +116,9 @@ mod tests {
         assert!(slots.release(one));
         assert!(!slots.release(one));
         slots.finish(other, Err(RequestError::Malformed));
+        assert_eq!(slots.taken(), 1);
         assert!(!slots.release(other), "it was over");
+        assert_eq!(slots.taken(), 0);
         assert_eq!(slots.slots.len(), 2);
     }
 }

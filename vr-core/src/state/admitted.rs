@@ -1,11 +1,12 @@
 //! Which requests are in the log already: a filter before it, never the guarantee.
 
-use std::collections::BTreeMap;
-
-use crate::model::{
-    checkpoint::OpenSession,
-    entry::{EntryHeader, EntryKind},
-    types::{Checksum, ClientId, OpNumber, RequestNumber},
+use crate::{
+    model::{
+        checkpoint::OpenSession,
+        entry::{EntryHeader, EntryKind},
+        types::{Checksum, ClientId, OpNumber, RequestNumber},
+    },
+    state::by_client::ByClient,
 };
 
 /// What is known of one client.
@@ -31,14 +32,14 @@ pub struct Known {
 /// duplicates out of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Admitted {
-    clients: BTreeMap<ClientId, Known>,
+    clients: ByClient<Known>,
 }
 
 impl Admitted {
     /// What is known of `client`.
     #[must_use]
     pub fn get(&self, client: ClientId) -> Option<&Known> {
-        self.clients.get(&client)
+        self.clients.get(client)
     }
 
     /// Clients with a session, open or on its way.
@@ -58,16 +59,17 @@ impl Admitted {
         match header.kind {
             EntryKind::Noop => {}
             EntryKind::Register => {
-                self.clients.entry(header.client).or_insert(Known {
+                let known = Known {
                     session: header.op_number,
                     nonce: header.payload_checksum,
                     registered: false,
                     last: RequestNumber::ZERO,
                     done: RequestNumber::ZERO,
-                });
+                };
+                self.clients.get_or_insert(header.client, known);
             }
             EntryKind::Request | EntryKind::Many => {
-                if let Some(known) = self.clients.get_mut(&header.client) {
+                if let Some(known) = self.clients.get_mut(header.client) {
                     known.last = known.last.max(header.request_number);
                 }
             }
@@ -76,18 +78,22 @@ impl Admitted {
 
     /// The entry with `header` was executed.
     pub fn executed(&mut self, header: &EntryHeader) {
-        self.appended(header);
-        if let Some(known) = self.clients.get_mut(&header.client) {
-            match header.kind {
-                EntryKind::Noop => {}
-                EntryKind::Register if known.registered => {}
-                EntryKind::Register => {
+        match header.kind {
+            EntryKind::Noop => {}
+            EntryKind::Register => {
+                self.appended(header);
+                if let Some(known) = self.clients.get_mut(header.client)
+                    && !known.registered
+                {
                     // What is noted may stem from one that a view change took out of the log.
                     known.session = header.op_number;
                     known.nonce = header.payload_checksum;
                     known.registered = true;
                 }
-                EntryKind::Request | EntryKind::Many => {
+            }
+            EntryKind::Request | EntryKind::Many => {
+                if let Some(known) = self.clients.get_mut(header.client) {
+                    known.last = known.last.max(header.request_number);
                     known.done = known.done.max(header.request_number);
                 }
             }
@@ -96,25 +102,25 @@ impl Admitted {
 
     /// The session of `client` that the entry at `session` opened was closed.
     pub fn evicted(&mut self, client: ClientId, session: OpNumber) {
-        if self.clients.get(&client).is_some_and(|known| known.session == session) {
-            self.clients.remove(&client);
+        if self.clients.get(client).is_some_and(|known| known.session == session) {
+            self.clients.remove(client);
         }
     }
 
     /// The state was replaced by one in which these sessions are open; the log's unexecuted entries
     /// are noted again after this.
     pub fn restored(&mut self, sessions: &[OpenSession]) {
-        let known = sessions.iter().map(|open| {
-            let nonce = Checksum::of(&open.nonce.0.to_le_bytes());
-            let (session, done) = (open.session, open.done);
-            (open.client, Known { session, nonce, registered: true, last: done, done })
-        });
-        self.clients = known.collect();
+        self.clients = ByClient::default();
+        for OpenSession { client, session, nonce, done } in sessions.iter().copied() {
+            let nonce = Checksum::of(&nonce.0.to_le_bytes());
+            let known = Known { session, nonce, registered: true, last: done, done };
+            self.clients.get_or_insert(client, known);
+        }
     }
 
     /// Forgets what is not executed; the log's unexecuted entries are noted again after this.
     pub fn forget_unexecuted(&mut self) {
-        self.clients.retain(|_, known| {
+        self.clients.retain(|known| {
             known.last = known.done;
             known.registered
         });

@@ -11,6 +11,7 @@ mod driver;
 mod export;
 #[cfg(test)]
 mod export_checkpoint;
+mod flushes;
 mod group;
 mod memory;
 mod service;

@@ -1,0 +1,73 @@
+//! The processes of a peer's group: started, and ended with the value that holds them.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+use vr_benches::load::{
+    fleet::{lease_port, peak_rss_kib},
+    generator::{Measured, drive},
+    workload::Workload,
+};
+
+use crate::{engine::REPLICAS, wire::Wire};
+
+/// Three processes, their ports and their files.
+pub struct Fleet {
+    members: Vec<SocketAddr>,
+    children: Vec<Child>,
+    _leases: Vec<TcpSocket>,
+    _dir: TempDir,
+}
+
+impl Fleet {
+    /// Starts three replicas of `system`.
+    pub fn start(system: &str, is_durable: bool, dir: Option<&Path>) -> anyhow::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("vr-peers-");
+        let dir = dir.map_or_else(|| builder.tempdir(), |dir| builder.tempdir_in(dir))?;
+        let leases = (0..REPLICAS).map(|_| lease_port()).collect::<Result<Vec<_>, _>>()?;
+        let members = leases.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let list: Vec<String> = members.iter().map(SocketAddr::to_string).collect();
+        let mut fleet = Self { members, children: Vec::new(), _leases: leases, _dir: dir };
+        for me in 0..REPLICAS {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["peer", "--system", system, "--me", &me.to_string()]);
+            command.args(["--members", &list.join(",")]);
+            if is_durable {
+                command.arg("--wal").arg(fleet._dir.path().join(format!("wal-{me}")));
+            }
+            let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+            fleet.children.push(child);
+        }
+        Ok(fleet)
+    }
+
+    /// Runs `workload` against the leader.
+    pub async fn run(&self, workload: &Workload) -> anyhow::Result<Measured> {
+        let mut wires = Vec::new();
+        for _ in 0..workload.sessions() {
+            wires.push(Wire::to_leader(&self.members).await?);
+        }
+        Ok(drive(&wires, workload).await)
+    }
+
+    /// The most memory that each process has held, in KiB.
+    pub fn peak_rss_kib(&self) -> Vec<u64> {
+        self.children.iter().filter_map(|child| peak_rss_kib(child.id())).collect()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! You will see this repository's group beside other replication libraries, cell by cell: our
+//! median, the best peer's, the ratio and the spread.
+
+mod engine;
+mod fleet;
+mod floor;
+mod omni;
+mod openraft_node;
+mod openraft_store;
+mod plot;
+mod raft_rs;
+mod rounds;
+mod server;
+mod wire;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+use vr_benches::load::replica;
+
+use crate::{engine::Wal, rounds::System};
+
+/// Compares systems under the same load.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs every system in turn, and prints a table
+    Compare(rounds::Options),
+    /// Runs one replica of this repository's group
+    #[command(hide = true)]
+    Replica(replica::Options),
+    /// Runs one replica of a peer
+    #[command(hide = true)]
+    Peer(Peer),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Peer {
+    #[arg(long)]
+    system: System,
+    #[arg(long)]
+    me: usize,
+    #[arg(long, value_delimiter = ',')]
+    members: Vec<SocketAddr>,
+    #[arg(long)]
+    wal: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match Arguments::parse().what {
+        What::Compare(options) => runtime.block_on(rounds::run(options)),
+        What::Replica(options) => runtime.block_on(replica::run(options)),
+        What::Peer(peer) => run(&runtime, peer),
+    }
+}
+
+fn run(runtime: &tokio::runtime::Runtime, peer: Peer) -> anyhow::Result<()> {
+    // A process must not outlive the one that started it.
+    std::thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(0);
+    });
+    let wal = peer.wal.as_deref().map(Wal::create).transpose()?;
+    let (me, members) = (peer.me, &peer.members);
+    match peer.system {
+        System::Raft => server::run::<raft_rs::Raft>(me, members, wal),
+        System::Omni => server::run::<omni::Omni>(me, members, wal),
+        System::Floor => server::run::<floor::Floor>(me, members, wal),
+        System::Openraft => runtime.block_on(openraft_node::serve(me, peer.members, wal)),
+        System::Vr => anyhow::bail!("this repository's replicas have a command of their own"),
+    }
+}

@@ -1,0 +1,399 @@
+//! Engines without nodes: three of them and all clients in one loop on one thread.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use vr_core::{
+    Config, Durability, Genesis, Members, Recovered, ReplicaId,
+    execution::{
+        executor::Executor,
+        work::{Executed, Work},
+    },
+    model::{
+        durable::{Identity, Superblock},
+        entry::EntryKind,
+        message::{Envelope, Message, Outcome, Register, Reply, Request, Sender, StatusKind},
+        time::{Instant as Monotonic, Now},
+        types::{
+            ClientId, ConnectionId, DiskId, GroupId, Incarnation, Nonce, OpNumber, Peer,
+            RequestNumber, View,
+        },
+    },
+    replica::{
+        Boot, Replica,
+        io::{Input, Output},
+    },
+};
+
+use crate::load::{
+    generator::{Measured, nanoseconds},
+    service::Counter,
+    workload::Workload,
+};
+
+/// How long a group of engines may take to form, or go without an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A group of engines that a loop drives.
+pub trait Engines {
+    /// Gives the group an operation of client `client`, which has none in flight.
+    fn submit(&mut self, client: usize, payload: Bytes);
+
+    /// Lets every engine do what it can, and adds the clients whose operations are answered.
+    ///
+    /// # Errors
+    /// An engine stopped.
+    fn turn(&mut self, now: Instant, answered: &mut Vec<usize>) -> anyhow::Result<()>;
+}
+
+/// Runs `workload` against `engines`, in a closed loop.
+///
+/// # Errors
+/// An engine stopped, or nothing was answered for five seconds.
+pub fn drive(engines: &mut impl Engines, workload: &Workload) -> anyhow::Result<Measured> {
+    let payload = Bytes::from(vec![0x5a; workload.payload_bytes]);
+    let began = Instant::now();
+    let from = began + workload.warm_up;
+    let until = from + workload.duration;
+    let mut measured = Measured { elapsed: workload.duration, ..Measured::default() };
+    let mut started = vec![began; workload.clients];
+    (0..workload.clients).for_each(|client| engines.submit(client, payload.clone()));
+    let (mut answered, mut last) = (Vec::new(), began);
+    loop {
+        let now = Instant::now();
+        if now >= until {
+            return Ok(measured);
+        }
+        engines.turn(now, &mut answered)?;
+        if answered.is_empty() {
+            if now.saturating_duration_since(last) > PATIENCE {
+                bail!("no operation was answered for {PATIENCE:?}");
+            }
+            continue;
+        }
+        last = Instant::now();
+        for client in answered.drain(..) {
+            let Some(started) = started.get_mut(client) else { bail!("a client too many") };
+            measured.succeeded += 1;
+            if *started >= from && last <= until {
+                measured.latencies.push(nanoseconds(last - *started));
+            }
+            *started = last;
+            engines.submit(client, payload.clone());
+        }
+    }
+}
+
+/// Who carries out what is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// The loop counts entries and replies, and keeps nothing; so are other engines driven.
+    Counted,
+    /// The executor that a node has, with its client table and a service.
+    Full,
+}
+
+/// Three engines, their queues, and the clients' sessions.
+#[derive(Debug)]
+pub struct Group {
+    members: Vec<Member>,
+    group: GroupId,
+    origin: Instant,
+    wall: Duration,
+    sessions: Vec<Session>,
+    primary: usize,
+}
+
+/// An engine and what waits for it.
+struct Member {
+    engine: Replica,
+    inputs: VecDeque<Input>,
+    applied: OpNumber,
+    executor: Option<Executor>,
+}
+
+impl core::fmt::Debug for Member {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Member").field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    op_number: OpNumber,
+    request_number: RequestNumber,
+}
+
+impl Group {
+    /// Three engines in a group that has formed, with a session for each of `clients`.
+    ///
+    /// # Errors
+    /// The group does not form.
+    pub fn start(
+        durability: Durability,
+        execution: Execution,
+        clients: usize,
+    ) -> anyhow::Result<Self> {
+        let members = Members::local(3)?.to_membership();
+        let group = members.group_id("engines");
+        let origin = Instant::now();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let session = Session { op_number: OpNumber::ZERO, request_number: RequestNumber::ZERO };
+        let sessions = vec![session; clients];
+        let mut this = Self { members: Vec::new(), group, origin, wall, sessions, primary: 0 };
+        let mut config = Config::default();
+        // The others' engines keep their whole logs here, too.
+        config.checkpoint_ops = 0;
+        config.genesis = Genesis::Found;
+        for id in 0..3 {
+            let identity = Identity {
+                group,
+                group_name: "engines".into(),
+                members: members.clone(),
+                replica: ReplicaId(id),
+                durability,
+                fresh_disk: DiskId(u128::from(id) + 1),
+            };
+            let recovered = Recovered::whole(Superblock::blank(&identity), Vec::new());
+            let seed = u128::from(id) + 1;
+            let boot = Boot { config: config.clone(), identity, recovered, seed };
+            let executor = || Executor::new(Box::new(Counter::default()), config.window);
+            let connected = (0..3).filter(|other| *other != id).map(ReplicaId);
+            this.members.push(Member {
+                engine: Replica::new(this.now(origin), boot),
+                inputs: connected
+                    .map(|other| Input::Connected { peer: Peer::Replica(other) })
+                    .collect(),
+                applied: OpNumber::ZERO,
+                executor: (execution == Execution::Full).then(executor),
+            });
+        }
+        this.form()?;
+        Ok(this)
+    }
+
+    /// Waits until the group has a primary that serves, and opens every session.
+    fn form(&mut self) -> anyhow::Result<()> {
+        let mut answered = Vec::new();
+        while !self.has_primary() {
+            self.turn(Instant::now(), &mut answered)?;
+            if self.origin.elapsed() > PATIENCE {
+                bail!("the engines form no group");
+            }
+        }
+        for client in 0..self.sessions.len() {
+            let id = client_id(client);
+            let register = Register { client: id, nonce: Nonce(id.0) };
+            self.tell_primary(client, Message::Register(register));
+            if client % 256 == 255 {
+                self.turn(Instant::now(), &mut answered)?;
+            }
+        }
+        let begun = Instant::now();
+        while self.sessions.iter().any(|session| session.op_number == OpNumber::ZERO) {
+            self.turn(Instant::now(), &mut answered)?;
+            if begun.elapsed() > PATIENCE {
+                bail!("the engines do not open every session");
+            }
+        }
+        Ok(())
+    }
+
+    fn has_primary(&mut self) -> bool {
+        let now = self.now(Instant::now());
+        let statuses: Vec<_> =
+            self.members.iter().map(|member| member.engine.status(now)).collect();
+        let is_ready = statuses.iter().all(|status| status.status == StatusKind::Normal);
+        let primary = statuses.iter().position(|status| status.serving);
+        self.primary = primary.unwrap_or_default();
+        is_ready && primary.is_some()
+    }
+
+    fn now(&self, at: Instant) -> Now {
+        let elapsed = at.saturating_duration_since(self.origin);
+        // The engine's zero has passed when it starts.
+        let monotonic = Monotonic(1_000_000_000 + nanoseconds(elapsed));
+        Now { monotonic, wall: self.wall + elapsed }
+    }
+
+    fn tell_primary(&mut self, client: usize, message: Message) {
+        let envelope = Envelope {
+            group: self.group,
+            certificate: Default::default(),
+            epoch: Default::default(),
+            sender: Sender::Client(client_id(client)),
+            incarnation: Incarnation::ZERO,
+            view: View::ZERO,
+            crash_vector: Default::default(),
+            message,
+        };
+        let from = Peer::Client(connection(client));
+        if let Some(primary) = self.members.get_mut(self.primary) {
+            primary.inputs.push_back(Input::Message { from, envelope });
+        }
+    }
+
+    /// Tells one engine everything that waits, and carries out what follows, until nothing does.
+    fn turn_one(&mut self, at: usize, now: Now, answered: &mut Vec<usize>) -> anyhow::Result<()> {
+        let me = Peer::Replica(ReplicaId(u64::try_from(at)?));
+        loop {
+            let member = self.members.get_mut(at).context("there are three")?;
+            if member.engine.deadline() <= now.monotonic {
+                member.engine.handle(now, Input::Timeout);
+            }
+            while let Some(input) = member.inputs.pop_front() {
+                member.engine.handle(now, input);
+            }
+            while let Some(output) = self.poll(at, now) {
+                match output {
+                    Output::Send { to: Peer::Replica(id), envelope, .. } => {
+                        let to = self.members.get_mut(usize::try_from(id.0)?);
+                        let input = Input::Message { from: me, envelope };
+                        to.context("there are three")?.inputs.push_back(input);
+                    }
+                    Output::Send { to: Peer::Client(to), envelope, .. } => {
+                        self.answer(to, envelope.message, answered)?;
+                    }
+                    Output::Persist { id, .. } => {
+                        self.give(at, Input::Persisted { through: id });
+                    }
+                    Output::Execute(work) => self.execute(at, work)?,
+                    Output::Fetch { .. } => bail!("an engine reads a log that nobody keeps"),
+                    Output::Transfer(task) => bail!("there are no checkpoints here: {task:?}"),
+                    Output::Event(_) => {}
+                    Output::Fatal(reason) => bail!("an engine stopped: {reason}"),
+                }
+            }
+            if self.members.get(at).is_none_or(|member| member.inputs.is_empty()) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn poll(&mut self, at: usize, now: Now) -> Option<Output> {
+        self.members.get_mut(at)?.engine.poll_output(now)
+    }
+
+    fn give(&mut self, at: usize, input: Input) {
+        if let Some(member) = self.members.get_mut(at) {
+            member.inputs.push_back(input);
+        }
+    }
+
+    fn execute(&mut self, at: usize, work: Work) -> anyhow::Result<()> {
+        let member = self.members.get_mut(at).context("there are three")?;
+        let executed = match &mut member.executor {
+            Some(executor) => {
+                executor.push(work);
+                while executor.step() {}
+                executor.take_finished().map(|finished| finished.executed)
+            }
+            None => {
+                let (through, replies) = counted(work);
+                member.applied = through.max(member.applied);
+                Some(Executed { through: member.applied, replies, ..Executed::default() })
+            }
+        };
+        member.inputs.extend(executed.map(Input::Executed));
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        to: ConnectionId,
+        message: Message,
+        answered: &mut Vec<usize>,
+    ) -> anyhow::Result<()> {
+        let client = usize::try_from(to.0)?;
+        let session = self.sessions.get_mut(client).context("an answer for nobody")?;
+        let kind = message.kind();
+        let Message::Reply(reply) = message else { bail!("the primary answers {kind:?}") };
+        if reply.outcome == Outcome::Registered {
+            session.op_number = reply.op_number;
+        } else if reply.request_number == session.request_number {
+            answered.push(client);
+        }
+        Ok(())
+    }
+}
+
+impl Engines for Group {
+    fn submit(&mut self, client: usize, payload: Bytes) {
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        session.request_number = session.request_number.next();
+        let request = Request {
+            client: client_id(client),
+            session: session.op_number,
+            request_number: session.request_number,
+            operation: payload,
+            many: false,
+        };
+        self.tell_primary(client, Message::Request(request));
+    }
+
+    fn turn(&mut self, now: Instant, answered: &mut Vec<usize>) -> anyhow::Result<()> {
+        let now = self.now(now);
+        (0..self.members.len()).try_for_each(|at| self.turn_one(at, now, answered))
+    }
+}
+
+/// The last op of `work`, and its replies if they are wanted.
+fn counted(work: Work) -> (OpNumber, Vec<Reply>) {
+    let Work::Entries { entries, reply: is_wanted } = work else {
+        return (OpNumber::ZERO, Vec::new());
+    };
+    let through = entries.last().map(|entry| entry.header.op_number).unwrap_or_default();
+    let wanted = entries.iter().filter(|_| is_wanted);
+    let replies = wanted.filter_map(|entry| {
+        let header = &entry.header;
+        let outcome = match header.kind {
+            EntryKind::Register => Outcome::Registered,
+            EntryKind::Request | EntryKind::Many => Outcome::Executed(Bytes::from_static(&[0; 8])),
+            EntryKind::Noop => return None,
+        };
+        let (client, request_number) = (header.client, header.request_number);
+        Some(Reply { client, request_number, op_number: header.op_number, outcome })
+    });
+    (through, replies.collect())
+}
+
+fn client_id(client: usize) -> ClientId {
+    ClientId(u128::try_from(client).unwrap_or_default() + 1)
+}
+
+fn connection(client: usize) -> ConnectionId {
+    ConnectionId(u64::try_from(client).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(durability: Durability, execution: Execution) -> u64 {
+        let workload = Workload {
+            clients: 5,
+            clients_per_session: 1,
+            payload_bytes: 16,
+            read_percent: 0,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_millis(200),
+            rate: None,
+            progress: false,
+        };
+        let mut group = Group::start(durability, execution, workload.clients).unwrap();
+        drive(&mut group, &workload).unwrap().succeeded
+    }
+
+    #[test]
+    fn engines_in_a_loop_answer_in_every_mode() {
+        for durability in [Durability::Full, Durability::ViewOnly, Durability::Diskless] {
+            for execution in [Execution::Counted, Execution::Full] {
+                assert!(answered(durability, execution) > 0, "{durability}, {execution:?}");
+            }
+        }
+    }
+}

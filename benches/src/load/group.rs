@@ -1,0 +1,100 @@
+//! A whole group in this process, on the thread that runs it.
+
+use vr_core::{
+    Client, Durability, Genesis, Members, Node, NodeBuilder, Raw, ReplicaId,
+    node::local::LocalNetwork,
+};
+use vr_storage::MemoryStorage;
+use vr_transport_tcp::TokioRuntime;
+
+use crate::load::{
+    generator::{Measured, Target, drive},
+    service::{Counter, TypedCounter},
+    workload::Workload,
+};
+
+/// Runs `workload` against three nodes that speak bytes.
+///
+/// # Errors
+/// A node or a client did not start.
+pub async fn run_raw(durability: Durability, workload: &Workload) -> anyhow::Result<Measured> {
+    run::<Raw>(durability, workload, || Node::builder_raw(Counter::default())).await
+}
+
+/// Runs `workload` against three nodes with a typed service.
+///
+/// # Errors
+/// A node or a client did not start.
+pub async fn run_typed(durability: Durability, workload: &Workload) -> anyhow::Result<Measured> {
+    run(durability, workload, || Node::builder(TypedCounter::default())).await
+}
+
+async fn run<S>(
+    durability: Durability,
+    workload: &Workload,
+    node: impl Fn() -> NodeBuilder<S>,
+) -> anyhow::Result<Measured>
+where
+    Client<S>: Target,
+{
+    let (network, runtime) = (LocalNetwork::new(), TokioRuntime::current());
+    let members = Members::local(3)?;
+    let mut nodes = Vec::new();
+    for id in 0..3 {
+        let node = node()
+            .replica(ReplicaId(id))
+            .members(members.clone())
+            .durability(durability)
+            .genesis(Genesis::Found)
+            .storage(MemoryStorage::new())
+            .transport(network.transport())
+            .runtime(runtime.clone());
+        nodes.push(node.start().await?);
+    }
+    let mut clients = Vec::new();
+    for _ in 0..workload.sessions() {
+        let client = Client::<S>::builder()
+            .members(members.clone())
+            .transport(network.transport())
+            .runtime(runtime.clone());
+        clients.push(client.connect().await?);
+    }
+    let measured = drive(&clients, workload).await;
+    drop(clients);
+    for node in nodes {
+        node.shutdown().await?;
+    }
+    Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn run_briefly(
+        run: impl AsyncFn(Durability, &Workload) -> anyhow::Result<Measured>,
+    ) -> Measured {
+        let workload = Workload {
+            clients: 70,
+            clients_per_session: 64,
+            payload_bytes: 16,
+            read_percent: 20,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_millis(300),
+            rate: None,
+            progress: false,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(run(Durability::Diskless, &workload)).unwrap()
+    }
+
+    #[test]
+    fn clients_of_a_group_in_memory_are_answered() {
+        for measured in [run_briefly(run_raw), run_briefly(run_typed)] {
+            assert_eq!((measured.errors, measured.error), (0, None));
+            assert!(measured.succeeded > 0);
+        }
+    }
+}
