@@ -186,13 +186,15 @@ impl Witness {
     pub fn restarted_by_force(
         &mut self,
         membership: &Membership,
+        base: OpNumber,
         log: Vec<EntryHeader>,
         view: View,
         outside: &[ReplicaId],
     ) {
-        let Self { trace, violation, transfers, rebuilds, repairs, .. } =
+        let Self { trace, violation, applied, commits, transfers, rebuilds, repairs, .. } =
             core::mem::replace(self, Self::new(membership, durable::Durability::Full));
         (self.trace, self.violation) = (trace, violation);
+        (self.applied, self.commits) = (applied.up_to(base), commits.up_to(base));
         (self.transfers, self.rebuilds, self.repairs) = (transfers, rebuilds, repairs);
         self.outside = outside.iter().copied().collect();
         self.commits.learn(&log);

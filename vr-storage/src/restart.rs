@@ -22,7 +22,7 @@ use crate::{
     disk::{Disk, RealDisk},
     export::{CopyError, sync_parent},
     file::store::{Store, StoreOptions},
-    source::LogSource,
+    source::{LogSource, describe},
 };
 
 /// The directories of a group that begins with a log.
@@ -149,17 +149,6 @@ fn forced(facts: &LogFacts, others: &[LogFacts], although_worse: bool) -> Result
         epoch,
         rechained: false,
     })
-}
-
-/// A log in words: whose, how far, and of which view.
-#[must_use]
-pub fn describe(facts: &LogFacts) -> String {
-    let LogFacts { replica, epoch, log_view, op_number, trust, .. } = facts;
-    let lost = match trust {
-        Trust::Intact => "",
-        Trust::Lost => ", of which a part is lost",
-    };
-    format!("the log of replica {replica} (epoch {epoch}, view {log_view}, op {op_number}{lost})")
 }
 
 /// What is to be made of a log.

@@ -22,7 +22,6 @@ use crate::{
         store::{Files, Store, StoreOptions, checkpoint_of, checkpoint_problem},
         superblock::Copies,
     },
-    restart::describe,
 };
 
 /// Bytes of entries that are moved at once.
@@ -224,4 +223,15 @@ fn identity_of(superblock: &Superblock) -> Identity {
         durability: superblock.durability,
         fresh_disk: superblock.disk,
     }
+}
+
+/// A log in words: whose, how far, and of which view.
+#[must_use]
+pub fn describe(facts: &LogFacts) -> String {
+    let LogFacts { replica, epoch, log_view, op_number, trust, .. } = facts;
+    let lost = match trust {
+        Trust::Intact => "",
+        Trust::Lost => ", of which a part is lost",
+    };
+    format!("the log of replica {replica} (epoch {epoch}, view {log_view}, op {op_number}{lost})")
 }

@@ -11,7 +11,7 @@ use vr_core::{
     Durability, Members, Runtime,
     model::{durable::Trust, export::LogFacts},
 };
-use vr_storage::{Begun, LogSource, restart::describe, restore, unsafe_restart};
+use vr_storage::{Begun, LogSource, restore, source::describe, unsafe_restart};
 use vr_transport_tcp::TokioRuntime;
 
 use crate::kv::client::RedisClient;

@@ -42,13 +42,21 @@ impl Applied {
         self.through.remove(&replica);
     }
 
+    /// What is in the checkpoint after `base`, as the only thing that anybody goes on from.
+    #[must_use]
+    pub fn up_to(mut self, base: OpNumber) -> Self {
+        self.history.retain(|(op_number, _), _| *op_number <= base);
+        self.through.clear();
+        self
+    }
+
     /// `replica` goes on from the state of a checkpoint, in which `op_number` is the last operation.
     ///
     /// # Errors
     /// When that was never applied anywhere.
     pub fn restored(&mut self, replica: ReplicaId, op_number: OpNumber) -> Verdict {
         let last = self.history.range(..=(op_number, u32::MAX)).next_back();
-        let place = last.map_or(Place::default(), |(place, _)| *place);
+        let place = last.map_or_else(Place::default, |(place, _)| *place);
         if place.0 != op_number {
             return broken(format!("r{replica} restored op {op_number}, which nobody applied"));
         }

@@ -40,6 +40,14 @@ impl Commits {
         }
     }
 
+    /// What is in the checkpoint after `base`; who acknowledges more has to say so anew.
+    #[must_use]
+    pub fn up_to(mut self, base: OpNumber) -> Self {
+        self.acknowledged.clear();
+        self.committed.retain(|op_number, _| *op_number <= base);
+        self
+    }
+
     /// Some replica writes `batch`.
     pub fn writing(&mut self, batch: &WriteBatch) {
         for entry in &batch.entries {

@@ -33,7 +33,8 @@ impl<S: Service> Cluster<S> {
     ) -> Vec<(ReplicaId, DiskControl)> {
         self.note(format!("restarted by force with the log of r{source}, without {old:?}"));
         let (facts, checkpoint, entries) = self.export(source);
-        let (headers, view) = (entries.iter().map(|entry| entry.header).collect(), facts.view);
+        let (base, view) = (facts.checkpoint.op_number, facts.view);
+        let headers = entries.iter().map(|entry| entry.header).collect();
         let log = LogSource::held(facts, checkpoint, entries);
         let log = log.expect("a replica tells a log that is one");
         let made: Vec<_> = self.ids().into_iter().map(|id| (id, self.empty_disk(id))).collect();
@@ -44,7 +45,7 @@ impl<S: Service> Cluster<S> {
         begun.expect("simulated disks do not fail while nothing runs on them");
         self.options.durability = Durability::Full;
         let membership = self.addresses.to_membership();
-        lock(&self.witness).restarted_by_force(&membership, headers, view, old);
+        lock(&self.witness).restarted_by_force(&membership, base, headers, view, old);
         let mut kept = Vec::new();
         for (id, mut disk) in made {
             // The operator has all the time that it takes.

@@ -1,7 +1,7 @@
 //! Groups that lost too much, and the operator who lets them go on without it.
 
 use vr_core::{
-    Durability, ReplicaId, RequestError,
+    Config, Durability, ReplicaId, RequestError,
     model::types::{Epoch, OpNumber},
 };
 use vr_sim::{
@@ -58,6 +58,45 @@ pub(crate) fn a_blocked_group_goes_on_in_a_new_epoch_and_says_what_it_may_have_l
     group.heal_and_converge();
     assert_eq!(group.committed(), [kept, later]);
     assert_remembered(&group, head);
+}
+
+/// What one replica holds is a checkpoint and a little log: the group goes on with both.
+#[test]
+pub(crate) fn a_group_goes_on_from_a_checkpoint_and_the_log_behind_it() {
+    for durability in Durability::ALL {
+        let mut config = Config::default();
+        config.checkpoint_ops = 10;
+        config.log_retain_ops = 0;
+        let options = GroupOptions::of(3).with_durability(durability).with_config(config);
+        let mut group = Cluster::<Kv>::with(options);
+        let client = group.client();
+        for value in 0..34 {
+            let call = client.request(put("k", value));
+            group.run_until_answered(call);
+        }
+        group.run_for_heartbeats(4);
+        let base = group.status(R2).log_base;
+        assert!(base >= OpNumber(30), "the log starts after a checkpoint, at {base}");
+        let head = group.status(R2).op_number;
+        group.isolate(R2);
+        group.crash(R0);
+        group.crash(R1);
+
+        group.unsafe_restart(R2, &[]);
+        group.heal();
+        group.start_all();
+        let early = client.request(put("k", 100));
+        group.run_until_answered(early);
+        let later = client.request(put("k", 101));
+        group.run_until_answered(later);
+        for value in 0..20 {
+            let call = client.request(put("k", value));
+            group.run_until_answered(call);
+        }
+        group.heal_and_converge();
+        assert_remembered(&group, head);
+        assert!(group.status(R1).log_base > head, "the new epoch takes checkpoints, too");
+    }
 }
 
 /// A member that was given up runs on, cut off, with its log in memory and its promises on disk. It
