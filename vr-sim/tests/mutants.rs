@@ -145,7 +145,7 @@ mutants! {
     ack_before_sync: AckBeforeSync, crash::power_cuts_at_any_moment_lose_nothing_acknowledged, "O7 violated", found by 5 seeds of 3 for 3 s;
     primary_counts_unsynced: PrimaryCountsUnsynced, durability::the_primary_waits_for_its_own_disk, "O1 violated", found by 5 seeds of 3 for 3 s;
     promise_after_view_change: PromiseAfterViewChange, crash::an_op_prepared_by_a_majority_survives_its_primary, "O7 violated", found by 5 seeds of 3 for 3 s;
-    log_before_promise: LogBeforePromise, durability::a_log_is_replaced_after_the_promise, "O7 violated", found by 60 seeds of 3 for 3 s;
+    log_before_promise: LogBeforePromise, durability::a_log_is_replaced_after_the_promise, "O7 violated", found by 90 seeds of 3 for 3 s;
     superblock_before_log: SuperblockBeforeLog, durability::an_installation_that_is_cut_short_is_none, "O7 violated";
     log_not_synced: LogNotSynced, crash::a_group_that_lost_power_has_everything_it_acknowledged, "O7 violated", found by 5 seeds of 3 for 3 s;
     superblock_not_synced: SuperblockNotSynced, durability::a_promise_survives_crashes, "O7 violated", found by 5 seeds of 3 for 3 s;
@@ -185,7 +185,7 @@ mutants! {
     many_in_part: ManyInPart, many::several_operations_have_one_place, "O4 violated", found by 20 seeds of 3 for 3 s;
     answer_unexecuted: AnswerUnexecuted, clients::a_repeated_request_waits_for_its_execution, "O5 violated", found by 20 seeds of 3 for 3 s;
     dedup_at_receipt: DedupAtReceipt, clients::a_request_that_a_view_change_dropped_is_taken_again, "not with a reply";
-    read_without_quorum: ReadWithoutQuorum, reads::a_deposed_primary_does_not_answer_queries, "group.ended(read).is_none()", found by 200 seeds of 3 for 3 s;
+    read_without_quorum: ReadWithoutQuorum, reads::a_deposed_primary_does_not_answer_queries, "group.ended(read).is_none()", found by 700 seeds of 3 for 3 s;
     read_before_start: ReadBeforeStart, clients::no_query_overtakes_what_was_acknowledged, "O6 violated", found by 200 seeds of 3 for 3 s;
     token_unheeded: TokenUnheeded, reads::a_causal_query_sees_what_its_token_names, "O6 violated", found by 20 seeds of 3 for 3 s;
     evict_only_at_primary: EvictOnlyAtPrimary, client_retry::a_full_table_closes_the_session_used_longest_ago, "O4 violated";

@@ -476,7 +476,7 @@ mod tests {
         let mut log = whole.clone();
         log.rebase(third);
         assert_eq!((log.base(), log.op_number(), log.head()), (third, OpNumber(5), whole.head()));
-        let mut stranger = whole.clone();
+        let mut stranger = log_of(5);
         let other = Anchor { op_number: OpNumber(3), checksum: Checksum(9) };
         stranger.rebase(other);
         assert_eq!(

@@ -48,7 +48,8 @@ struct Pending {
     repairs: Vec<EntryHeader>,
     intact: bool,
     views: Option<(View, View)>,
-    joins: bool,
+    /// Whether the disk belongs to a group afterwards, if the superblock is written.
+    joins: Option<bool>,
     base: Option<(OpNumber, Checksum)>,
 }
 
@@ -179,7 +180,7 @@ impl Durability {
             repairs: batch.repairs.iter().map(|entry| entry.header).collect(),
             intact: batch.superblock.as_ref().is_some_and(|block| block.trust == Trust::Intact),
             views: batch.superblock.as_ref().map(|block| (block.view, block.log_view)),
-            joins: batch.superblock.as_ref().is_some_and(|block| block.certificate.is_some()),
+            joins: batch.superblock.as_ref().map(|block| block.certificate.is_some()),
             base: batch.superblock.as_ref().map(base_of),
         };
         let shadow = self.shadows.entry(replica).or_default();
@@ -201,7 +202,7 @@ impl Durability {
         if let Some(pending) = shadow.pending.take() {
             shadow.apply_log(&pending);
             shadow.apply_base(&pending);
-            shadow.joined |= pending.joins;
+            shadow.joined = pending.joins.unwrap_or(shadow.joined);
             shadow.lost &= !pending.intact;
             (shadow.view, shadow.log_view) =
                 pending.views.unwrap_or((shadow.view, shadow.log_view));
@@ -216,15 +217,17 @@ impl Durability {
     /// when something is said to be damaged on a disk that never `lied`.
     pub fn opened(&mut self, replica: ReplicaId, recovered: &Recovered, lied: bool) -> Verdict {
         let damaged = recovered.damaged.first().map(|range| range.first);
-        // A disk that belongs to no group yet may hold a part of what it was given of one, and
-        // forgets it step by step: nothing of it was ever promised.
-        let member = recovered.superblock.certificate.is_some();
+        let shadow = self.shadows.entry(replica).or_default();
+        // A disk that belongs to no group may hold a part of what it was given of one, and forgets
+        // it step by step: nothing of it was ever promised.
+        let leaves = shadow.pending.as_ref().is_some_and(|pending| pending.joins == Some(false));
+        let belongs = recovered.superblock.certificate.is_some();
+        let member = belongs || (shadow.joined && !leaves);
         if member && !lied && (damaged.is_some() || recovered.set_aside.is_some()) {
             return broken(format!(
                 "r{replica} found its log damaged, from op {damaged:?} on, on a disk that never lied"
             ));
         }
-        let shadow = self.shadows.entry(replica).or_default();
         let found = (recovered.superblock.view, recovered.superblock.log_view);
         let mut views = vec![(shadow.view, shadow.log_view)];
         let lost = recovered.superblock.trust == Trust::Lost;
@@ -256,7 +259,7 @@ impl Durability {
             ));
         }
         shadow.opened = true;
-        shadow.joined = recovered.superblock.certificate.is_some();
+        shadow.joined = belongs;
         (shadow.view, shadow.log_view) = found;
         shadow.lost = lost;
         if base_of(&recovered.superblock) != shadow.base {

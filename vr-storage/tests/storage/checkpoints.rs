@@ -225,10 +225,9 @@ fn with_checkpoint() -> (FaultyDisk, Content) {
     let disk = FaultyDisk::default();
     let mut content = Content::new();
     let (_, mut store) = open(&disk).unwrap();
-    for batch in [content.append(&[10, 20, 30, 40])] {
-        write(&mut store, &batch).unwrap();
-        content.apply(&batch);
-    }
+    let batch = content.append(&[10, 20, 30, 40]);
+    write(&mut store, &batch).unwrap();
+    content.apply(&batch);
     let promise = content.promise(3);
     write(&mut store, &promise).unwrap();
     content.apply(&promise);
