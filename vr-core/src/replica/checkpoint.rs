@@ -160,6 +160,9 @@ impl Replica {
     /// Lets storage drop the checkpoints that are not needed any more.
     pub(in crate::replica) fn keep_checkpoints(&mut self) {
         let mut checkpoints = self.checkpoints.needed();
+        if !self.log.is_volatile() {
+            checkpoints.extend(self.promise.named_checkpoints());
+        }
         checkpoints.extend(self.incoming.as_ref().map(|incoming| incoming.checkpoint()));
         let through = self.checkpoints.latest().op_number;
         self.out.push_back(Output::Transfer(Task::Keep { checkpoints, through }));

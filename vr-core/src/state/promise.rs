@@ -119,6 +119,12 @@ impl Promise {
         }
     }
 
+    /// The checkpoints that a superblock names which may be on disk after a crash.
+    pub fn named_checkpoints(&self) -> impl Iterator<Item = CheckpointId> + '_ {
+        let in_flight = self.in_flight.iter().map(|(_, superblock)| superblock.checkpoint);
+        in_flight.chain([self.durable.checkpoint, self.wanted.checkpoint])
+    }
+
     /// A disk that belongs to no group has no checkpoint of one: its log starts at `genesis`.
     ///
     /// # Panics
@@ -255,7 +261,7 @@ mod tests {
     use super::*;
     use crate::model::{
         membership::Members,
-        types::{DiskId, ReplicaId},
+        types::{DiskId, OpNumber, ReplicaId},
     };
 
     fn promise() -> Promise {
@@ -324,6 +330,20 @@ mod tests {
         promise.reformat(DiskId(2));
         let blank = promise.hand_over(PersistId(1));
         assert_eq!((blank.disk, blank.trust, blank.certificate), (DiskId(2), Trust::Lost, None));
+    }
+
+    #[test]
+    fn whatever_a_crash_may_leave_named_is_told() {
+        let mut promise = promise();
+        let checkpoint = |op| CheckpointId { op_number: OpNumber(op), ..CheckpointId::default() };
+        for op in [10, 20] {
+            promise.name_checkpoint(checkpoint(op));
+            promise.hand_over(PersistId(op));
+        }
+        promise.name_checkpoint(checkpoint(30));
+        promise.persisted(PersistId(10));
+        let named: Vec<u64> = promise.named_checkpoints().map(|id| id.op_number.0).collect();
+        assert_eq!(named, [20, 10, 30]);
     }
 
     #[test]
