@@ -78,8 +78,7 @@ impl Recovered {
     /// The last op of the log, damaged or not; what the log follows when it is empty.
     #[must_use]
     pub fn head(&self) -> Anchor {
-        let checkpoint = &self.superblock.checkpoint;
-        let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
+        let base = Anchor::after(&self.superblock.checkpoint);
         let header = self.headers.last().map_or(base, Anchor::of);
         let damaged = self.damaged.last().map_or(base, |range| range.through);
         if damaged.op_number >= header.op_number { damaged } else { header }
@@ -365,6 +364,12 @@ impl Anchor {
     #[must_use]
     pub const fn of(header: &EntryHeader) -> Self {
         Self { op_number: header.op_number, checksum: header.checksum }
+    }
+
+    /// The place that the log above a checkpoint follows.
+    #[must_use]
+    pub const fn after(checkpoint: &CheckpointId) -> Self {
+        Self { op_number: checkpoint.op_number, checksum: checkpoint.checksum }
     }
 
     /// The place that an entry follows.

@@ -73,6 +73,9 @@ impl Replica {
         index: ReplicaIndex,
         id: CheckpointId,
     ) {
+        if id.op_number <= self.checkpoints.agreed().op_number {
+            return;
+        }
         let quorum = match self.mutant(Mutant::CheckpointOfOne) {
             false => self.membership.quorum(),
             true => 1,

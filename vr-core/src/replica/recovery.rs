@@ -71,7 +71,7 @@ impl Replica {
             membership.index_of(identity.replica).expect("the builder checked the membership");
         let strayed = superblock.certificate.is_none() && superblock.checkpoint != genesis;
         let checkpoint = if strayed { genesis } else { superblock.checkpoint };
-        let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
+        let base = Anchor::after(&checkpoint);
         let evidence = superblock.certificate.is_some() && superblock.trust == Trust::Intact;
         let repair = if evidence { Repair::of(&recovered) } else { Repair::default() };
         let headers = if evidence { recovered.headers.as_slice() } else { &[] };

@@ -95,6 +95,11 @@ impl Replica {
         others.filter(|index| !self.peers.is_lost(*index)).collect()
     }
 
+    /// `checkpoint` on its way here, if that is the one which is fetched.
+    fn incoming_of(&mut self, checkpoint: CheckpointId) -> Option<&mut Incoming> {
+        self.incoming.as_mut().filter(|incoming| incoming.checkpoint() == checkpoint)
+    }
+
     /// Asks for as much as may be asked for at a time.
     fn ask_for_snapshot(&mut self, now: Now) {
         let peers = self.present();
@@ -163,8 +168,7 @@ impl Replica {
     pub(in crate::replica) fn on_snapshot(&mut self, now: Now, m: Snapshot) -> Result<(), Ignored> {
         let Snapshot { request, checkpoint, content } = m;
         let present = self.present();
-        let incoming = self.incoming.as_mut().filter(|it| it.checkpoint() == checkpoint);
-        let incoming = incoming.ok_or(Ignored::Unasked)?;
+        let incoming = self.incoming_of(checkpoint).ok_or(Ignored::Unasked)?;
         match content {
             SnapshotContent::Gone => {
                 incoming.gone(request);
@@ -207,25 +211,23 @@ impl Replica {
 
     /// Storage did something with a checkpoint.
     pub(in crate::replica) fn on_task_done(&mut self, now: Now, done: TaskDone) {
-        let mine = |it: &&mut Incoming, of: CheckpointId| it.checkpoint() == of;
         match done {
             TaskDone::Served { to, request, checkpoint, content } => {
                 self.checkpoints.end_serve();
                 self.send_snapshot(to, request, checkpoint, content);
             }
             TaskDone::Looked { checkpoint, missing } => {
-                let incoming = self.incoming.as_mut().filter(|it| mine(it, checkpoint));
-                let Some(next) = incoming.map(|it| it.lacks(&missing)) else { return };
+                let next = self.incoming_of(checkpoint).map(|it| it.lacks(&missing));
+                let Some(next) = next else { return };
                 self.go_on_with_snapshot(now, checkpoint, next);
             }
             TaskDone::Put { checkpoint, index } => {
-                let incoming = self.incoming.as_mut().filter(|it| mine(it, checkpoint));
-                let Some(next) = incoming.map(|it| it.stored(index)) else { return };
+                let next = self.incoming_of(checkpoint).map(|it| it.stored(index));
+                let Some(next) = next else { return };
                 self.go_on_with_snapshot(now, checkpoint, next);
             }
             TaskDone::Completed { checkpoint } => {
-                let incoming = self.incoming.as_mut().filter(|it| mine(it, checkpoint));
-                if let Some(incoming) = incoming {
+                if let Some(incoming) = self.incoming_of(checkpoint) {
                     incoming.completed();
                     self.install_snapshot(now);
                 }
@@ -248,7 +250,7 @@ impl Replica {
         }
         self.timers.disarm(Timer::Snapshot);
         self.hand_over(now);
-        let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
+        let base = Anchor::after(&checkpoint);
         let rebased = self.repair.rebase(base);
         let told = self.log.checksum_of(base.op_number);
         let conflicts = told.is_some_and(|checksum| checksum != base.checksum);

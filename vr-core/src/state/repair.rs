@@ -29,8 +29,7 @@ impl Holes {
     /// The holes in what storage found; `None` if there are none.
     #[must_use]
     pub fn of(recovered: &Recovered) -> Option<Self> {
-        let checkpoint = recovered.superblock.checkpoint;
-        let base = Anchor { op_number: checkpoint.op_number, checksum: checkpoint.checksum };
+        let base = Anchor::after(&recovered.superblock.checkpoint);
         let headers = recovered.headers.iter().map(|header| (header.op_number, *header));
         let mut broken = BTreeSet::new();
         for range in &recovered.damaged {
