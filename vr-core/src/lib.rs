@@ -17,11 +17,10 @@ pub use crate::{
         ticket::{Ticket, TicketError},
     },
     model::{
-        causal::CausalToken,
         config::{Config, ConfigError, Genesis},
         durable::Durability,
         membership::{Member, Members, Membership, MembershipError},
-        message::Read,
+        read::{CausalToken, Read},
         types::{ClientId, OpNumber, ReplicaId, View, Viewstamp},
     },
     node::{

@@ -5,11 +5,13 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use vr_core::{
-    CausalToken, SnapshotReader, SnapshotWriter, Ticket,
+    CausalToken, Read, SnapshotReader, SnapshotWriter, Ticket,
     execution::client_table::{ClientTable, Turn},
     model::{
         certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
@@ -25,9 +27,9 @@ use vr_core::{
         message::{
             Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
             ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Limit,
-            Message, Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk,
-            Recovery, RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender,
-            Standing, StartView, StartViewChange, StatusKind, Suspicion, Wanted,
+            Message, Outcome, Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery,
+            RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
+            StartView, StartViewChange, StatusKind, Suspicion, Wanted,
         },
         snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
         types::{
@@ -265,6 +267,7 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         ("", Message::Query(query(Read::Linearizable))),
         ("_local", Message::Query(query(Read::Local))),
         ("_causal", Message::Query(query(Read::Causal(token)))),
+        ("_leased", Message::Query(query(Read::Lease))),
         ("", Message::Answer(answer(Some(Bytes::from_static(b"1"))))),
         ("_unreadable", Message::Answer(answer(None))),
         ("", Message::Forward(Forward::Request(request()))),
@@ -335,20 +338,22 @@ const fn checkpoint() -> CheckpointId {
 fn normal_messages() -> Vec<(&'static str, Message)> {
     let commit = Committed { op_number: OpNumber(16), checksum: CHECKSUM };
     let heartbeat = HeartbeatNumber(300);
-    let prepare_ok = |standing| PrepareOk {
+    let prepare_ok = |standing, lease| PrepareOk {
         op_number: OpNumber(20),
         checksum: CHECKSUM,
         heartbeat,
         applied: OpNumber(16),
         checkpoint: checkpoint(),
         standing,
+        lease: Duration::from_millis(lease),
     };
     let heartbeats =
         |status| Commit { commit, heartbeat, agreed: checkpoint(), standing: standing(status) };
     vec![
         ("", Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat })),
-        ("", Message::PrepareOk(prepare_ok(None))),
-        ("_standing", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal))))),
+        ("", Message::PrepareOk(prepare_ok(None, 0))),
+        ("_standing", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal)), 0))),
+        ("_lease", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal)), 100))),
         ("", Message::Commit(heartbeats(StatusKind::Normal))),
         ("_blank", Message::Commit(heartbeats(StatusKind::Blank))),
         ("_view_change", Message::Commit(heartbeats(StatusKind::ViewChange))),

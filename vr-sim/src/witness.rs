@@ -1,5 +1,6 @@
 //! Sees everything that happens in a simulation: writes the trace and asks the oracles.
 
+use core::time::Duration;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
@@ -29,6 +30,7 @@ use crate::{
         causal::Causal,
         commits::Commits,
         durability::Durability,
+        leases,
         monotonic::{Monotonic, Numbers},
         once::Once,
         starts::Starts,
@@ -63,6 +65,7 @@ pub struct Witness {
     repairs: u64,
     checkpoints: u64,
     snapshots: u64,
+    leases: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -91,6 +94,7 @@ impl Witness {
             repairs: 0,
             checkpoints: 0,
             snapshots: 0,
+            leases: 0,
         }
     }
 
@@ -381,6 +385,20 @@ impl Witness {
     /// `replica` holds so much in its queues.
     pub fn holds(&mut self, at: Instant, replica: ReplicaId, queues: &[Queue]) {
         self.judge(at, bounds::check(replica, queues));
+    }
+
+    /// The primary `replica` of `view` says for how long it holds its lease.
+    pub fn leased(&mut self, at: Instant, replica: ReplicaId, view: View, leased_for: Duration) {
+        self.leases += u64::from(!leased_for.is_zero());
+        if !self.outside.contains(&replica) {
+            self.judge(at, leases::check(replica, view, leased_for, self.starts.latest()));
+        }
+    }
+
+    /// How often a primary said that it holds its lease.
+    #[must_use]
+    pub const fn leases(&self) -> u64 {
+        self.leases
     }
 
     /// `replica` says this of itself.

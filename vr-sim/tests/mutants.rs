@@ -23,6 +23,8 @@ mod duel_of_primaries;
 mod force;
 #[path = "scenario/forgotten.rs"]
 mod forgotten;
+#[path = "scenario/leases.rs"]
+mod leases;
 #[path = "scenario/lost_log.rs"]
 mod lost_log;
 #[path = "scenario/many.rs"]
@@ -188,6 +190,9 @@ mutants! {
     read_without_quorum: ReadWithoutQuorum, reads::a_deposed_primary_does_not_answer_queries, "group.ended(read).is_none()";
     read_before_start: ReadBeforeStart, clients::no_query_overtakes_what_was_acknowledged, "O6 violated", found by 200 seeds of 3 for 3 s;
     token_unheeded: TokenUnheeded, reads::a_causal_query_sees_what_its_token_names, "O6 violated", found by 20 seeds of 3 for 3 s;
+    lease_unheeded: LeaseUnheeded, leases::nobody_replaces_a_primary_before_its_lease_ends, "O8 violated";
+    lease_forgotten: LeaseForgotten, leases::a_backup_that_restarts_keeps_its_grants, "O8 violated";
+    lease_without_drift: LeaseWithoutDrift, leases::nobody_replaces_a_primary_before_its_lease_ends, "O8 violated";
     evict_only_at_primary: EvictOnlyAtPrimary, client_retry::a_full_table_closes_the_session_used_longest_ago, "O4 violated";
     endless_forwards: EndlessForwards, limits::a_backup_holds_no_more_than_it_may, "O11 violated", found by 20 seeds of 3 for 3 s;
     genesis_by_quorum: GenesisByQuorum, genesis::a_wiped_founder_founds_no_second_group, "O1 violated";

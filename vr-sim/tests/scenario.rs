@@ -12,6 +12,7 @@ mod scenario {
     mod forgotten;
     mod group_size;
     mod handoff;
+    mod leases;
     mod lost_log;
     mod many;
     mod partition;

@@ -13,7 +13,8 @@ use crate::{
         session::{Session, to_u32, to_usize},
     },
     model::{
-        message::{Answer, Read, Rejection},
+        message::{Answer, Rejection},
+        read::Read,
         time::Instant,
         types::{ReplicaId, RequestNumber},
     },
@@ -30,7 +31,7 @@ impl Session {
                 .fail(waiting, RequestError::Busy { waiting: to_u32(self.queries.len()) });
         }
         let asked = match read {
-            Read::Linearizable => self.route.target(),
+            Read::Linearizable | Read::Lease => self.route.target(),
             Read::Local | Read::Causal(_) => self.route.nearest(),
         };
         self.expiry_at = self.expiry_at.min(waiting.deadline);

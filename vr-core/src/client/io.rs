@@ -12,7 +12,8 @@ use crate::{
     },
     model::{
         config::Config,
-        message::{Envelope, Read},
+        message::Envelope,
+        read::Read,
         time::Instant,
         types::{OpNumber, ReplicaId},
     },

@@ -43,10 +43,9 @@ use crate::{
         slots::{CallResult, Slots},
     },
     model::{
-        causal::CausalToken,
         config::{Config, ConfigError},
         membership::Members,
-        message::Read,
+        read::{CausalToken, Read},
         time::Instant,
         types::{GroupId, Peer},
     },

@@ -12,7 +12,8 @@ use crate::{
     },
     model::{
         certificate::{CertificateHash, CrashVector},
-        message::{Envelope, Message, Query, Read, Register, Request, Sender},
+        message::{Envelope, Message, Query, Register, Request, Sender},
+        read::Read,
         types::{
             ClientId, Epoch, GroupId, Incarnation, Nonce, OpNumber, ReplicaId, RequestNumber, View,
         },

@@ -11,7 +11,7 @@ use crate::{
         call::{CallId, Waiting},
     },
     model::{
-        message::Read,
+        read::Read,
         time::Instant,
         types::{ReplicaId, RequestNumber},
     },

@@ -16,9 +16,9 @@ use crate::{
         window::Window,
     },
     model::{
-        causal::CausalToken,
         membership::Membership,
-        message::{Envelope, Limit, Message, Outcome, Read, Rejected, Rejection, Reply, Sender},
+        message::{Envelope, Limit, Message, Outcome, Rejected, Rejection, Reply, Sender},
+        read::{CausalToken, Read},
         time::Instant,
         types::{ClientId, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},
     },
@@ -223,7 +223,7 @@ impl Session {
         }
         for number in self.queries.asked_of(None) {
             self.ask_again(now, number, |route, question| match question.read {
-                Read::Linearizable => route.target(),
+                Read::Linearizable | Read::Lease => route.target(),
                 Read::Local | Read::Causal(_) => route.nearest(),
             });
         }

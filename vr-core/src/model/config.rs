@@ -49,6 +49,8 @@ pub enum Genesis {
 /// | `forward_ops_max` | 4096 | a backup answers busy |
 /// | `forward_timeout` | 1 s | the backup answers busy, and the client tries again |
 /// | `handoff_timeout` | 500 ms | a planned hand-off is given up, and the primary goes on |
+/// | `lease` | 0, none | [`Read::Lease`](crate::model::read::Read::Lease) takes a round, like any other |
+/// | `clock_drift_ppm_max` | 10 000 | clocks that differ by more may let leased reads see the past |
 /// | `reads_max` | 65 536 | queries are answered busy |
 /// | `transfer_headers_max` | 1024 | a larger range takes several questions |
 /// | `transfer_bytes_max` | 1 MiB | a larger range takes several questions |
@@ -107,6 +109,14 @@ pub struct Config {
     pub forward_timeout: Duration,
     /// How long requests wait at a primary for the successor of a planned hand-off to catch up.
     pub handoff_timeout: Duration,
+    /// For how long a backup that heard its primary votes for no other view, so that the primary
+    /// may answer [`Read::Lease`](crate::model::read::Read::Lease) without asking; 0 for never.
+    /// Until it ends, no other view starts, also when the primary is known to be gone; and a
+    /// replica that starts waits for it before it votes.
+    pub lease: Duration,
+    /// The most that the clock of a member gains or loses, in millionths of the time that passes;
+    /// leases end early by it. Clocks that stand still while their machine is suspended break it.
+    pub clock_drift_ppm_max: u32,
     /// Queries that wait for their read round.
     pub reads_max: u32,
     /// Headers in one answer.
@@ -151,6 +161,8 @@ impl Default for Config {
             forward_ops_max: 4096,
             forward_timeout: Duration::from_secs(1),
             handoff_timeout: Duration::from_millis(500),
+            lease: Duration::ZERO,
+            clock_drift_ppm_max: 10_000,
             reads_max: 65_536,
             transfer_headers_max: 1024,
             transfer_bytes_max: 1 << 20,
@@ -235,6 +247,16 @@ impl Config {
                 "suspicion_timeout must be at least twice heartbeat_interval",
             ),
             (
+                self.lease.is_zero()
+                    || (self.lease > self.heartbeat_interval
+                        && self.lease < self.suspicion_timeout),
+                "lease must be longer than heartbeat_interval and shorter than suspicion_timeout",
+            ),
+            (
+                self.clock_drift_ppm_max <= 100_000,
+                "clock_drift_ppm_max must be at most 100000, a tenth",
+            ),
+            (
                 u64::from(self.message_bytes_max) >= u64::from(self.request_bytes_max) + 4096,
                 "message_bytes_max must exceed request_bytes_max by at least 4096",
             ),
@@ -310,6 +332,15 @@ mod tests {
     fn a_zero_limit_is_refused_by_name() {
         let config = Config { window: 0, ..Config::default() };
         assert_eq!(config.validate(), Err(ConfigError::Zero { field: "window" }));
+    }
+
+    #[test]
+    fn a_lease_lies_between_heartbeat_and_suspicion() {
+        let with = |milliseconds| {
+            Config { lease: Duration::from_millis(milliseconds), ..Config::default() }.validate()
+        };
+        assert_eq!(with(100), Ok(()));
+        assert!(with(50).is_err() && with(150).is_err());
     }
 
     #[test]

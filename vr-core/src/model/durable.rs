@@ -1,6 +1,6 @@
 //! What a replica must not forget: the superblock, and the identity it is opened with.
 
-use core::{fmt, str::FromStr};
+use core::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,8 @@ pub struct Superblock {
     /// The later epoch that the operator began by force, once this replica was told of it: from
     /// then on the directory takes part in nothing.
     pub superseded_by: Option<Epoch>,
+    /// The longest lease that this replica may have granted: its next start waits for it.
+    pub lease: Duration,
 }
 
 impl Superblock {
@@ -147,6 +149,7 @@ impl Superblock {
                 digest: Checksum::ZERO,
             },
             superseded_by: None,
+            lease: Duration::ZERO,
         }
     }
 }

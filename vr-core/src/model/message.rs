@@ -1,16 +1,17 @@
 //! What replicas and clients say to each other; one enum, mirrored by docs/WIRE.md.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    causal::CausalToken,
     certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
     entry::{Entry, EntryHeader},
     founding::{Found, FoundOk, Hello, HelloOk},
+    read::Read,
     snapshot::{GetSnapshot, Released, Snapshot},
     types::{
         Checksum, ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
@@ -244,20 +245,6 @@ pub struct Query {
     pub query: Bytes,
 }
 
-/// How fresh the answer to a query must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Read {
-    /// As if it had its place in the log; costs a round to a quorum, shared by all waiting reads.
-    #[default]
-    Linearizable,
-    /// What this replica has executed, however old; costs no message.
-    Local,
-    /// At least what this token's holder has seen; costs no message, but may wait at a replica that
-    /// lags. With the token of a client itself: it reads what it wrote, and never goes back.
-    Causal(CausalToken),
-}
-
 /// Answers a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -330,6 +317,9 @@ pub struct PrepareOk {
     pub checkpoint: CheckpointId,
     /// Where the sender stands; present in answers to heartbeats.
     pub standing: Option<Standing>,
+    /// For how long after it heard `heartbeat`, by its own clock and in whole microseconds, the
+    /// sender votes for no other view; zero where it promises nothing, and outside of answers.
+    pub lease: Duration,
 }
 
 /// Heartbeat of the primary.

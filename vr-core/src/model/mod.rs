@@ -1,6 +1,5 @@
 //! Floor 1: the nouns of the protocol, plain values without behaviour of their own.
 
-pub mod causal;
 pub mod certificate;
 pub mod checkpoint;
 pub mod config;
@@ -18,6 +17,7 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 #[expect(unreachable_pub, reason = "public with the feature only")]
 pub(crate) mod mutants;
+pub mod read;
 pub mod snapshot;
 pub mod time;
 pub mod types;

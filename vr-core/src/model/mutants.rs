@@ -140,9 +140,14 @@ mutants! {
     ReadWithoutQuorum = "read-without-quorum",
     /// A new primary answers queries before what it started with is committed.
     ReadBeforeStart = "read-before-start",
-
     /// A replica answers a query before it has executed what its token names.
     TokenUnheeded = "token-unheeded",
+    /// A backup votes for the next view although its primary holds its lease.
+    LeaseUnheeded = "lease-unheeded",
+    /// A backup that restarts does not wait for the lease that it may have granted.
+    LeaseForgotten = "lease-forgotten",
+    /// A primary counts on its lease to the end, whatever the clocks do.
+    LeaseWithoutDrift = "lease-without-drift",
 
     /// A backup keeps the sessions that the primary closes.
     EvictOnlyAtPrimary = "evict-only-at-primary",

@@ -395,6 +395,7 @@ mod tests {
             clients: 1,
             heard: heard(&[0, 1, 2]),
             serving: false,
+            leased_for: Duration::ZERO,
             handing_off: None,
             acknowledged: Vec::new(),
             awaited: Vec::new(),

@@ -267,7 +267,8 @@ mod tests {
     use crate::model::{
         certificate::{CertificateHash, CrashVector},
         membership::Members,
-        message::{Message, Ping, Query, Read, Sender, Standing, StatusKind},
+        message::{Message, Ping, Query, Sender, Standing, StatusKind},
+        read::Read,
         types::{ClientId, Epoch, Incarnation, OpNumber, ReplicaSet, RequestNumber, View},
     };
 

@@ -83,7 +83,6 @@ impl Replica {
         let Some(agreed) = self.checkpoints.told(index, id, quorum) else {
             if let Some(op_number) = self.checkpoints.disagreement(self.membership.len()) {
                 self.out.push_back(Output::Event(Event::CheckpointsDiffer { op_number }));
-                self.checkpoints.forget_told(op_number);
             }
             return;
         };

@@ -143,7 +143,8 @@ impl Replica {
         }
     }
 
-    /// The primary leaves on purpose, so there is nothing to suspect and nothing to wait for.
+    /// The primary leaves on purpose, so there is nothing to suspect and nothing to wait for: no
+    /// lease either. Whatever was granted in earlier views had ended before this one started.
     pub(in crate::replica) fn on_handoff(
         &mut self,
         now: Now,
@@ -155,6 +156,7 @@ impl Replica {
             return Err(Ignored::OldView);
         }
         self.require_same_entry(from, m.op_number, m.checksum)?;
+        self.grants.release();
         self.enter_view(now, m.view, false);
         Ok(())
     }

@@ -73,6 +73,7 @@ impl Replica {
         }
         primary.heartbeat = primary.heartbeat.next();
         let heartbeat = primary.heartbeat;
+        primary.lease.sent(heartbeat, now.monotonic);
         let heartbeat = self.heartbeat(now, heartbeat);
         self.broadcast(&heartbeat);
     }

@@ -402,6 +402,9 @@ pub struct ReplicaStatus {
     pub heard: ReplicaSet,
     /// At a primary: whether it hears a quorum and admits requests.
     pub serving: bool,
+    /// At a primary: for how long it may answer
+    /// [`Read::Lease`](crate::model::read::Read::Lease) by itself, as the clock is now.
+    pub leased_for: Duration,
     /// At a primary: to whom it hands its view off, as soon as that one has caught up.
     pub handing_off: Option<ReplicaId>,
     /// At a primary: per member, the last op acknowledged.

@@ -54,8 +54,13 @@ impl Replica {
     /// a crash could not take it back.
     pub(in crate::replica) fn say_recovery(&mut self, now: Now) {
         let durable = self.promise.view() >= self.view;
+        let silent = self.silent_until(now);
         let Status::Recovering(recovering) = &mut self.status else { return };
-        let promise_due = recovering.promised && recovering.promise_due && durable;
+        let mut promise_due = recovering.promised && recovering.promise_due && durable;
+        if promise_due && let Some(until) = silent {
+            promise_due = false;
+            self.timers.arm_by(Timer::Resend, until);
+        }
         if promise_due {
             recovering.promise_due = false;
         }

@@ -16,6 +16,7 @@ mod handoff;
 mod heartbeat;
 mod install;
 mod invariants;
+mod leases;
 mod lost_log;
 mod normal;
 mod outputs;
@@ -60,6 +61,7 @@ use crate::{
         doubts::Doubts,
         forwards::Forwards,
         incoming::Incoming,
+        leases::Grants,
         log::Log,
         peers::Peers,
         prng::Prng,
@@ -128,6 +130,7 @@ pub struct Replica {
     forwards: Forwards,
     routes: Routes,
     reads: Reads,
+    grants: Grants,
     clock: LogClock,
     progress: Progress,
 

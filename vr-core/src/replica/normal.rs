@@ -1,5 +1,7 @@
 //! Normal operation: the primary gives places, backups append and acknowledge (VRR §4.1).
 
+use core::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{
@@ -230,6 +232,7 @@ impl Replica {
             backup.acked = backup.acked.max(op_number);
             backup.sent = backup.sent.max(op_number);
         }
+        self.lease_granted(from, m);
         self.view_works(m.heartbeat);
         self.told_checkpoint(now, from.index, m.checkpoint);
         self.try_commit();
@@ -395,6 +398,7 @@ impl Replica {
             applied: self.progress.applied,
             checkpoint: self.checkpoints.latest(),
             standing: answers.then(|| self.standing(now)),
+            lease: if answers { self.grant(now) } else { Duration::ZERO },
         };
         self.send(self.primary(), Message::PrepareOk(message));
     }

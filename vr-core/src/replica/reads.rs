@@ -3,10 +3,10 @@
 use crate::{
     execution::work::Work,
     model::{
-        causal::CausalToken,
         certificate::Certificate,
         message::{Committed, Limit, Message, Query, ReadIndex, ReadIndexOk, Rejection},
         mutants::Mutant,
+        read::CausalToken,
         time::{Instant, Now, nanoseconds},
         types::{OpNumber, Peer},
     },

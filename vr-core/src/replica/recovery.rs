@@ -1,9 +1,12 @@
 //! Coming back: what a replica is when it starts, decided from what storage holds.
 
+use core::time::Duration;
+
 use crate::{
     model::{
         certificate::{CertificateHash, Inheritance},
-        durable::{Durability, Identity, Superblock, Trust},
+        config::Config,
+        durable::{CheckpointId, Durability, Identity, Superblock, Trust},
         mutants::Mutant,
         time::Now,
         types::{OpNumber, RequestId},
@@ -19,6 +22,7 @@ use crate::{
         clock::LogClock,
         doubts::Doubts,
         forwards::Forwards,
+        leases::Grants,
         log::Log,
         peers::Peers,
         prng::Prng,
@@ -44,6 +48,23 @@ fn remembered(identity: &Identity, superblock: Superblock) -> Superblock {
     }
 }
 
+/// What a life before this one may have granted: as long as the disk knows of, or, if the disk has
+/// forgotten it too, as long as it would have been with the limits of today.
+fn forgotten_grants(now: Now, config: &Config, superblock: &Superblock) -> Grants {
+    let lease = match config.mutant(Mutant::LeaseForgotten) {
+        false => superblock.lease.max(config.lease),
+        true => Duration::ZERO,
+    };
+    Grants::forgotten(now.monotonic, lease, config.clock_drift_ppm_max)
+}
+
+/// The checkpoint that the log starts after, and whether that is `genesis` because the disk names
+/// one although it belongs to no group.
+fn start_of_log(superblock: &Superblock, genesis: CheckpointId) -> (bool, CheckpointId) {
+    let strayed = superblock.certificate.is_none() && superblock.checkpoint != genesis;
+    (strayed, if strayed { genesis } else { superblock.checkpoint })
+}
+
 impl Replica {
     /// A replica as its storage remembers it: blank, without its log, with an incomplete one, or
     /// with an intact one.
@@ -67,10 +88,8 @@ impl Replica {
         }
         let genesis = Superblock::blank(&identity).checkpoint;
         let membership = identity.members;
-        let index =
-            membership.index_of(identity.replica).expect("the builder checked the membership");
-        let strayed = superblock.certificate.is_none() && superblock.checkpoint != genesis;
-        let checkpoint = if strayed { genesis } else { superblock.checkpoint };
+        let index = membership.index_of(identity.replica).expect("the builder checked it");
+        let (strayed, checkpoint) = start_of_log(&superblock, genesis);
         let base = Anchor::after(&checkpoint);
         let evidence = superblock.certificate.is_some() && superblock.trust == Trust::Intact;
         let repair = if evidence { Repair::of(&recovered) } else { Repair::default() };
@@ -83,6 +102,7 @@ impl Replica {
         let leftover = !strayed && !evidence && recovered.head().op_number > base.op_number;
         let certificate = superblock.certificate.as_ref();
         let certificate = certificate.map_or(CertificateHash::NONE, |it| it.to_hash());
+        let grants = forgotten_grants(now, &config, &superblock);
         let mut prng = Prng::new(seed);
         // An answer to a question of an earlier life must not pass for one of this life.
         let questions = RequestId(prng.next() >> 1);
@@ -110,6 +130,7 @@ impl Replica {
             forwards: Forwards::default(),
             routes: Routes::default(),
             reads: Reads::default(),
+            grants,
             progress: Progress::new(base.op_number),
             timers: Timers::default(),
             prng,

@@ -10,7 +10,10 @@ use crate::{
         Replica,
         io::{Queue, ReplicaStatus},
     },
-    state::status::{Role, Status},
+    state::{
+        incoming::Incoming,
+        status::{Role, Status},
+    },
 };
 
 impl Replica {
@@ -60,14 +63,12 @@ impl Replica {
             applied: self.progress.applied,
             checkpoint: self.checkpoints.held(),
             log_base: self.log.base().op_number,
-            snapshot: self.incoming.as_ref().map(|incoming| {
-                let (here, all) = incoming.extent();
-                (incoming.checkpoint().op_number, here, all)
-            }),
+            snapshot: self.incoming.as_ref().map(Incoming::extent),
             log_bytes: self.log.bytes(),
             clients: self.admitted.len(),
             heard: self.peers.heard_set(self.index, now.monotonic),
             serving,
+            leased_for: self.leased_for(now),
             handing_off,
             acknowledged,
             awaited,

@@ -7,10 +7,11 @@ use crate::{
     model::{
         entry::{EntryHeader, EntryKind},
         message::{
-            Envelope, Forward, ForwardReply, Limit, Message, Outcome, Query, Read, Register,
-            Rejected, Rejection, Reply, Request,
+            Envelope, Forward, ForwardReply, Limit, Message, Outcome, Query, Register, Rejected,
+            Rejection, Reply, Request,
         },
         mutants::Mutant,
+        read::Read,
         time::Now,
         types::{Checksum, ClientId, OpNumber, Peer, RequestNumber},
     },
@@ -409,6 +410,7 @@ impl Replica {
                 Ok(())
             }
             Read::Causal(token) => self.read_causal(now, from, m, token),
+            Read::Lease => self.read_leased(now, from, m),
         }
     }
 }

@@ -182,9 +182,14 @@ impl Replica {
         let primary = self.primary();
         let durable = self.promise.view() >= self.view && !self.is_naming();
         let incomplete = self.is_incomplete();
+        let silent = self.silent_until(now);
         let (started, first, nonce) = {
             let Status::ViewChange(change) = &mut self.status else { return };
             if !change.say_due || (!change.started && (!durable || incomplete)) {
+                return;
+            }
+            if let Some(until) = silent.filter(|_| !change.started) {
+                self.timers.arm(Timer::Resend, until);
                 return;
             }
             change.say_due = false;

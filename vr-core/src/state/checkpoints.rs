@@ -33,6 +33,8 @@ pub struct Checkpoints {
     own: BTreeMap<OpNumber, CheckpointId>,
     agreed: CheckpointId,
     told: BTreeMap<CheckpointId, ReplicaSet>,
+    /// The last op of which no quorum can agree on one any more.
+    disagreed: OpNumber,
     /// The last op after which one was due.
     last: OpNumber,
     /// Bytes of the entries since.
@@ -64,6 +66,7 @@ impl Checkpoints {
             own: BTreeMap::new(),
             agreed: held,
             told: BTreeMap::new(),
+            disagreed: OpNumber::ZERO,
             last: held.op_number,
             bytes: 0,
             taking: false,
@@ -132,7 +135,7 @@ impl Checkpoints {
         id: CheckpointId,
         quorum: u32,
     ) -> Option<CheckpointId> {
-        if id.op_number <= self.agreed.op_number {
+        if id.op_number <= self.agreed.op_number.max(self.disagreed) {
             return None;
         }
         let voters = self.told.entry(id).or_default();
@@ -144,9 +147,8 @@ impl Checkpoints {
         agreed.then_some(id)
     }
 
-    /// Whether more than one digest was told for an op of which a quorum could have agreed on one.
-    #[must_use]
-    pub fn disagreement(&self, voters: u32) -> Option<OpNumber> {
+    /// The op of which all `voters` have told, and no quorum the same; once for each.
+    pub fn disagreement(&mut self, voters: u32) -> Option<OpNumber> {
         let mut ops: BTreeMap<OpNumber, (u32, u32)> = BTreeMap::new();
         for (id, told) in &self.told {
             let (kinds, count) = ops.entry(id.op_number).or_default();
@@ -154,7 +156,10 @@ impl Checkpoints {
             *count += told.len();
         }
         let all = ops.into_iter().find(|(_, (kinds, count))| *kinds > 1 && *count >= voters);
-        all.map(|(op_number, _)| op_number)
+        let (op_number, _) = all?;
+        self.disagreed = op_number;
+        self.told.retain(|told, _| told.op_number > op_number);
+        Some(op_number)
     }
 
     /// A quorum has `id`: what was told of earlier ones is settled.
@@ -232,11 +237,6 @@ impl Checkpoints {
     /// Storage answered one.
     pub const fn end_serve(&mut self) {
         self.serving = self.serving.saturating_sub(1);
-    }
-
-    /// What was told of checkpoints at `op_number` is settled.
-    pub fn forget_told(&mut self, op_number: OpNumber) {
-        self.told.retain(|told, _| told.op_number != op_number);
     }
 
     /// Up to which op the log is not needed, if the last `retained` ops below the held checkpoint
@@ -321,6 +321,10 @@ mod tests {
         assert_eq!(checkpoints.disagreement(3), None);
         checkpoints.told(ReplicaIndex(2), id(8, 3), QUORUM);
         assert_eq!(checkpoints.disagreement(3), Some(OpNumber(8)));
+        for (index, digest) in [(0, 1), (1, 2), (2, 3)] {
+            checkpoints.told(ReplicaIndex(index), id(8, digest), QUORUM);
+        }
+        assert_eq!(checkpoints.disagreement(3), None, "it is told once");
     }
 
     #[test]

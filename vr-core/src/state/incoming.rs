@@ -8,7 +8,7 @@ use crate::model::{
     durable::CheckpointId,
     snapshot::{GetSnapshot, SnapshotPart},
     time::Instant,
-    types::{Checksum, PersistId, ReplicaIndex, ReplicaSet, RequestId},
+    types::{Checksum, OpNumber, PersistId, ReplicaIndex, ReplicaSet, RequestId},
 };
 
 /// Questions that one peer has open at most.
@@ -101,10 +101,11 @@ impl Incoming {
         self.checkpoint
     }
 
-    /// Chunks that are here, and chunks in all; zero of zero before the manifest is here.
+    /// The last op in it, chunks that are here, and chunks in all; zero of zero before the manifest
+    /// is here.
     #[must_use]
-    pub fn extent(&self) -> (u32, u32) {
-        (self.stored, self.manifest.count())
+    pub fn extent(&self) -> (OpNumber, u32, u32) {
+        (self.checkpoint.op_number, self.stored, self.manifest.count())
     }
 
     /// Bytes of chunks that arrived, those that came twice included.
@@ -407,7 +408,7 @@ mod tests {
         }
         assert_eq!(incoming.stored(2), Next::Wait);
         assert_eq!(incoming.stored(5), Next::Complete(manifest()));
-        assert_eq!(incoming.extent(), (6, 6));
+        assert_eq!(incoming.extent(), (incoming.checkpoint().op_number, 6, 6));
         assert!(incoming.take_progress() && !incoming.take_progress());
     }
 

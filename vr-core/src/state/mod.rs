@@ -7,6 +7,7 @@ pub mod clock;
 pub mod doubts;
 pub mod forwards;
 pub mod incoming;
+pub mod leases;
 pub mod log;
 pub mod peers;
 pub mod pipeline;

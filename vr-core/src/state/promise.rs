@@ -1,5 +1,6 @@
 //! The superblock as this replica wants it, and as storage is known to have it.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::model::{
@@ -183,6 +184,7 @@ impl Promise {
     /// of a log is lost, so that the next start does not even look at it.
     pub fn reformat(&mut self, disk: DiskId) {
         let known = &self.wanted;
+        let lease = known.lease;
         self.wanted = Superblock::blank(&Identity {
             group: known.group,
             group_name: known.group_name.clone(),
@@ -192,7 +194,16 @@ impl Promise {
             fresh_disk: disk,
         });
         self.wanted.trust = Trust::Lost;
+        self.wanted.lease = lease;
         self.change();
+    }
+
+    /// Grants are so long from now on.
+    pub fn note_lease(&mut self, lease: Duration) {
+        if self.wanted.lease != lease {
+            self.wanted.lease = lease;
+            self.change();
+        }
     }
 
     /// Takes part in nothing any more: the operator began this epoch by force, without this disk.

@@ -14,6 +14,7 @@ use crate::{
         },
     },
     state::{
+        leases::Lease,
         pipeline::{Acknowledged, Pipeline},
         plan::Plan,
         reads::Rounds,
@@ -93,6 +94,8 @@ pub struct Primary {
     pub pipeline: Pipeline,
     /// The rounds that confirm reads.
     pub rounds: Rounds,
+    /// What the backups have promised for a while.
+    pub lease: Lease,
     /// Whether a heartbeat leaves at the next drain.
     pub heartbeat_due: bool,
     /// Who is to lead next, while a hand-off is under way: nothing is given a place until it is over.
@@ -112,6 +115,7 @@ impl Primary {
             serving: true,
             pipeline: Pipeline::default(),
             rounds: Rounds::default(),
+            lease: Lease::new(members),
             heartbeat_due: true,
             handing_off: None,
             backups: vec![Acknowledged::after(start_op); members],

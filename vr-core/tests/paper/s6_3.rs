@@ -1,17 +1,18 @@
-//! Reads without a place in the log (VRR section 6.3, by read index and without leases).
+//! Reads without a place in the log (VRR section 6.3, by read index or with a lease).
 
 use core::time::Duration;
 
 use bytes::Bytes;
 use vr_core::{
-    CausalToken,
+    CausalToken, Config,
     execution::work::Work,
     model::{
         kind::Kind,
         message::{
-            Limit, Message, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Rejected, Rejection,
+            Limit, Message, PrepareOk, Query, ReadIndex, ReadIndexOk, Rejected, Rejection,
             StatusKind,
         },
+        read::Read,
         types::{Epoch, HeartbeatNumber, OpNumber, RequestId, RequestNumber},
     },
 };
@@ -19,8 +20,8 @@ use vr_core::{
 use crate::{
     outputs::{Outputs, picked},
     subject::{
-        CLIENT, Subject, acknowledge, committed, head, log, next_primary, prepare, promise,
-        register, vote,
+        CLIENT, Disk, Subject, acknowledge, commit, committed, head, log, next_primary,
+        nothing_committed, prepare, promise, register, vote,
     },
 };
 
@@ -105,6 +106,69 @@ fn a_read_waits_for_everything_the_view_started_with() {
     assert!(primary.ask(query(1)).receivers(Kind::Commit).is_empty(), "no round begins");
     let outputs = primary.hear(2, 1, acknowledge(OpNumber(1), head(&entries)));
     assert_eq!(queries(&primary.hear(2, 1, echo(heartbeat(&outputs)))), 1);
+}
+
+fn leased(number: u64) -> Message {
+    let Message::Query(asked) = query(number) else { unreachable!("a query") };
+    Message::Query(Query { read: Read::Lease, ..asked })
+}
+
+/// Answers `heartbeat` and grants a lease of so many milliseconds.
+fn grant(heartbeat: HeartbeatNumber, milliseconds: u64) -> Message {
+    let Message::PrepareOk(answer) = echo(heartbeat) else { unreachable!("an acknowledgement") };
+    Message::PrepareOk(PrepareOk { lease: Duration::from_millis(milliseconds), ..answer })
+}
+
+fn with_lease(config: &mut Config) {
+    config.lease = Duration::from_millis(100);
+    config.clock_drift_ppm_max = 10_000;
+}
+
+/// A primary that was granted a lease answers by itself until it ends: 100 ms after the heartbeat
+/// left, less what clocks drift and a millisecond.
+#[test]
+fn a_leased_read_is_answered_until_the_lease_ends() {
+    let mut primary = Subject::primary_with(with_lease, 3);
+    let round = heartbeat(&primary.pass(Duration::from_millis(50)));
+    assert_eq!(queries(&primary.ask(leased(1))), 0, "nobody has granted anything yet");
+    primary.hear(1, 0, grant(round, 100));
+    primary.pass(Duration::from_millis(49));
+    assert_eq!(queries(&primary.ask(leased(2))), 1);
+    primary.pass(Duration::from_millis(48));
+    assert!(primary.status().leased_for > Duration::ZERO);
+    primary.pass(Duration::from_millis(1));
+    assert_eq!(primary.status().leased_for, Duration::ZERO);
+    assert_eq!(queries(&primary.ask(leased(3))), 0);
+}
+
+/// A lease is of no use to a primary that is configured to have none.
+#[test]
+fn a_grant_without_a_lease_is_not_used() {
+    let mut primary = Subject::primary(3);
+    let round = heartbeat(&primary.pass(Duration::from_millis(50)));
+    primary.hear(1, 0, grant(round, 100));
+    assert_eq!(queries(&primary.ask(leased(1))), 0);
+}
+
+/// A backup that has heard its primary sends no vote before its grant ends, whoever else votes.
+#[test]
+fn a_backup_keeps_still_while_its_grant_lasts() {
+    let (mut backup, _) = Subject::start_with(with_lease, 3, 2, Disk::default());
+    let mut granted = Vec::new();
+    for round in 1..=5 {
+        let outputs = backup.hear(0, 0, commit(nothing_committed(3), round, 0));
+        granted.extend(picked!(outputs, Message::PrepareOk(m) => m.lease));
+        backup.persisted();
+        backup.pass(Duration::from_millis(40));
+    }
+    let lease = Duration::from_millis(100);
+    assert_eq!(granted.first(), Some(&Duration::ZERO), "it may have granted before it started");
+    assert_eq!(granted.last(), Some(&lease), "{granted:?}");
+    backup.hear(1, 1, Message::DoViewChange(promise(1, 0, &[], 0)));
+    let votes = |outputs: &Outputs| outputs.receivers(Kind::DoViewChange).len();
+    assert_eq!(votes(&backup.persisted()), 0);
+    assert_eq!(votes(&backup.pass(Duration::from_millis(59))), 0);
+    assert_eq!(votes(&backup.pass(Duration::from_millis(1))), 2);
 }
 
 /// Step 1: a backup asks its primary once for all reads that wait.

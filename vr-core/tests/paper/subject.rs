@@ -448,6 +448,7 @@ pub(crate) fn acknowledge(op_number: OpNumber, checksum: Checksum) -> Message {
         applied: OpNumber::ZERO,
         checkpoint: CheckpointId::default(),
         standing: None,
+        lease: Duration::ZERO,
     })
 }
 

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use vr_core::{
     ClientId, OpNumber, ReplicaId,
     model::{
-        message::{Envelope, Message, Outcome, Query, Read, Register, Rejection, Request, Sender},
+        message::{Envelope, Message, Outcome, Query, Register, Rejection, Request, Sender},
+        read::Read,
         types::{ConnectionId, GroupId, Incarnation, Nonce, Peer, RequestNumber, View},
     },
     replica::io::Input,

@@ -421,6 +421,7 @@ mod tests {
             applied: OpNumber::ZERO,
             checkpoint: superblock(0).checkpoint,
             standing: None,
+            lease: core::time::Duration::ZERO,
         })
     }
 

@@ -2,13 +2,14 @@
 //!
 //! Each sees facts only: what was sent, what became durable, what was applied and what clients
 //! were told. None asks a replica for its opinion, so none shares its mistakes; but
-//! for how long its queues are, which nobody else can count.
+//! for how long its queues are, which nobody else can count, and how long its lease is.
 
 pub mod applied;
 pub mod bounds;
 pub mod causal;
 pub mod commits;
 pub mod durability;
+pub mod leases;
 pub mod monotonic;
 pub mod once;
 pub mod starts;

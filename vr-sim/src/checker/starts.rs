@@ -34,6 +34,12 @@ impl Starts {
         self.installed.insert(replica, view);
     }
 
+    /// The latest view that has started; the first one, if none has.
+    #[must_use]
+    pub fn latest(&self) -> View {
+        self.heads.last_key_value().map_or(View::ZERO, |(view, _)| *view)
+    }
+
     /// `replica` made something durable; true when that starts a view.
     ///
     /// # Errors

@@ -85,6 +85,8 @@ pub struct Cluster<S: Service> {
     clients: u64,
     starts: u64,
     steps: u64,
+    /// The latest view that had started when somebody looked.
+    started: View,
 }
 
 impl Cluster<Kv> {
@@ -153,6 +155,7 @@ impl<S: Service> Cluster<S> {
             clients: 0,
             starts: 0,
             steps: 0,
+            started: View::ZERO,
         };
         if let Some(path) = trace {
             group.trace_to(path);

@@ -59,4 +59,10 @@ impl<S: Service> Cluster<S> {
     pub fn snapshots(&self) -> u64 {
         lock(&self.witness).snapshots()
     }
+
+    /// How often a primary was found to hold its lease, when somebody looked.
+    #[must_use]
+    pub fn leases(&self) -> u64 {
+        lock(&self.witness).leases()
+    }
 }

@@ -45,12 +45,17 @@ impl<S: Service> Cluster<S> {
         }
         self.executor.run_ready();
         self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_BETWEEN_LOOKS) {
+        if self.steps.is_multiple_of(STEPS_BETWEEN_LOOKS) || self.has_view_started() {
             self.look();
         }
         self.picture();
         self.check();
         true
+    }
+
+    /// Whether a view has started since the last look.
+    fn has_view_started(&self) -> bool {
+        lock(&self.witness).starts().latest() > self.started
     }
 
     /// Lets the replicas' numbers into the trace, if it is kept; the oracles do not hear of them,
@@ -65,8 +70,8 @@ impl<S: Service> Cluster<S> {
         }
     }
 
-    /// Asks the replicas for their numbers, for the oracles of what never decreases and of what
-    /// has a limit.
+    /// Asks the replicas for their numbers, for the oracles of what never decreases, of what has a
+    /// limit, and of leases.
     fn look(&mut self) {
         let now = self.now();
         for status in self.statuses() {
@@ -78,7 +83,9 @@ impl<S: Service> Cluster<S> {
             let mut witness = lock(&self.witness);
             witness.says(now, status.replica, numbers);
             witness.holds(now, status.replica, &status.queues);
+            witness.leased(now, status.replica, status.view, status.leased_for);
         }
+        self.started = lock(&self.witness).starts().latest();
     }
 
     fn check(&self) {

@@ -31,9 +31,7 @@ pub fn history_of<S: Service>(
     for call in calls {
         let operation = match &call.wanted {
             Wanted::Operation(operation) => Asked::Operation(operation.clone()),
-            Wanted::Query(query, read) if *read == Read::Linearizable => {
-                Asked::Query(query.clone())
-            }
+            Wanted::Query(query, Read::Linearizable | Read::Lease) => Asked::Query(query.clone()),
             Wanted::Query(..) => continue,
         };
         let outcome = match &call.ended {

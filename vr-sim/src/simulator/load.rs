@@ -66,7 +66,11 @@ impl Load<Kv> {
                     let key = workload::drawn_key(rng);
                     // The client adds what it has seen.
                     let causal = Read::Causal(CausalToken::default());
-                    let read = if rng.below(3) == 0 { causal } else { Read::Linearizable };
+                    let read = match rng.below(3) {
+                        0 => causal,
+                        1 => Read::Lease,
+                        _ => Read::Linearizable,
+                    };
                     Wanted::Query(key, read)
                 } else {
                     Wanted::Operation(workload::drawn(rng))

@@ -83,6 +83,18 @@ fn draw_checkpoints(rng: &mut Prng, config: &mut Config) {
     }
 }
 
+/// Leases as `rng` draws them: in a third of the runs. Returns how far clocks may be off: with
+/// leases no more than the limit says, otherwise by a factor of two.
+fn draw_leases(rng: &mut Prng, config: &mut Config) -> (u64, u64) {
+    if rng.below(3) != 0 {
+        return (500_000, 2_000_000);
+    }
+    config.lease = Duration::from_millis(rng.between(60, 140));
+    let drift = rng.between(0, 50_000);
+    config.clock_drift_ppm_max = u32::try_from(drift).unwrap_or_default();
+    (1_000_000 - drift, 1_000_000 + drift)
+}
+
 /// Whether disks may be wiped beside the damage that `atlas` does: a replica whose log is damaged
 /// for good and one that is not back yet would be away together.
 fn wipes_fit(durability: Durability, reach: Reach, atlas: &Atlas) -> bool {
@@ -101,6 +113,8 @@ pub struct Storm<S: Service> {
     pub(super) group: Cluster<S>,
     pub(super) rng: Prng,
     pub(super) clocks: Prng,
+    /// How slow and how fast clocks run, in millionths of the true rate.
+    pub(super) clock_rates: (u64, u64),
     pub(super) sides: Prng,
     pub(super) wipes: Prng,
     /// Whether disks are wiped in this run.
@@ -134,6 +148,8 @@ impl<S: Service> Storm<S> {
         }
         let mut checkpoints = Prng::stream(options.seed, "checkpoints", 0);
         draw_checkpoints(&mut checkpoints, &mut config);
+        let mut leases = Prng::stream(options.seed, "leases", 0);
+        let clock_rates = draw_leases(&mut leases, &mut config);
         let padding = if checkpoints.below(3) == 0 { 100 << 10 } else { 0 };
         let mut group =
             GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);
@@ -182,6 +198,7 @@ impl<S: Service> Storm<S> {
             group,
             rng,
             clocks: Prng::stream(options.seed, "clocks", 0),
+            clock_rates,
             sides: Prng::stream(options.seed, "sides", 0),
             faults: options.faults,
             crashes: 0,
@@ -331,6 +348,7 @@ impl<S: Service> Storm<S> {
             handoffs: self.group.handoffs(),
             checkpoints: self.group.checkpoints(),
             snapshots: self.group.snapshots(),
+            leases: self.group.leases(),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
             transfers: self.group.transfers(),
             elapsed: self.group.now().since(Instant::ZERO),

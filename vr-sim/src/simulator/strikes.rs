@@ -99,7 +99,8 @@ impl<S: Service> Storm<S> {
         let ids = self.group.ids();
         let Some(replica) = self.clocks.pick(&ids).copied() else { return };
         let right = self.clocks.below(3) == 0;
-        let rate = if right { 1_000_000 } else { self.clocks.between(500_000, 2_000_000) };
+        let (slowest, fastest) = self.clock_rates;
+        let rate = if right { 1_000_000 } else { self.clocks.between(slowest, fastest) };
         self.group.set_clock_rate(replica, rate);
     }
 

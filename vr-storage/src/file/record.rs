@@ -37,6 +37,10 @@ pub(crate) const BATCH_HEADER_BYTES: usize = 144;
 /// Bytes of one superblock file, of which the tail is zero.
 pub(crate) const SUPERBLOCK_BYTES: u64 = 16 << 10;
 
+/// The end of the body of a superblock without a lease. It is left out, as directories have it that
+/// were written before there were leases: who grants none can go back to such a version.
+const NO_LEASE: [u8; 2] = [0; 2];
+
 /// Bytes of a superblock copy before its body.
 const SUPERBLOCK_HEADER_BYTES: usize = 48;
 
@@ -261,7 +265,10 @@ pub(crate) fn encode_superblock(
     update: u64,
     superblock: &Superblock,
 ) -> Option<Vec<u8>> {
-    let body = postcard::to_allocvec(superblock).ok()?;
+    let mut body = postcard::to_allocvec(superblock).ok()?;
+    if superblock.lease.is_zero() && body.ends_with(&NO_LEASE) {
+        body.truncate(body.len() - NO_LEASE.len());
+    }
     let length = u32::try_from(body.len()).ok()?;
     let mut bytes = vec![0; 16];
     bytes.extend_from_slice(&SUPERBLOCK_MAGIC);
@@ -290,11 +297,17 @@ pub(crate) fn decode_superblock(copy: Copy, bytes: &[u8]) -> Result<(u64, Superb
     let number = fields.u32();
     let update = fields.u64();
     let body = record.get(SUPERBLOCK_HEADER_BYTES..).unwrap_or_default();
-    let (superblock, rest) = postcard::take_from_bytes(body).map_err(|_| Unreadable::Damaged)?;
-    if number != copy.number() || !rest.is_empty() {
-        return Err(Unreadable::Damaged);
+    let superblock = whole(body).or_else(|| whole(&[body, NO_LEASE.as_slice()].concat()));
+    match superblock {
+        Some(superblock) if number == copy.number() => Ok((update, superblock)),
+        Some(_) | None => Err(Unreadable::Damaged),
     }
-    Ok((update, superblock))
+}
+
+/// The superblock that `body` is, to its last byte.
+fn whole(body: &[u8]) -> Option<Superblock> {
+    let (superblock, rest) = postcard::take_from_bytes(body).ok()?;
+    rest.is_empty().then_some(superblock)
 }
 
 /// Fills the first 16 bytes with the checksum of the others.

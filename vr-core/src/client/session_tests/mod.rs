@@ -14,8 +14,8 @@ use crate::{
         session_tests::desk::{Desk, SECOND, options},
     },
     model::{
-        causal::CausalToken,
-        message::{Answer, Envelope, Limit, Message, Outcome, Read, Rejection, Reply},
+        message::{Answer, Envelope, Limit, Message, Outcome, Rejection, Reply},
+        read::{CausalToken, Read},
         time::Instant,
         types::{ClientId, Epoch, GroupId, OpNumber, Peer, ReplicaId, RequestNumber, View},
     },

@@ -1,5 +1,6 @@
 //! Envelopes to send: one of every kind, and some of a size.
 
+use core::time::Duration;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -12,10 +13,11 @@ use crate::model::{
     message::{
         Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
         ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Message,
-        Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
+        Outcome, Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery,
         RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
         StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
+    read::Read,
     snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
@@ -165,6 +167,7 @@ fn normal() -> Vec<Message> {
         applied: OpNumber(16),
         checkpoint: checkpoint(),
         standing: Some(standing()),
+        lease: Duration::from_millis(100),
     };
     let read_index_ok = ReadIndexOk { request, op_number: OpNumber(16), time: u64::MAX / 2 };
     let register = Register { client: CLIENT, nonce: NONCE };

@@ -1,11 +1,11 @@
 //! Bodies of the messages that carry the load: fixed little-endian fields, payloads as raw slices.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
 use crate::model::{
-    causal::CausalToken,
     durable::CheckpointId,
     encoding::{
         CodecError,
@@ -16,9 +16,9 @@ use crate::model::{
     entry::{ENTRY_HEADER_BYTES, Entry},
     message::{
         Answer, Commit, Committed, Entries, Forward, ForwardReply, Limit, Outcome, Prepare,
-        PrepareOk, Query, Read, Register, Rejected, Rejection, Reply, Request, Standing,
-        StatusKind,
+        PrepareOk, Query, Register, Rejected, Rejection, Reply, Request, Standing, StatusKind,
     },
+    read::{CausalToken, Read},
     types::{
         Checksum, ClientId, Epoch, HeartbeatNumber, Nonce, OpNumber, ReplicaSet, RequestId,
         RequestNumber, View,
@@ -163,6 +163,7 @@ pub(super) fn put_query(frame: &mut FrameWriter<'_>, body: &Query) {
             fields.put_u64_le(token.epoch.0);
             fields.put_u64_le(token.op_number.0);
         }
+        Read::Lease => fields.put_u8(3),
     }
     frame.put_shared(&body.query);
 }
@@ -178,6 +179,7 @@ pub(super) fn take_query(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Query
                 epoch: Epoch(fields.u64()?),
                 op_number: OpNumber(fields.u64()?),
             }),
+            3 => Read::Lease,
             other => return Fields::invalid("read", other),
         },
         query: source.slice_ref(fields.take_rest()),
@@ -271,21 +273,45 @@ pub(super) fn put_prepare_ok(frame: &mut FrameWriter<'_>, body: &PrepareOk) {
     fields.put_u64_le(body.heartbeat.0);
     fields.put_u64_le(body.applied.0);
     put_checkpoint(frame, &body.checkpoint);
-    frame.fields().put_u8(u8::from(body.standing.is_some()));
-    if let Some(standing) = &body.standing {
-        put_standing(frame, standing);
+    let lease = u32::try_from(body.lease.as_micros()).unwrap_or(u32::MAX);
+    match &body.standing {
+        None => frame.fields().put_u8(0),
+        Some(standing) if lease == 0 => {
+            frame.fields().put_u8(1);
+            put_standing(frame, standing);
+        }
+        Some(standing) => {
+            frame.fields().put_u8(2);
+            put_standing(frame, standing);
+            frame.fields().put_u32_le(lease);
+        }
     }
 }
 
 pub(super) fn take_prepare_ok(fields: &mut Fields<'_>) -> Taken<PrepareOk> {
-    Ok(PrepareOk {
+    let mut m = PrepareOk {
         op_number: OpNumber(fields.u64()?),
         checksum: Checksum(fields.u128()?),
         heartbeat: HeartbeatNumber(fields.u64()?),
         applied: OpNumber(fields.u64()?),
         checkpoint: take_checkpoint(fields)?,
-        standing: if take_flag(fields, "standing")? { Some(take_standing(fields)?) } else { None },
-    })
+        standing: None,
+        lease: Duration::ZERO,
+    };
+    match fields.u8()? {
+        0 => {}
+        1 => m.standing = Some(take_standing(fields)?),
+        2 => {
+            m.standing = Some(take_standing(fields)?);
+            let lease = fields.u32()?;
+            if lease == 0 {
+                return Fields::invalid("lease", lease);
+            }
+            m.lease = Duration::from_micros(lease.into());
+        }
+        other => return Fields::invalid("standing", other),
+    }
+    Ok(m)
 }
 
 pub(super) fn put_commit(frame: &mut FrameWriter<'_>, body: &Commit) {

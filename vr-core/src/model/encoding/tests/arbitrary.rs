@@ -13,10 +13,11 @@ use crate::model::{
     message::{
         Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
         ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Limit,
-        Message, Outcome, Ping, Prepare, PrepareOk, Query, Read, ReadIndex, ReadIndexOk, Recovery,
+        Message, Outcome, Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery,
         RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
         StartView, StartViewChange, StatusKind, Suspicion, Wanted,
     },
+    read::{CausalToken, Read},
     snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
     types::{
         Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
@@ -148,8 +149,13 @@ fn disks() -> impl Strategy<Value = Vec<(ReplicaId, DiskId)>> {
 }
 
 fn client_message() -> impl Strategy<Value = Message> {
-    let token = crate::model::causal::CausalToken { epoch: Epoch(3), op_number: OpNumber(1 << 40) };
-    let read = prop::sample::select(vec![Read::Linearizable, Read::Local, Read::Causal(token)]);
+    let token = CausalToken { epoch: Epoch(3), op_number: OpNumber(1 << 40) };
+    let read = prop::sample::select(vec![
+        Read::Linearizable,
+        Read::Local,
+        Read::Causal(token),
+        Read::Lease,
+    ]);
     prop_oneof![
         register().prop_map(Message::Register),
         request().prop_map(Message::Request),
@@ -180,18 +186,25 @@ fn normal_message() -> impl Strategy<Value = Message> {
             let heartbeat = HeartbeatNumber(number);
             Message::Prepare(Prepare { entries: Arc::new(entries), commit, heartbeat })
         }),
-        (committed(), any::<u64>(), any::<u64>(), checkpoint(), option::of(standing())).prop_map(
-            |(acknowledged, heartbeat, applied, checkpoint, standing)| {
+        (
+            committed(),
+            any::<u64>(),
+            any::<u64>(),
+            checkpoint(),
+            option::of((standing(), any::<u32>()))
+        )
+            .prop_map(|(acknowledged, heartbeat, applied, checkpoint, answer)| {
+                let lease = answer.map_or(0, |(_, lease)| lease);
                 Message::PrepareOk(PrepareOk {
                     op_number: acknowledged.op_number,
                     checksum: acknowledged.checksum,
                     heartbeat: HeartbeatNumber(heartbeat),
                     applied: OpNumber(applied),
                     checkpoint,
-                    standing,
+                    standing: answer.map(|(standing, _)| standing),
+                    lease: core::time::Duration::from_micros(lease.into()),
                 })
-            }
-        ),
+            }),
         (committed(), any::<u64>(), checkpoint(), standing()).prop_map(
             |(commit, heartbeat, agreed, standing)| {
                 let heartbeat = HeartbeatNumber(heartbeat);

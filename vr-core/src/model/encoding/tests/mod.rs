@@ -232,12 +232,12 @@ fn a_number_that_names_nothing_is_refused() {
         (Kind::Reply, zeros(32), 5, "outcome"),
         (Kind::Rejected, zeros(24), 3, "rejection"),
         (Kind::Rejected, zeros(25), 7, "limit"),
-        (Kind::Query, zeros(24), 3, "read"),
+        (Kind::Query, zeros(24), 4, "read"),
         (Kind::Request, zeros(32), 2, "many"),
         (Kind::Answer, zeros(32), 2, "answer"),
         (Kind::Forward, zeros(0), 2, "forward"),
         (Kind::ForwardReply, zeros(0), 2, "forward reply"),
-        (Kind::PrepareOk, zeros(80), 2, "standing"),
+        (Kind::PrepareOk, zeros(80), 3, "standing"),
         (Kind::Commit, zeros(96), 4, "status"),
     ] {
         let body = [in_front, vec![number]].concat();
