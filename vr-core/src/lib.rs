@@ -19,6 +19,7 @@ pub use crate::{
     model::{
         config::{Config, ConfigError, Genesis},
         durable::Durability,
+        footprint::{Footprint, Share, Usage},
         membership::{Member, Members, Membership, MembershipError},
         read::{CausalToken, Read},
         types::{ClientId, OpNumber, ReplicaId, View, Viewstamp},

@@ -41,6 +41,8 @@ pub enum Genesis {
 /// | `pipeline_ops_max` | 1024 | requests are answered busy |
 /// | `pipeline_bytes_max` | 16 MiB | requests are answered busy |
 /// | `log_bytes_max` | 8 GiB | requests are answered busy |
+/// | `log_ops_max` | 2 000 000 | requests are answered busy |
+/// | `queue_bytes_max` | 64 MiB | what would wait is answered busy |
 /// | `checkpoint_ops` | 100 000 | a checkpoint is taken; 0: never, and the log is kept whole |
 /// | `checkpoint_bytes` | 256 MiB | a checkpoint is taken |
 /// | `log_retain_ops` | 10 000 | older entries are released once they are in a checkpoint that a quorum holds |
@@ -91,6 +93,11 @@ pub struct Config {
     pub pipeline_bytes_max: u32,
     /// Bytes of the whole log.
     pub log_bytes_max: u64,
+    /// Ops of the whole log: their headers are in memory.
+    pub log_ops_max: u64,
+    /// Bytes of what waits, in each of three places: at the primary, for room or for a request
+    /// before it; at a backup, for its primary; and queries, for a round.
+    pub queue_bytes_max: u64,
     /// Ops between two checkpoints; the same on all members, or they have none to compare. 0: there
     /// are none, and nothing of the log is ever released.
     pub checkpoint_ops: u32,
@@ -153,6 +160,8 @@ impl Default for Config {
             pipeline_ops_max: 1024,
             pipeline_bytes_max: 16 << 20,
             log_bytes_max: 8 << 30,
+            log_ops_max: 2_000_000,
+            queue_bytes_max: 64 << 20,
             checkpoint_ops: 100_000,
             checkpoint_bytes: 256 << 20,
             log_retain_ops: 10_000,
@@ -267,6 +276,15 @@ impl Config {
             (
                 self.log_bytes_max >= u64::from(self.pipeline_bytes_max),
                 "log_bytes_max must be at least pipeline_bytes_max",
+            ),
+            (
+                self.log_ops_max > u64::from(self.pipeline_ops_max)
+                    && self.log_ops_max / 2 >= u64::from(self.checkpoint_ops),
+                "log_ops_max must exceed pipeline_ops_max and be at least twice checkpoint_ops",
+            ),
+            (
+                self.queue_bytes_max >= u64::from(self.request_bytes_max),
+                "queue_bytes_max must hold at least one request of request_bytes_max",
             ),
             (
                 self.checkpoint_ops == 0 || self.checkpoint_bytes <= self.log_bytes_max / 2,

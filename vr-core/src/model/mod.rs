@@ -7,6 +7,7 @@ pub mod durable;
 pub mod encoding;
 pub mod entry;
 pub mod export;
+pub mod footprint;
 pub mod founding;
 pub mod kind;
 pub mod many;

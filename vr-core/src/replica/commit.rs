@@ -84,7 +84,8 @@ impl Replica {
         let reply = matches!(self.status, Status::Normal(Role::Primary(_)));
         let early = reply && self.mutant(Mutant::ReplyBeforeCommit);
         let limit = min(if early { self.log.op_number() } else { self.commit_number }, ahead);
-        while self.progress.ordered < limit {
+        let bytes_max = u64::from(self.config.pipeline_bytes_max);
+        while self.progress.ordered < limit && self.progress.executing_bytes() < bytes_max {
             let from = self.progress.ordered.next();
             let through = min(limit, self.progress.ordered.plus(WORK_OPS_MAX));
             let mut entries = self.log.entries(from, through, WORK_BYTES_MAX);
@@ -94,7 +95,8 @@ impl Replica {
             }
             let at_checkpoint = self.end_at_checkpoint(&mut entries);
             let Some(last) = entries.last().map(|last| Anchor::of(&last.header)) else { break };
-            self.progress.ordered = last.op_number;
+            let bytes = entries.iter().map(|entry| entry.header.entry_bytes()).sum();
+            self.progress.hand(last.op_number, bytes);
             if !reply {
                 self.progress.silent = self.progress.ordered;
             }
@@ -103,6 +105,7 @@ impl Replica {
                 self.order_checkpoint(last);
             }
         }
+        self.log.evict(self.commit_number, self.config.log_cache_bytes_max);
         while let Some(ready) = self.reads.pop_ready(self.progress.ordered) {
             self.out.push_back(Output::Execute(Work::Query {
                 to: ready.read.to,
@@ -190,7 +193,6 @@ impl Replica {
         for id in &executed.taken {
             self.on_taken(now, *id);
         }
-        self.log.evict(self.progress.applied, self.config.log_cache_bytes_max);
         if matches!(self.status, Status::Normal(Role::Primary(_))) {
             for reply in &executed.replies {
                 self.reply(reply);

@@ -41,13 +41,13 @@ impl Replica {
         from: Peer,
         m: Query,
     ) -> Result<(), Ignored> {
-        if self.leased_for(now).is_zero() {
+        if self.leased_for(now).is_zero() || !self.reads_fit(&m) {
             return self.read_linearizable(from, m);
         }
         let (time, _) = self.clock.read(now, self.config.clock_jump_max);
         let Query { client, request_number, query, .. } = m;
         let read = LocalRead { to: from, client, request_number, query };
-        self.reads.make_ready(vec![read], self.commit_number, time);
+        self.reads.push_ready(read, self.commit_number, time);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ impl Replica {
         from: Peer,
         m: Query,
     ) -> Result<(), Ignored> {
-        if self.reads_held() >= usize::try_from(self.config.reads_max).unwrap_or(0) {
+        if !self.reads_fit(&m) {
             let reason = Rejection::Busy(Limit::Reads);
             self.reject(from, m.client, m.request_number, reason);
             return Err(Ignored::Busy);
@@ -37,6 +37,13 @@ impl Replica {
             query: m.query,
         });
         Ok(())
+    }
+
+    /// Whether one more query may wait.
+    pub(in crate::replica) fn reads_fit(&self, m: &Query) -> bool {
+        let bytes = u64::try_from(m.query.len()).unwrap_or(u64::MAX);
+        self.reads_held() < usize::try_from(self.config.reads_max).unwrap_or(0)
+            && self.reads.bytes().saturating_add(bytes) <= self.config.queue_bytes_max
     }
 
     /// Queries of own clients that have not been answered, those of a round under way included.
@@ -80,12 +87,11 @@ impl Replica {
             self.read_local(now, from, m);
             return Ok(());
         }
-        let reads_max = usize::try_from(self.config.reads_max).unwrap_or(0);
-        if self.reads_held() >= reads_max {
+        if !self.reads_fit(&m) {
             let waited = nanoseconds(self.config.forward_timeout);
             self.reads.forget_causal(Instant(now.monotonic.0.saturating_sub(waited)));
         }
-        if self.reads_held() >= reads_max {
+        if !self.reads_fit(&m) {
             let reason = Rejection::Busy(Limit::Reads);
             self.reject(from, m.client, m.request_number, reason);
             return Err(Ignored::Busy);
@@ -207,7 +213,8 @@ impl Replica {
 
     pub(in crate::replica) fn abandon_reads_of(&mut self, peer: Peer) {
         if let Status::Normal(Role::Primary(primary)) = &mut self.status {
-            primary.rounds.disconnected(peer);
+            let bytes = primary.rounds.disconnected(peer);
+            self.reads.dropped(bytes);
         }
     }
 }

@@ -112,10 +112,10 @@ impl Replica {
     /// How full the queues are. What a primary found when its view started may be more than it
     /// would have admitted, and counts from when that is committed; its clients, from when it is
     /// executed.
-    fn queues(&self) -> [Queue; 11] {
+    fn queues(&self) -> [Queue; 15] {
         let config = &self.config;
         let (mut ops, mut bytes, mut queued, mut parked, mut early) = (0, 0, 0, 0, 0);
-        let (mut clients, mut routes) = (0, 0);
+        let (mut clients, mut routes, mut waiting_bytes) = (0, 0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
                 if self.commit_number >= primary.start_op {
@@ -125,6 +125,7 @@ impl Replica {
                 if self.progress.applied >= primary.start_op {
                     (clients, routes) = (self.admitted.len(), count(self.routes.len()));
                 }
+                waiting_bytes = primary.pipeline.waiting_bytes();
                 queued = primary.pipeline.queued();
                 parked = primary.pipeline.parked_most();
             }
@@ -133,6 +134,8 @@ impl Replica {
         }
         let bytes_max = config.pipeline_bytes_max.saturating_add(config.request_bytes_max);
         let executing = self.progress.executing();
+        let used_max = config.queue_bytes_max;
+        let waiting = |used| Queue { limit: "queue_bytes_max", used, used_max };
         [
             queue("clients_max", clients, config.sessions_max()),
             queue("clients_max", routes, config.sessions_max()),
@@ -145,6 +148,14 @@ impl Replica {
                 used: self.log.bytes(),
                 used_max: config.log_bytes_max,
             },
+            Queue {
+                limit: "log_ops_max",
+                used: self.log.op_number().since(self.log.base().op_number),
+                used_max: config.log_ops_max,
+            },
+            waiting(waiting_bytes),
+            waiting(self.forwards.bytes()),
+            waiting(self.reads.bytes()),
             queue("window", count(parked), config.window),
             queue("execute_ops_max", executing, config.execute_ops_max),
             queue("forward_ops_max", count(self.forwards.len()), config.forward_ops_max),

@@ -119,7 +119,9 @@ impl Replica {
         if matches!(from, Peer::Replica(_)) {
             return Err(Ignored::NotPrimary);
         }
-        let full = self.forwards.len() >= usize::try_from(self.config.forward_ops_max).unwrap_or(0);
+        let bytes = self.forwards.bytes().saturating_add(request.bytes());
+        let full = self.forwards.len() >= usize::try_from(self.config.forward_ops_max).unwrap_or(0)
+            || bytes > self.config.queue_bytes_max;
         if full && !self.mutant(Mutant::EndlessForwards) {
             return self.busy(from, &request, Limit::Forward);
         }
@@ -142,7 +144,8 @@ impl Replica {
         if room && primary.pipeline.queued() == 0 {
             return self.place(now, from, request);
         }
-        if primary.pipeline.queued() < queue_max {
+        let bytes = primary.pipeline.waiting_bytes().saturating_add(request.bytes());
+        if primary.pipeline.queued() < queue_max && bytes <= self.config.queue_bytes_max {
             primary.pipeline.queue(from, request);
             return Ok(());
         }
@@ -274,6 +277,10 @@ impl Replica {
         if full || m.request_number > known.done.plus(u64::from(window)) {
             return self.busy(from, &Forward::Request(m), Limit::Window);
         }
+        let bytes = u64::try_from(m.operation.len()).unwrap_or(u64::MAX);
+        if primary.pipeline.waiting_bytes().saturating_add(bytes) > self.config.queue_bytes_max {
+            return self.busy(from, &Forward::Request(m), Limit::Pipeline);
+        }
         primary.pipeline.park(m);
         Err(Ignored::Kept)
     }
@@ -312,6 +319,7 @@ impl Replica {
     fn log_has_room(&self, payload: usize) -> bool {
         let bytes = u64::try_from(payload).unwrap_or(u64::MAX).saturating_add(128);
         self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
+            && self.log.op_number().since(self.log.base().op_number) < self.config.log_ops_max
     }
 
     /// Asks the executor for a stored reply: of what was executed, and of what was handed to it

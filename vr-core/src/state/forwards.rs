@@ -21,6 +21,7 @@ struct Held {
 #[derive(Clone, Debug, Default)]
 pub struct Forwards {
     held: BTreeMap<(ClientId, RequestNumber), Held>,
+    bytes: u64,
     /// Whether some are not told to the primary of the current view.
     untold: bool,
 }
@@ -32,6 +33,12 @@ impl Forwards {
         self.held.len()
     }
 
+    /// Bytes of the operations that are held.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether none is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -41,7 +48,10 @@ impl Forwards {
     /// Holds `request`; a repeated one is told again.
     pub fn hold(&mut self, from: Peer, request: Forward, now: Instant) {
         let held = Held { from, told: None, since: now, request };
-        self.held.insert(key(&held.request), held);
+        self.bytes += held.request.bytes();
+        if let Some(before) = self.held.insert(key(&held.request), held) {
+            self.bytes -= before.request.bytes();
+        }
         self.untold = true;
     }
 
@@ -69,6 +79,7 @@ impl Forwards {
     /// Takes everything, because this replica is the primary now.
     pub fn take(&mut self) -> Vec<(Peer, Forward)> {
         self.untold = false;
+        self.bytes = 0;
         core::mem::take(&mut self.held)
             .into_values()
             .map(|held| (held.from, held.request))
@@ -77,12 +88,15 @@ impl Forwards {
 
     /// The primary answered; returns who asked.
     pub fn answered(&mut self, client: ClientId, number: RequestNumber) -> Option<Peer> {
-        self.held.remove(&(client, number)).map(|held| held.from)
+        let held = self.held.remove(&(client, number))?;
+        self.bytes -= held.request.bytes();
+        Some(held.from)
     }
 
     /// Forgets the requests of a connection that closed.
     pub fn disconnected(&mut self, peer: Peer) {
         self.held.retain(|_, held| held.from != peer);
+        self.bytes = self.held.values().map(|held| held.request.bytes()).sum();
     }
 
     /// Takes what was held since `before` or longer.
@@ -91,7 +105,7 @@ impl Forwards {
         let old: Vec<_> =
             old.map(|((client, number), held)| (held.from, *client, *number)).collect();
         for (_, client, number) in &old {
-            self.held.remove(&(*client, *number));
+            self.answered(*client, *number);
         }
         old
     }
@@ -106,10 +120,12 @@ fn key(request: &Forward) -> (ClientId, RequestNumber) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::model::{
-        message::Register,
-        types::{ConnectionId, Nonce},
+        message::{Register, Request},
+        types::{ConnectionId, Nonce, OpNumber},
     };
 
     const PEER: Peer = Peer::Client(ConnectionId(1));
@@ -134,6 +150,31 @@ mod tests {
         forwards.hold(PEER, register(1), Instant(1));
         assert_eq!(forwards.answered(ClientId(1), RequestNumber::ZERO), Some(PEER));
         assert!(forwards.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_those_of_what_is_held() {
+        let request = |number, operation: &'static [u8]| {
+            Forward::Request(Request {
+                client: ClientId(1),
+                session: OpNumber(1),
+                request_number: RequestNumber(number),
+                many: false,
+                operation: Bytes::from_static(operation),
+            })
+        };
+        let mut forwards = Forwards::default();
+        forwards.hold(PEER, request(1, b"abc"), Instant(1));
+        forwards.hold(PEER, request(1, b"abc"), Instant(2));
+        forwards.hold(PEER, request(2, b"de"), Instant(3));
+        assert_eq!(forwards.bytes(), 5, "the same request twice is one");
+        forwards.answered(ClientId(1), RequestNumber(1));
+        assert_eq!(forwards.bytes(), 2);
+        forwards.expire(Instant(3));
+        assert_eq!(forwards.bytes(), 0);
+        forwards.hold(PEER, request(3, b"f"), Instant(4));
+        forwards.disconnected(PEER);
+        assert_eq!(forwards.bytes(), 0);
     }
 
     #[test]

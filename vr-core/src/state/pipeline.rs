@@ -9,11 +9,13 @@ use crate::model::{
 
 /// The primary's side of the pipeline.
 ///
-/// Invariants: `bytes` is the sum over the entries above the commit number; at most `window`
+/// Invariants: `bytes` is the sum over the entries above the commit number; `waiting_bytes` is the
+/// sum over what is queued and parked; at most `window`
 /// requests per client are parked.
 #[derive(Clone, Debug, Default)]
 pub struct Pipeline {
     bytes: u64,
+    waiting_bytes: u64,
     queued: VecDeque<(Peer, Forward)>,
     parked: BTreeMap<(ClientId, RequestNumber), Request>,
 }
@@ -41,24 +43,39 @@ impl Pipeline {
         self.queued.len()
     }
 
+    /// Bytes of the operations that wait, for room or for the numbers before them.
+    #[must_use]
+    pub const fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
     /// Lets a request wait for room.
     pub fn queue(&mut self, from: Peer, request: Forward) {
+        self.waiting_bytes += request.bytes();
         self.queued.push_back((from, request));
     }
 
     /// The request that has waited longest.
     pub fn pop_queued(&mut self) -> Option<(Peer, Forward)> {
-        self.queued.pop_front()
+        let (from, request) = self.queued.pop_front()?;
+        self.waiting_bytes -= request.bytes();
+        Some((from, request))
     }
 
     /// All requests that wait for room, the one that has waited longest first.
     pub fn take_queued(&mut self) -> Vec<(Peer, Forward)> {
-        core::mem::take(&mut self.queued).into()
+        let queued = core::mem::take(&mut self.queued);
+        self.count_waiting();
+        queued.into()
     }
 
     /// Lets a request wait for the numbers before it.
     pub fn park(&mut self, request: Request) {
-        self.parked.insert((request.client, request.request_number), request);
+        self.waiting_bytes += length(&request);
+        let key = (request.client, request.request_number);
+        if let Some(before) = self.parked.insert(key, request) {
+            self.waiting_bytes -= length(&before);
+        }
     }
 
     /// How many requests of `client` wait for the numbers before them.
@@ -70,6 +87,12 @@ impl Pipeline {
     /// `client` has no session any more.
     pub fn forget(&mut self, client: ClientId) {
         self.parked.retain(|(parked, _), _| *parked != client);
+        self.count_waiting();
+    }
+
+    fn count_waiting(&mut self) {
+        let queued: u64 = self.queued.iter().map(|(_, request)| request.bytes()).sum();
+        self.waiting_bytes = queued + self.parked.values().map(length).sum::<u64>();
     }
 
     /// The most requests that one client has waiting for the numbers before them.
@@ -89,8 +112,15 @@ impl Pipeline {
         if self.parked.is_empty() {
             return None;
         }
-        self.parked.remove(&(client, number))
+        let request = self.parked.remove(&(client, number))?;
+        self.waiting_bytes -= length(&request);
+        Some(request)
     }
+}
+
+/// Bytes of the operation of `request`.
+fn length(request: &Request) -> u64 {
+    u64::try_from(request.operation.len()).unwrap_or(u64::MAX)
 }
 
 /// How far a backup is, as its primary knows.
@@ -180,5 +210,25 @@ mod tests {
         pipeline.prepared(300);
         pipeline.committed(128);
         assert_eq!(pipeline.bytes(), 172);
+    }
+
+    #[test]
+    fn bytes_that_wait_are_those_queued_and_parked() {
+        let with = |number| Request { operation: Bytes::from_static(b"abc"), ..request(1, number) };
+        let from = Peer::Replica(crate::model::types::ReplicaId(1));
+        let mut pipeline = Pipeline::default();
+        pipeline.park(with(3));
+        pipeline.park(with(3));
+        pipeline.queue(from, Forward::Request(with(1)));
+        pipeline.queue(from, Forward::Request(with(2)));
+        assert_eq!(pipeline.waiting_bytes(), 9);
+        pipeline.pop_queued();
+        pipeline.unpark(ClientId(1), RequestNumber(3));
+        assert_eq!(pipeline.waiting_bytes(), 3);
+        pipeline.park(with(4));
+        pipeline.take_queued();
+        assert_eq!(pipeline.waiting_bytes(), 3);
+        pipeline.forget(ClientId(1));
+        assert_eq!(pipeline.waiting_bytes(), 0);
     }
 }

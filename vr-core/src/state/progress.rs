@@ -1,6 +1,6 @@
 //! How far execution is, and the questions to local storage that are open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::{
     time::Instant,
@@ -34,6 +34,9 @@ pub struct Progress {
     pub silent: OpNumber,
     /// The last op executed.
     pub applied: OpNumber,
+    /// What was handed to the executor and is not executed: the last op of each item, and its bytes.
+    handed: VecDeque<(OpNumber, u64)>,
+    handed_bytes: u64,
     /// The state of the checkpoint at this op is on its way to the executor.
     restoring: Option<OpNumber>,
     /// The last op that this pass over the log has read, to notice damage.
@@ -79,6 +82,22 @@ impl Progress {
     #[must_use]
     pub fn executing(&self) -> u64 {
         self.ordered.since(self.restoring.unwrap_or(self.applied).max(self.applied))
+    }
+
+    /// Entries up to `through`, of so many bytes, are handed to the executor.
+    pub fn hand(&mut self, through: OpNumber, bytes: u64) {
+        self.ordered = through;
+        self.handed.push_back((through, bytes));
+        self.handed_bytes += bytes;
+    }
+
+    /// Bytes of the entries that the executor has and has not said to be executed.
+    pub fn executing_bytes(&mut self) -> u64 {
+        let applied = self.applied;
+        while let Some((_, bytes)) = self.handed.pop_front_if(|(through, _)| *through <= applied) {
+            self.handed_bytes -= bytes;
+        }
+        self.handed_bytes
     }
 
     /// Whether entries for execution were asked for and have not come.

@@ -22,6 +22,13 @@ pub struct LocalRead {
     pub query: Bytes,
 }
 
+impl LocalRead {
+    /// Bytes of the query.
+    fn bytes(&self) -> u64 {
+        u64::try_from(self.query.len()).unwrap_or(u64::MAX)
+    }
+}
+
 /// A read that may be answered once everything up to `index` is handed to the executor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyRead {
@@ -35,9 +42,11 @@ pub struct ReadyRead {
 
 /// The queries of this replica's own clients.
 ///
-/// Invariant: a query is in exactly one of the four places.
+/// Invariants: a query is in exactly one of the four places, or in a round of the primary; `bytes` is
+/// the sum over all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
+    bytes: u64,
     /// Causal ones, by the op that they wait for, and since when. One that comes twice is one.
     causal: BTreeMap<(OpNumber, Peer, ClientId, RequestNumber), (Instant, ReadyRead)>,
     waiting: VecDeque<LocalRead>,
@@ -51,6 +60,12 @@ impl Reads {
     pub fn len(&self) -> usize {
         let asked = self.asked.as_ref().map_or(0, |(_, reads)| reads.len());
         self.waiting.len() + asked + self.ready.len() + self.causal.len()
+    }
+
+    /// Bytes of the queries that have not been answered, those of a round included.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether there is none.
@@ -67,6 +82,7 @@ impl Reads {
 
     /// A query arrived.
     pub fn push(&mut self, read: LocalRead) {
+        self.bytes += read.bytes();
         self.waiting.push_back(read);
     }
 
@@ -112,6 +128,12 @@ impl Reads {
         }
     }
 
+    /// A query arrived that may be answered once everything up to `index` is handed to the executor.
+    pub fn push_ready(&mut self, read: LocalRead, index: OpNumber, time: u64) {
+        self.bytes += read.bytes();
+        self.ready.push_back(ReadyRead { index, time, read });
+    }
+
     /// These may be answered once everything up to `index` is handed to the executor.
     pub fn make_ready(&mut self, reads: Vec<LocalRead>, index: OpNumber, time: u64) {
         self.ready.extend(reads.into_iter().map(|read| ReadyRead { index, time, read }));
@@ -120,32 +142,53 @@ impl Reads {
     /// The next query whose index is reached.
     pub fn pop_ready(&mut self, ordered: OpNumber) -> Option<ReadyRead> {
         let ready = self.ready.pop_front_if(|ready| ready.index <= ordered);
-        ready.or_else(|| {
+        let ready = ready.or_else(|| {
             let first = self.causal.first_entry().filter(|first| first.key().0 <= ordered)?;
             Some(first.remove().1)
-        })
+        })?;
+        self.bytes -= ready.read.bytes();
+        Some(ready)
     }
 
     /// A causal query waits for its op, from `now` on.
     pub fn hold(&mut self, now: Instant, read: ReadyRead) {
         let LocalRead { to, client, request_number, .. } = read.read;
-        self.causal.insert((read.index, to, client, request_number), (now, read));
+        self.bytes += read.read.bytes();
+        let key = (read.index, to, client, request_number);
+        if let Some((_, before)) = self.causal.insert(key, (now, read)) {
+            self.bytes -= before.read.bytes();
+        }
     }
 
     /// Forgets the causal queries that have waited since `before` or longer; their clients have
     /// asked elsewhere since.
     pub fn forget_causal(&mut self, before: Instant) {
-        self.causal.retain(|_, (since, _)| *since > before);
+        let bytes = &mut self.bytes;
+        self.causal.retain(|_, (since, read)| {
+            let stays = *since > before;
+            *bytes -= if stays { 0 } else { read.read.bytes() };
+            stays
+        });
     }
 
     /// Forgets the queries of a connection that closed.
     pub fn disconnected(&mut self, peer: Peer) {
-        self.waiting.retain(|read| read.to != peer);
-        self.ready.retain(|ready| ready.read.to != peer);
-        self.causal.retain(|(_, to, _, _), _| *to != peer);
+        let mut stays = |read: &LocalRead| {
+            let stays = read.to != peer;
+            self.bytes -= if stays { 0 } else { read.bytes() };
+            stays
+        };
+        self.waiting.retain(&mut stays);
+        self.ready.retain(|ready| stays(&ready.read));
+        self.causal.retain(|_, (_, ready)| stays(&ready.read));
         if let Some((_, reads)) = &mut self.asked {
-            reads.retain(|read| read.to != peer);
+            reads.retain(stays);
         }
+    }
+
+    /// Queries of so many bytes were dropped from a round.
+    pub const fn dropped(&mut self, bytes: u64) {
+        self.bytes -= bytes;
     }
 }
 
@@ -211,11 +254,10 @@ impl Rounds {
         self.in_flight.take().map_or_else(Vec::new, |round| round.local)
     }
 
-    /// Forgets the queries of a connection that closed.
-    pub fn disconnected(&mut self, peer: Peer) {
-        if let Some(round) = &mut self.in_flight {
-            round.local.retain(|read| read.to != peer);
-        }
+    /// Forgets the queries of a connection that closed; returns how many bytes they have.
+    pub fn disconnected(&mut self, peer: Peer) -> u64 {
+        let Some(round) = &mut self.in_flight else { return 0 };
+        round.local.extract_if(.., |read| read.to == peer).map(|read| read.bytes()).sum()
     }
 }
 
@@ -266,6 +308,26 @@ mod tests {
         reads.hold(Instant(3), causal(4, 2));
         reads.disconnected(read(2).to);
         assert!(reads.pop_ready(OpNumber(9)).is_none());
+    }
+
+    #[test]
+    fn bytes_are_those_of_all_queries_that_have_no_answer() {
+        let long = |number| LocalRead { query: Bytes::from_static(b"abc"), ..read(number) };
+        let (mut reads, mut rounds) = (Reads::default(), Rounds::default());
+        reads.push(long(1));
+        reads.push_ready(long(2), OpNumber(1), 0);
+        let held = ReadyRead { index: OpNumber(9), time: 0, read: long(3) };
+        reads.hold(Instant(1), held.clone());
+        reads.hold(Instant(2), held);
+        assert_eq!(reads.bytes(), 9);
+        rounds.begin(HeartbeatNumber(1), OpNumber(1), reads.take_waiting());
+        assert_eq!(reads.bytes(), 9, "those of a round count");
+        reads.pop_ready(OpNumber(1));
+        reads.forget_causal(Instant(2));
+        assert_eq!(reads.bytes(), 3);
+        reads.disconnected(long(1).to);
+        reads.dropped(rounds.disconnected(long(1).to));
+        assert_eq!(reads.bytes(), 0);
     }
 
     #[test]
