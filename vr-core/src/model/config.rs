@@ -245,8 +245,15 @@ impl Config {
     }
 
     fn validate_relations(&self) -> Result<(), ConfigError> {
-        let header = 128;
-        let relations = [
+        let mut relations = self.relations_of_times().into_iter().chain(self.relations_of_sizes());
+        match relations.find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(ConfigError::Relation { rule }),
+            None => Ok(()),
+        }
+    }
+
+    fn relations_of_times(&self) -> [(bool, &'static str); 4] {
+        [
             (
                 u128::from(self.suspicion_jitter_percent) <= 10,
                 "suspicion_jitter_percent must be at most 10",
@@ -265,6 +272,12 @@ impl Config {
                 self.clock_drift_ppm_max <= 100_000,
                 "clock_drift_ppm_max must be at most 100000, a tenth",
             ),
+        ]
+    }
+
+    fn relations_of_sizes(&self) -> [(bool, &'static str); 10] {
+        let header = 128;
+        [
             (
                 u64::from(self.message_bytes_max) >= u64::from(self.request_bytes_max) + 4096,
                 "message_bytes_max must exceed request_bytes_max by at least 4096",
@@ -309,13 +322,7 @@ impl Config {
                     <= u64::from(self.message_bytes_max),
                 "pipeline_ops_max headers of 132 bytes must fit into message_bytes_max",
             ),
-        ];
-        for (holds, rule) in relations {
-            if !holds {
-                return Err(ConfigError::Relation { rule });
-            }
-        }
-        Ok(())
+        ]
     }
 }
 
