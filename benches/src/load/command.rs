@@ -11,12 +11,14 @@ use clap::{Args, Parser, Subcommand};
 use vr_core::{Durability, Members};
 
 use crate::load::{
+    catch_up,
     engines::{self, Execution},
     fail_over,
     fleet::{Fleet, connect},
     generator::{Measured, drive, say},
-    group, replica, restarts,
+    group, paused, replica, restarts,
     row::{Row, append_csv, table},
+    soak,
     workload::{self, Workload},
 };
 
@@ -49,6 +51,12 @@ enum What {
     RollingRestart(restarts::Options),
     /// Lets the primary hand off under load: no call may fail
     HandOff(restarts::Options),
+    /// Has millions of operations of thousands of sessions executed: memory and disk must stay flat
+    Soak(soak::Options),
+    /// Lets a replica come back that missed much, under load and while it is disturbed
+    CatchUp(catch_up::Options),
+    /// Pauses a backup under load: it must cost neither throughput nor memory
+    PausedBackup(paused::Options),
     /// A short run of each of the others, for tests
     Smoke,
 }
@@ -152,6 +160,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         What::HandOff(options) => {
             let seen = restarts::hand_offs(&options).await?;
             print(&restarts::describe("hand-off", &options, &seen))
+        }
+        What::Soak(options) => print(&soak::describe(&options, &soak::run(&options).await?)),
+        What::CatchUp(options) => {
+            let seen = catch_up::run(&options).await?;
+            print(&catch_up::describe(&options, &seen))
+        }
+        What::PausedBackup(options) => {
+            let rounds = paused::run(&options).await?;
+            print(&paused::describe(&options, &rounds))
         }
         What::Smoke => smoke().await,
     }
@@ -261,6 +278,11 @@ async fn smoke() -> anyhow::Result<()> {
             row.mode
         );
     }
+    smoke_of_faults().await
+}
+
+/// A short run of everything that is stopped, killed or paused meanwhile.
+async fn smoke_of_faults() -> anyhow::Result<()> {
     let (durability, dir) = (Durability::ViewOnly, None);
     for silent in [false, true] {
         let options = fail_over::Options { runs: 1, silent, durability, dir: dir.clone() };
@@ -270,7 +292,16 @@ async fn smoke() -> anyhow::Result<()> {
     let seen = restarts::hand_offs(&options).await?;
     print(&restarts::describe("hand-off", &options, &seen))?;
     let seen = restarts::rolling_restart(&options).await?;
-    print(&restarts::describe("rolling restart", &options, &seen))
+    print(&restarts::describe("rolling restart", &options, &seen))?;
+    let (durability, dir) = (Durability::Full, None);
+    let options = soak::short(durability);
+    print(&soak::describe(&options, &soak::run(&options).await?))?;
+    let seconds = Duration::from_millis(300);
+    let options = paused::Options { rounds: 1, seconds, clients: 8, durability, dir: dir.clone() };
+    print(&paused::describe(&options, &paused::run(&options).await?))?;
+    let (mib, sources_killed, interruptions, rate) = (16, 1, 2, 100);
+    let options = catch_up::Options { mib, sources_killed, interruptions, rate, durability, dir };
+    print(&catch_up::describe(&options, &catch_up::run(&options).await?))
 }
 
 /// A line on standard output.
@@ -297,6 +328,9 @@ mod tests {
             "load fail-over --silent --runs 3",
             "load rolling-restart --rounds 2",
             "load hand-off --clients 4",
+            "load soak --operations 1000 --dead-backup",
+            "load catch-up --mib 16",
+            "load paused-backup --seconds 1",
             "load smoke",
         ];
         for line in lines {

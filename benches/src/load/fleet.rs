@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -30,12 +31,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The group's name.
 pub const GROUP: &str = "load";
 
-/// Three replicas of one group, each a process. Dropping it ends them and removes their files.
+/// The replicas of one group, each a process. Dropping it ends them and removes their files.
 #[derive(Debug)]
 pub struct Fleet {
     dir: TempDir,
     members: Members,
     durability: Durability,
+    /// What each replica is told besides.
+    arguments: Vec<String>,
     replicas: Vec<Replica>,
 }
 
@@ -66,6 +69,8 @@ pub struct Status {
     pub is_well: bool,
     /// The last op that it has executed.
     pub applied: u64,
+    /// Parts of a checkpoint that it has fetched, and of how many; zero while it fetches none.
+    pub chunks: (u32, u32),
 }
 
 impl Status {
@@ -80,6 +85,7 @@ impl Status {
             is_primary: field("primary")?.parse().ok()?,
             is_well: field("well")?.parse().ok()?,
             applied: field("applied")?.parse().ok()?,
+            chunks: (field("chunks")?.parse().ok()?, field("of")?.parse().ok()?),
         })
     }
 }
@@ -91,6 +97,19 @@ impl Fleet {
     /// # Errors
     /// The system refused, or they do not become well.
     pub async fn start(durability: Durability, dir: Option<&Path>) -> anyhow::Result<Self> {
+        Self::start_with(3, durability, dir, Vec::new()).await
+    }
+
+    /// The same with so many replicas, and more options of `load replica` for each.
+    ///
+    /// # Errors
+    /// The system refused, or they do not become well.
+    pub async fn start_with(
+        count: usize,
+        durability: Durability,
+        dir: Option<&Path>,
+        arguments: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let builder = || tempfile::Builder::new().prefix("vr-load-").to_owned();
         let dir = match dir {
             Some(dir) => {
@@ -100,13 +119,13 @@ impl Fleet {
             None => builder().tempdir()?,
         };
         let (mut replicas, mut addresses) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
+        for _ in 0..count {
             let lease = lease_port()?;
             addresses.push(lease.local_addr()?.to_string());
             replicas.push(Replica { process: None, has_run: false, _lease: lease });
         }
         let members = addresses.join(",").parse()?;
-        let mut fleet = Self { dir, members, durability, replicas };
+        let mut fleet = Self { dir, members, durability, arguments, replicas };
         for replica in 0..fleet.count() {
             fleet.start_one(replica)?;
         }
@@ -143,6 +162,7 @@ impl Fleet {
         command
             .args(["replica", "--replica", &replica.to_string(), "--members", &members])
             .args(["--durability", &durability, "--group", GROUP])
+            .args(&self.arguments)
             .arg("--data")
             .arg(data);
         if self.durability == Durability::Diskless && !place.has_run {
@@ -270,6 +290,52 @@ impl Fleet {
         processes.filter_map(|process| peak_rss_kib(process.child.id()?)).collect()
     }
 
+    /// The memory that a replica's process holds now, in KiB; 0 if it is down.
+    #[must_use]
+    pub fn rss_kib(&self, replica: usize) -> u64 {
+        let process = self.replicas.get(replica).and_then(|replica| replica.process.as_ref());
+        process.and_then(|process| rss_kib(process.child.id()?)).unwrap_or_default()
+    }
+
+    /// Bytes that a replica's files take on disk.
+    #[must_use]
+    pub fn disk_bytes(&self, replica: usize) -> u64 {
+        let data = self.dir.path().join(format!("replica-{replica}"));
+        let mut directories = vec![data];
+        let mut bytes = 0;
+        while let Some(directory) = directories.pop() {
+            let Ok(entries) = fs::read_dir(directory) else { continue };
+            for entry in entries.flatten() {
+                match entry.metadata() {
+                    Ok(about) if about.is_dir() => directories.push(entry.path()),
+                    Ok(about) => bytes += about.blocks().saturating_mul(512),
+                    Err(_) => {}
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Waits until a replica has executed everything up to `goal`.
+    ///
+    /// # Errors
+    /// Its process does not answer, or `patience` is over.
+    pub async fn wait_until_applied(
+        &mut self,
+        replica: usize,
+        goal: u64,
+        patience: Duration,
+    ) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        while self.status(replica).await?.applied < goal {
+            if begun.elapsed() > patience {
+                bail!("replica {replica} has not caught up after {patience:?}");
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+        Ok(begun.elapsed())
+    }
+
     fn process(&mut self, replica: usize) -> anyhow::Result<&mut Process> {
         let place = self.replicas.get_mut(replica).context("there is no such replica")?;
         place.process.as_mut().context("the replica is down")
@@ -296,8 +362,17 @@ pub async fn connect(members: Members, group: &str) -> anyhow::Result<Client<Raw
 /// The most memory that a process has held, in KiB; `None` where the system does not say.
 #[must_use]
 pub fn peak_rss_kib(pid: u32) -> Option<u64> {
+    field_kib(pid, "VmHWM:")
+}
+
+/// The memory that a process holds now, in KiB.
+fn rss_kib(pid: u32) -> Option<u64> {
+    field_kib(pid, "VmRSS:")
+}
+
+fn field_kib(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
@@ -319,8 +394,10 @@ mod tests {
 
     #[test]
     fn a_status_is_read_as_it_is_printed() {
-        let status = Status::parse("view=7 primary=true well=false applied=12");
-        let expected = Status { view: 7, is_primary: true, is_well: false, applied: 12 };
+        let line = "view=7 primary=true well=false applied=12 chunks=3 of=4096";
+        let status = Status::parse(line);
+        let chunks = (3, 4096);
+        let expected = Status { view: 7, is_primary: true, is_well: false, applied: 12, chunks };
         assert_eq!(status, Some(expected));
         assert_eq!(Status::parse("unknown"), None);
     }

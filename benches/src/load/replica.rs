@@ -7,11 +7,13 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use vr_core::{Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId};
+use vr_core::{
+    Config, Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
+};
 use vr_storage::{FileStorage, MemoryStorage};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
 
-use crate::load::service::Counter;
+use crate::load::service::Keeper;
 
 /// Orders that may wait.
 const ORDERS_MAX: usize = 16;
@@ -37,6 +39,15 @@ pub struct Options {
     /// Found a group without disks
     #[arg(long)]
     pub found: bool,
+    /// How many operations of at least 4 KiB the service keeps: they are its state
+    #[arg(long, value_name = "OPS", default_value_t = 0)]
+    pub keep: u64,
+    /// Operations between two checkpoints
+    #[arg(long, value_name = "OPS", default_value_t = Config::default().checkpoint_ops)]
+    pub checkpoint_ops: u32,
+    /// Operations that stay in the log below a checkpoint
+    #[arg(long, value_name = "OPS", default_value_t = Config::default().log_retain_ops)]
+    pub log_retain_ops: u32,
 }
 
 /// Runs a replica until it is told to stop, or standard input ends.
@@ -49,7 +60,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let replica = ReplicaId(options.replica);
     let own = options.members.address_of(replica).context("--replica is not in --members")?;
     let transport = TcpTransport::bind(own).await?;
-    let node = with_storage(Node::builder_raw(Counter::default()), &options)?
+    let mut config = Config::default();
+    config.checkpoint_ops = options.checkpoint_ops;
+    config.log_retain_ops = options.log_retain_ops;
+    let node = with_storage(Node::builder_raw(Keeper::of(options.keep)), &options)?
+        .config(config)
         .group(&options.group)
         .replica(replica)
         .members(options.members)
@@ -105,7 +120,11 @@ fn status(node: &NodeHandle<Raw>) -> String {
     let (replica, is_well) = (&status.replica, node.explain().is_well());
     let is_primary = replica.serving && replica.primary == replica.replica;
     let view = replica.view.0;
-    format!("view={view} primary={is_primary} well={is_well} applied={}", replica.applied)
+    let (_, here, all) = replica.snapshot.unwrap_or_default();
+    format!(
+        "view={view} primary={is_primary} well={is_well} applied={} chunks={here} of={all}",
+        replica.applied
+    )
 }
 
 async fn hand_off(node: &NodeHandle<Raw>) -> String {
