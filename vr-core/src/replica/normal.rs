@@ -227,8 +227,7 @@ impl Replica {
         };
         primary.echoed(from.index, m.heartbeat, now.monotonic);
         if let Some(backup) = primary.backup_mut(from.index) {
-            backup.acked = backup.acked.max(op_number);
-            backup.sent = backup.sent.max(op_number);
+            backup.acknowledge(op_number);
         }
         self.view_works(m.heartbeat);
         self.told_checkpoint(now, from.index, m.checkpoint);
