@@ -147,7 +147,7 @@ mutants! {
     ack_before_sync: AckBeforeSync, crash::power_cuts_at_any_moment_lose_nothing_acknowledged, "O7 violated", found by 5 seeds of 3 for 3 s;
     primary_counts_unsynced: PrimaryCountsUnsynced, durability::the_primary_waits_for_its_own_disk, "O1 violated", found by 5 seeds of 3 for 3 s;
     promise_after_view_change: PromiseAfterViewChange, crash::an_op_prepared_by_a_majority_survives_its_primary, "O7 violated", found by 5 seeds of 3 for 3 s;
-    log_before_promise: LogBeforePromise, durability::a_log_is_replaced_after_the_promise, "O7 violated", found by 90 seeds of 3 for 3 s;
+    log_before_promise: LogBeforePromise, durability::a_log_is_replaced_after_the_promise, "O7 violated", found by 150 seeds of 3 for 3 s;
     superblock_before_log: SuperblockBeforeLog, durability::an_installation_that_is_cut_short_is_none, "O7 violated";
     log_not_synced: LogNotSynced, crash::a_group_that_lost_power_has_everything_it_acknowledged, "O7 violated", found by 5 seeds of 3 for 3 s;
     superblock_not_synced: SuperblockNotSynced, durability::a_promise_survives_crashes, "O7 violated", found by 5 seeds of 3 for 3 s;

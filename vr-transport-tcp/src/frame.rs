@@ -6,7 +6,7 @@
 //! read into again; frames that fill more of it are handed on in place. Either way the memory kept
 //! alive is at most four times the frames that arrived together.
 
-use std::mem;
+use std::{collections::VecDeque, mem};
 
 use bytes::{Buf, Bytes, BytesMut};
 use vr_core::model::encoding::{
@@ -42,6 +42,8 @@ pub(crate) enum FrameError {
 pub(crate) struct Inbox {
     /// Complete frames.
     batch: Bytes,
+    /// Their headers.
+    headers: VecDeque<FrameHeader>,
     /// What follows them: less than one frame.
     rest: BytesMut,
     /// Bytes that the frame in `rest` takes, as far as known.
@@ -55,6 +57,7 @@ impl Inbox {
     pub(crate) fn new(frame_bytes_max: u32) -> Self {
         Self {
             batch: Bytes::new(),
+            headers: VecDeque::new(),
             rest: BytesMut::new(),
             needed: FRAME_HEADER_BYTES,
             broken: None,
@@ -98,10 +101,9 @@ impl Inbox {
 
     /// Header and body of the next complete frame; `None` when more must be read.
     pub(crate) fn next_frame(&mut self) -> Result<Option<(FrameHeader, Bytes)>, FrameError> {
-        if self.batch.is_empty() {
+        let Some(header) = self.headers.pop_front() else {
             return self.broken.clone().map_or(Ok(None), Err);
-        }
-        let header = FrameHeader::decode(&self.batch)?;
+        };
         self.batch.advance(FRAME_HEADER_BYTES);
         let length = usize::try_from(header.body_length).unwrap_or(usize::MAX);
         Ok(Some((header, self.batch.split_to(length.min(self.batch.len())))))
@@ -112,7 +114,8 @@ impl Inbox {
         !self.rest.is_empty()
     }
 
-    /// Bytes of the complete frames at the front of `rest`; notes what comes behind them.
+    /// Bytes of the complete frames at the front of `rest`; notes their headers, and what comes
+    /// behind them.
     fn scan(&mut self) -> usize {
         let mut complete = 0;
         loop {
@@ -137,6 +140,7 @@ impl Inbox {
             if left.len() < self.needed {
                 return complete;
             }
+            self.headers.push_back(header);
             complete += self.needed;
         }
     }

@@ -450,7 +450,7 @@ impl Shared {
         let mut aftermath = Aftermath::default();
         let mut state = self.lock();
         for item in received.drain(..) {
-            state.session.handle(now, ClientInput::Received(item));
+            state.session.on_received(now, item);
         }
         if timer {
             state.armed = Instant::FAR_FUTURE;

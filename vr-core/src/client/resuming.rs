@@ -80,7 +80,7 @@ impl Session {
 
     /// What a reply says to those who hold a ticket for its request.
     pub(crate) fn on_reply_to_resumed(&mut self, now: Instant, reply: &Reply) {
-        if reply.request_number == RequestNumber::ZERO {
+        if reply.request_number == RequestNumber::ZERO || self.resumes.len() == 0 {
             return;
         }
         let op_number = reply.op_number;

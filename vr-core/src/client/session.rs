@@ -199,7 +199,8 @@ impl Session {
         Ok(())
     }
 
-    fn on_received(&mut self, now: Instant, received: Received) {
+    /// As [`handle`](Self::handle) of what was received, without moving it once more.
+    pub(crate) fn on_received(&mut self, now: Instant, received: Received) {
         match received {
             Received::Connected(Peer::Replica(replica)) => self.on_connected(now, replica),
             Received::Disconnected(Peer::Replica(replica)) => self.on_disconnected(now, replica),

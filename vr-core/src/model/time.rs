@@ -44,6 +44,15 @@ pub struct Now {
     pub wall: Duration,
 }
 
+impl Now {
+    /// What both clocks say at a later instant, unless the wall clock jumped in between.
+    #[must_use]
+    pub fn at(self, monotonic: Instant) -> Self {
+        let wall = self.wall.saturating_add(monotonic.since(self.monotonic));
+        Self { monotonic, wall }
+    }
+}
+
 /// A duration in whole nanoseconds; saturates after 584 years.
 #[must_use]
 pub fn nanoseconds(duration: Duration) -> u64 {

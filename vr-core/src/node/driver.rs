@@ -172,14 +172,17 @@ impl Driver {
             // Its inbox is closed only by this driver, so there is nothing to hear in an error.
             let has_room = received_locally.is_empty();
             is_ready |= !has_room || local.poll_receive(cx, received_locally).is_ready();
-            let now = shared.runtime.now();
-            is_ready |= storage.poll(cx, now).is_ready();
             is_ready |= executor.wants_turn() || shared.has_orders() || checkpoints.has_news();
-            let mut due = (*deadline).min(storage.deadline());
-            if now < shutdown_at {
-                due = due.min(shutdown_at);
+            // Whoever does not wait need not ask for the time; a turn looks at storage anyway.
+            if !is_ready {
+                let now = shared.runtime.now();
+                is_ready |= storage.poll(cx, now).is_ready();
+                let mut due = (*deadline).min(storage.deadline());
+                if now < shutdown_at {
+                    due = due.min(shutdown_at);
+                }
+                is_ready |= now >= due || poll_sleep(shared, sleep, due, cx);
             }
-            is_ready |= now >= due || poll_sleep(shared, sleep, due, cx);
             if !is_ready {
                 *has_had_turn = false;
                 return Poll::Pending;
@@ -215,7 +218,7 @@ impl Driver {
         self.expect_slow_operations()?;
         for _ in 0..ROUNDS_MAX {
             self.poll_storage(now.monotonic);
-            if !self.round(&shared, now.monotonic)? {
+            if !self.round(&shared, now)? {
                 break;
             }
         }
@@ -225,8 +228,8 @@ impl Driver {
     }
 
     /// Tells the engine what storage and executor finished; false if neither had anything.
-    fn round(&mut self, shared: &Shared, turn_began: Instant) -> Result<bool, NodeError> {
-        let ran = self.executor.run(shared.runtime.as_ref(), turn_began)?;
+    fn round(&mut self, shared: &Shared, turn_began: Now) -> Result<bool, NodeError> {
+        let ran = self.executor.run(shared.runtime.as_ref(), turn_began.monotonic)?;
         if let Some(took) = ran.moved {
             self.move_executor(took)?;
         }
@@ -237,7 +240,7 @@ impl Driver {
         if finished.is_none() && !self.storage.has_done() && !self.checkpoints.has_news() {
             return Ok(false);
         }
-        let now = shared.now();
+        let now = turn_began.at(ran.ended.unwrap_or_else(|| shared.runtime.now()));
         let mut observed = lock(&shared.observed);
         while let Some(stored) = self.storage.next_done() {
             let input = match stored {
@@ -301,25 +304,27 @@ impl Driver {
         // Until the successor leads, nobody else takes what clients ask for.
         let admits = self.shutdown_at.is_none() || self.handoffs.is_under_way();
         let Senses { received, received_locally, .. } = &mut self.senses;
-        for item in received.drain(..).chain(received_locally.drain(..)) {
-            let input = match item {
-                Received::Envelope { from, envelope } => {
-                    self.counters.received = self.counters.received.saturating_add(1);
-                    if !admits && matches!(from, Peer::Client(_)) {
-                        continue;
+        for source in [received, received_locally] {
+            for item in source.drain(..) {
+                let input = match item {
+                    Received::Envelope { from, envelope } => {
+                        self.counters.received = self.counters.received.saturating_add(1);
+                        if !admits && matches!(from, Peer::Client(_)) {
+                            continue;
+                        }
+                        Input::Message { from, envelope }
                     }
-                    Input::Message { from, envelope }
-                }
-                Received::Connected(peer) => {
-                    connected(numbers, peer);
-                    Input::Connected { peer }
-                }
-                Received::Disconnected(peer) => {
-                    disconnected(numbers, peer);
-                    Input::Disconnected { peer }
-                }
-            };
-            replica.handle(now, input);
+                    Received::Connected(peer) => {
+                        connected(numbers, peer);
+                        Input::Connected { peer }
+                    }
+                    Received::Disconnected(peer) => {
+                        disconnected(numbers, peer);
+                        Input::Disconnected { peer }
+                    }
+                };
+                replica.handle(now, input);
+            }
         }
     }
 

@@ -77,6 +77,8 @@ enum Place {
 pub(crate) struct Ran {
     /// A step took this long, and the executor has moved to a thread because of it.
     pub(crate) moved: Option<Duration>,
+    /// When it ended, if it did anything.
+    pub(crate) ended: Option<Instant>,
 }
 
 impl ExecutorFront {
@@ -156,9 +158,9 @@ impl ExecutorFront {
                 let (step_max, longest) = (self.step_max, &mut self.longest_step);
                 let work = || work(executor, runtime, turn_began, step_max, longest);
                 match catch_unwind(AssertUnwindSafe(work)) {
-                    Ok(moved) => {
+                    Ok(ran) => {
                         let failure = executor.take_failure();
-                        failure.map_or(Ok(Ran { moved }), |failure| Err(failure.into()))
+                        failure.map_or(Ok(ran), |failure| Err(failure.into()))
                     }
                     Err(panic) => {
                         self.place = Place::Gone;
@@ -224,26 +226,26 @@ impl ExecutorFront {
 }
 
 /// Steps until nothing is left, the turn is over, or a step took so long that the executor has
-/// to move; then says how long.
+/// to move.
 fn work(
     executor: &mut Executor,
     runtime: &dyn Runtime,
     turn_began: Instant,
     step_max: Duration,
     longest: &mut Duration,
-) -> Option<Duration> {
+) -> Ran {
     let mut began = runtime.now();
     let mut stride = 1;
     loop {
-        let is_done = !(0..stride).all(|_| executor.step());
+        let is_done = !(0..stride).all(|_| executor.step()) || executor.is_idle();
         let ended = runtime.now();
         let took = ended.since(began);
         *longest = took.max(*longest);
         if took > step_max {
-            return Some(took);
+            return Ran { moved: Some(took), ended: Some(ended) };
         }
         if is_done || ended.since(turn_began) >= TURN_MAX {
-            return None;
+            return Ran { moved: None, ended: Some(ended) };
         }
         stride = if took < QUICK { STRIDE } else { 1 };
         began = ended;

@@ -4,7 +4,10 @@
 use core::task::{Context, Poll, Waker};
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -23,6 +26,8 @@ use crate::{
 const LANE_ITEMS_MAX: usize = 65_536;
 /// Bytes of payloads that one lane holds of one sender.
 const LANE_BYTES_MAX: u64 = 64 << 20;
+/// Senders without anything in a lane that it remembers, so as not to meet them anew each time.
+const REMEMBERED_MAX: usize = 8;
 /// Items that one call returns.
 const TAKE_ITEMS_MAX: usize = 256;
 /// Bytes of payloads after which a call returns.
@@ -40,6 +45,8 @@ pub(crate) enum Refused {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     contents: Mutex<Contents>,
+    /// As in `contents`, for whoever wants to know nothing else.
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -55,8 +62,10 @@ struct Contents {
 
 #[derive(Debug, Default)]
 struct Queue {
-    items: VecDeque<(Peer, Envelope, u64)>,
-    /// What is taken up by those who have something in `items`.
+    items: VecDeque<Received>,
+    /// Bytes of payloads in `items`.
+    bytes: u64,
+    /// What is taken up by those who have something in `items`, and by some who had.
     rooms: BTreeMap<Peer, Room>,
 }
 
@@ -68,27 +77,64 @@ struct Room {
 
 impl Queue {
     fn push(&mut self, from: Peer, envelope: Envelope, bytes: u64) -> Result<(), Refused> {
-        let room = self.rooms.get(&from).copied().unwrap_or_default();
+        let room = self.rooms.entry(from).or_default();
         let after = Room { items: room.items + 1, bytes: room.bytes.saturating_add(bytes) };
         if after.items > LANE_ITEMS_MAX || after.bytes > LANE_BYTES_MAX {
             return Err(Refused::Full);
         }
-        self.rooms.insert(from, after);
-        self.items.push_back((from, envelope, bytes));
+        *room = after;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.items.push_back(Received::Envelope { from, envelope });
         Ok(())
     }
 
-    fn pop(&mut self) -> Option<(Peer, Envelope, u64)> {
-        let (from, envelope, bytes) = self.items.pop_front()?;
-        if let Some(room) = self.rooms.get_mut(&from) {
-            room.items = room.items.saturating_sub(1);
-            room.bytes = room.bytes.saturating_sub(bytes);
-            if room.items == 0 {
-                self.rooms.remove(&from);
+    /// Moves what fits into `into`: everything at once where that fits, which is the rule.
+    fn take(&mut self, into: &mut Vec<Received>, allowance: &mut Room) {
+        if self.items.len() <= allowance.items && self.bytes <= allowance.bytes {
+            allowance.items -= self.items.len();
+            allowance.bytes -= self.bytes;
+            if into.is_empty() {
+                // Both change their memory, so nothing is copied.
+                let emptied = VecDeque::from(core::mem::take(into));
+                *into = Vec::from(core::mem::replace(&mut self.items, emptied));
+            } else {
+                into.extend(self.items.drain(..));
             }
+            self.clear_rooms();
+            return;
         }
-        Some((from, envelope, bytes))
+        while allowance.items > 0 && allowance.bytes > 0 {
+            let Some(item) = self.items.pop_front() else { break };
+            let bytes = leave(&mut self.rooms, &item);
+            self.bytes = self.bytes.saturating_sub(bytes);
+            allowance.items -= 1;
+            allowance.bytes = allowance.bytes.saturating_sub(bytes);
+            into.push(item);
+        }
     }
+
+    /// Nobody has anything here any more.
+    fn clear_rooms(&mut self) {
+        self.bytes = 0;
+        if self.rooms.len() > REMEMBERED_MAX {
+            self.rooms.clear();
+        }
+        self.rooms.values_mut().for_each(|room| *room = Room::default());
+    }
+}
+
+/// Gives the room of an item back; returns how many bytes it took up.
+fn leave(rooms: &mut BTreeMap<Peer, Room>, item: &Received) -> u64 {
+    let Received::Envelope { from, envelope } = item else { return 0 };
+    let bytes = payload_bytes(&envelope.message);
+    if let Some(room) = rooms.get_mut(from) {
+        room.items = room.items.saturating_sub(1);
+        room.bytes = room.bytes.saturating_sub(bytes);
+        if room.items == 0 {
+            rooms.remove(from);
+        }
+    }
+    bytes
 }
 
 impl Inbox {
@@ -141,6 +187,7 @@ impl Inbox {
     pub(crate) fn seal(&self) -> Option<Waker> {
         let mut contents = lock(&self.contents);
         contents.closed = true;
+        self.closed.store(true, Ordering::Release);
         contents.waker.take()
     }
 
@@ -149,12 +196,13 @@ impl Inbox {
         let mut contents = lock(&self.contents);
         let waker = contents.waker.take();
         *contents = Contents { closed: true, ..Contents::default() };
+        self.closed.store(true, Ordering::Release);
         waker
     }
 
     /// Whether it was closed.
     pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.contents).closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Takes out what is there, or waits for it.
@@ -165,7 +213,7 @@ impl Inbox {
     ) -> Poll<Result<(), Closed>> {
         let mut contents = lock(&self.contents);
         let before = into.len();
-        contents.take(into, before);
+        contents.take(into);
         if into.len() > before {
             return Poll::Ready(Ok(()));
         }
@@ -181,17 +229,13 @@ impl Inbox {
 }
 
 impl Contents {
-    fn take(&mut self, into: &mut Vec<Received>, before: usize) {
-        let mut room = TAKE_ITEMS_MAX;
-        let mut bytes_left = TAKE_BYTES_MAX;
+    fn take(&mut self, into: &mut Vec<Received>) {
+        let items = TAKE_ITEMS_MAX.saturating_sub(self.events.len());
+        let mut allowance = Room { items, bytes: TAKE_BYTES_MAX };
         into.extend(self.events.drain(..));
-        room = room.saturating_sub(into.len() - before);
         for queue in [&mut self.control, &mut self.data, &mut self.bulk] {
-            while room > 0 && bytes_left > 0 {
-                let Some((from, envelope, bytes)) = queue.pop() else { break };
-                bytes_left = bytes_left.saturating_sub(bytes);
-                room -= 1;
-                into.push(Received::Envelope { from, envelope });
+            if !queue.items.is_empty() {
+                queue.take(into, &mut allowance);
             }
         }
     }

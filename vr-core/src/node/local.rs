@@ -3,7 +3,7 @@
 use core::task::{Context, Poll, Waker};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use async_trait::async_trait;
@@ -91,22 +91,26 @@ impl Hub {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inbox_of(&self, group: GroupId, from: Peer, to: Peer) -> Option<Arc<Inbox>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        match (from, to) {
-            (_, Peer::Replica(replica)) if from != to => {
-                table.replicas.get(&(group, replica)).cloned()
-            }
-            (Peer::Replica(_), Peer::Client(client)) => {
-                let (of, inbox) = table.clients.get(&client)?;
-                (*of == group).then(|| Arc::clone(inbox))
-            }
-            (Peer::Replica(_), Peer::Replica(_)) | (Peer::Client(_), _) => None,
-        }
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Table {
+    /// The inbox of `to`, if there is a way from `from`.
+    fn inbox_of(&self, group: GroupId, from: Peer, to: Peer) -> Option<&Inbox> {
+        match (from, to) {
+            (_, Peer::Replica(replica)) if from != to => {
+                self.replicas.get(&(group, replica)).map(Arc::as_ref)
+            }
+            (Peer::Replica(_), Peer::Client(client)) => {
+                let (of, inbox) = self.clients.get(&client)?;
+                (*of == group).then_some(inbox.as_ref())
+            }
+            (Peer::Replica(_), Peer::Replica(_)) | (Peer::Client(_), _) => None,
+        }
+    }
+
     /// Everyone that `me` can talk to.
     fn neighbours(&self, group: GroupId, me: Peer) -> Vec<(Peer, Arc<Inbox>)> {
         let replicas = self.replicas.iter().filter(|((of, _), _)| *of == group);
@@ -203,9 +207,12 @@ impl Transport for LocalTransport {
         if place.inbox.is_closed() {
             return Err(Backpressure::NotConnected);
         }
-        let inbox =
-            self.hub.inbox_of(place.group, place.me, to).ok_or(Backpressure::NotConnected)?;
-        match inbox.push(place.me, lane, envelope, u64::from(place.message_bytes_max)) {
+        let bytes_max = u64::from(place.message_bytes_max);
+        let table = self.hub.table();
+        let inbox = table.inbox_of(place.group, place.me, to).ok_or(Backpressure::NotConnected)?;
+        let pushed = inbox.push(place.me, lane, envelope, bytes_max);
+        drop(table);
+        match pushed {
             Ok(waker) => {
                 wake(waker);
                 Ok(())

@@ -229,8 +229,7 @@ impl Replica {
         };
         primary.echoed(from.index, m.heartbeat, now.monotonic);
         if let Some(backup) = primary.backup_mut(from.index) {
-            backup.acked = backup.acked.max(op_number);
-            backup.sent = backup.sent.max(op_number);
+            backup.acknowledge(op_number);
         }
         self.lease_granted(from, m);
         self.view_works(m.heartbeat);

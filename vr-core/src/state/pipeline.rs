@@ -130,6 +130,8 @@ pub struct Acknowledged {
     pub acked: OpNumber,
     /// The last op that was sent to it.
     pub sent: OpNumber,
+    /// It has acknowledged something in this view, so the view has started there.
+    has_started: bool,
     /// `acked` at the previous heartbeat.
     at_heartbeat: OpNumber,
     /// For how many heartbeats `acked` has not moved although more was sent.
@@ -141,6 +143,16 @@ impl Acknowledged {
     #[must_use]
     pub fn after(sent: OpNumber) -> Self {
         Self { sent, ..Self::default() }
+    }
+
+    /// The backup holds everything up to `op_number`. With its first word it says that it has
+    /// entered the view: what was sent before that was dropped, so it counts as not sent.
+    pub fn acknowledge(&mut self, op_number: OpNumber) {
+        if !core::mem::replace(&mut self.has_started, true) {
+            self.sent = op_number;
+        }
+        self.acked = self.acked.max(op_number);
+        self.sent = self.sent.max(op_number);
     }
 
     /// Another heartbeat passed; true if what is not acknowledged should be sent again: after 2,
@@ -191,6 +203,17 @@ mod tests {
         pipeline.park(request(2, 3));
         pipeline.forget(ClientId(1));
         assert_eq!((pipeline.parked_of(ClientId(1)), pipeline.parked_of(ClientId(2))), (0, 1));
+    }
+
+    #[test]
+    fn what_was_sent_before_the_first_acknowledgement_was_not_sent() {
+        let mut backup = Acknowledged::after(OpNumber(9));
+        backup.sent = OpNumber(12);
+        backup.acknowledge(OpNumber(9));
+        assert_eq!((backup.acked, backup.sent), (OpNumber(9), OpNumber(9)));
+        backup.sent = OpNumber(12);
+        backup.acknowledge(OpNumber(10));
+        assert_eq!((backup.acked, backup.sent), (OpNumber(10), OpNumber(12)));
     }
 
     #[test]

@@ -356,6 +356,19 @@ fn what_is_not_acknowledged_is_sent_again() {
     assert_eq!(again, [2]);
 }
 
+/// What was prepared while a backup was still entering the view was dropped there, so its first
+/// acknowledgement makes the primary send it at once, and no later one does.
+#[test]
+fn what_a_backup_missed_while_it_entered_the_view_is_sent_at_once() {
+    let mut primary = Subject::primary(3);
+    primary.ask(register());
+    let entered = primary.hear(2, 0, acknowledge(OpNumber(0), head(&[])));
+    assert_eq!(entered.receivers(Kind::Prepare), [2]);
+    assert_eq!(entered.entries().len(), 1);
+    let later = primary.hear(2, 0, acknowledge(OpNumber(0), head(&[])));
+    assert!(later.receivers(Kind::Prepare).is_empty(), "it may be on its way");
+}
+
 /// Step 3: entry times grow strictly, whatever the wall clock does.
 #[test]
 fn entry_times_grow_strictly() {
