@@ -1,7 +1,5 @@
 //! What replicas and clients say to each other; one enum, mirrored by docs/WIRE.md.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +7,7 @@ use crate::model::{
     causal::CausalToken,
     certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
-    entry::{Entry, EntryHeader},
+    entry::{Entry, EntryHeader, Run},
     founding::{Found, FoundOk, Hello, HelloOk},
     snapshot::{GetSnapshot, Released, Snapshot},
     types::{
@@ -296,7 +294,7 @@ pub enum ForwardReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepare {
     /// In op order, each the parent of the next; shared between the backups' messages.
-    pub entries: Arc<Vec<Entry>>,
+    pub entries: Run,
     /// What the primary knows to be committed.
     pub commit: Committed,
     /// The latest heartbeat round, to be echoed.

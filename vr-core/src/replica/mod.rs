@@ -220,7 +220,7 @@ impl Replica {
             Input::Persisted { through } => self.on_persisted(now, through),
             Input::Fetched { request, entries } => self.on_fetched(now, request, entries),
             Input::Unreadable { request, op_number } => self.on_unreadable(now, request, op_number),
-            Input::Executed(executed) => self.on_executed(now, &executed),
+            Input::Executed(executed) => self.on_executed(now, executed),
             Input::Transferred(done) => self.on_task_done(now, done),
             Input::Timeout => {
                 while let Some(timer) = self.timers.pop_expired(now.monotonic) {

@@ -233,7 +233,7 @@ impl Replica {
         if number <= known.last && number > known.done && self.mutant(Mutant::AnswerUnexecuted) {
             let outcome = Outcome::Executed(Bytes::from_static(&[0]));
             let op_number = self.log.op_number();
-            self.reply(&Reply { client, request_number: number, op_number, outcome });
+            self.reply(Reply { client, request_number: number, op_number, outcome });
         }
         if number <= known.last {
             self.resend_if_executed(client, number, number <= known.done);

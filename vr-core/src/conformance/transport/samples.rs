@@ -1,6 +1,6 @@
 //! Envelopes to send: one of every kind, and some of a size.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 
@@ -171,7 +171,7 @@ fn normal() -> Vec<Message> {
     vec![
         Message::Forward(Forward::Register(register)),
         Message::ForwardReply(ForwardReply::Reply(reply_to(5))),
-        Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat }),
+        Message::Prepare(Prepare { entries: entries().into(), commit, heartbeat }),
         Message::PrepareOk(prepare_ok),
         Message::Commit(Commit { commit, heartbeat, agreed: checkpoint(), standing: standing() }),
         Message::ReadIndex(ReadIndex { request }),
