@@ -256,7 +256,7 @@ impl Group {
                         to.context("there are three")?.inputs.push_back(input);
                     }
                     Output::Send { to: Peer::Client(to), envelope, .. } => {
-                        self.answer(to, envelope.message, answered)?;
+                        self.answer(to, &envelope.message, answered)?;
                     }
                     Output::Persist { id, .. } => {
                         self.give(at, Input::Persisted { through: id });
@@ -305,13 +305,14 @@ impl Group {
     fn answer(
         &mut self,
         to: ConnectionId,
-        message: Message,
+        message: &Message,
         answered: &mut Vec<usize>,
     ) -> anyhow::Result<()> {
         let client = usize::try_from(to.0)?;
         let session = self.sessions.get_mut(client).context("an answer for nobody")?;
-        let kind = message.kind();
-        let Message::Reply(reply) = message else { bail!("the primary answers {kind:?}") };
+        let Message::Reply(reply) = message else {
+            bail!("the primary answers {:?}", message.kind());
+        };
         if reply.outcome == Outcome::Registered {
             session.op_number = reply.op_number;
         } else if reply.request_number == session.request_number {

@@ -136,6 +136,8 @@ pub struct Replica {
     writes: Writes,
     questions: RequestId,
     out: VecDeque<Output>,
+    /// Nothing was handled since everything that follows from the inputs was derived.
+    drained: bool,
     ignored: u64,
     stopped: bool,
 }
@@ -203,6 +205,7 @@ impl Replica {
         if self.stopped {
             return;
         }
+        self.drained = false;
         match input {
             Input::Message { from, envelope } => {
                 let kind = envelope.message.kind();
@@ -406,6 +409,11 @@ impl Replica {
 
     fn certificate(&self) -> Option<&Certificate> {
         self.promise.durable().certificate.as_ref()
+    }
+
+    /// The other at `index`; `None` beyond the last, and for this replica.
+    fn other_at(&self, index: ReplicaIndex) -> Option<ReplicaId> {
+        self.membership.voter_at(index).filter(|id| *id != self.me)
     }
 
     /// The others, in order of their index.

@@ -317,7 +317,8 @@ impl Replica {
         let bytes_max = u64::from(self.config.message_bytes_max.saturating_sub(4096));
         self.log.close();
         let mut shared: Option<(OpNumber, Run)> = None;
-        for (id, index) in self.others() {
+        for index in self.membership.indices() {
+            let Some(id) = self.other_at(index) else { continue };
             loop {
                 let lost = self.peers.is_lost(index);
                 let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };

@@ -116,6 +116,7 @@ impl Replica {
             writes: Writes::default(),
             questions,
             out: std::collections::VecDeque::new(),
+            drained: false,
             ignored: 0,
             stopped: false,
             membership,

@@ -279,6 +279,10 @@ impl Replica {
 
     fn place_parked(&mut self, now: Now, from: Peer, client: ClientId) {
         loop {
+            let Status::Normal(Role::Primary(primary)) = &self.status else { return };
+            if !primary.pipeline.has_parked() {
+                return;
+            }
             let Some(next) = self.admitted.get(client).map(|known| known.last.next()) else {
                 return;
             };

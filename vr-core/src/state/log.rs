@@ -164,13 +164,18 @@ impl Log {
     #[must_use]
     pub fn entries(&self, from: OpNumber, through: OpNumber, bytes_max: u64) -> Run {
         let mut bytes = 0;
-        let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
-        let fits = |(position, entry): &(usize, &Entry)| {
+        let mut fits = |entry: &&Entry| {
+            let is_first = bytes == 0;
             bytes += entry.header.entry_bytes();
-            is_whole(entry) && (*position == 0 || bytes <= bytes_max)
+            is_whole(entry) && (is_first || bytes <= bytes_max)
         };
-        let entries = self.runs.from(from).take(count_max);
-        let count = entries.clone().enumerate().take_while(fits).count();
+        let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+        let run = self.runs.run_from(from);
+        let mut count = run.iter().take(count_max).take_while(&mut fits).count();
+        if count == run.len() && count < count_max {
+            let beyond = self.runs.from(from).take(count_max).skip(count);
+            count += beyond.take_while(fits).count();
+        }
         self.runs.shared(from, count)
     }
 

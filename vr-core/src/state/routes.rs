@@ -40,7 +40,10 @@ impl Routes {
     /// A client that asks through a backup may have lost its connection to this replica without
     /// this replica's knowing, so both ways are kept until it uses its connection again.
     pub fn set(&mut self, client: ClientId, peer: Peer) {
-        let ways = self.routes.get_or_insert(client, Ways::default());
+        let ways = match self.routes.get_mut(client) {
+            Some(ways) => ways,
+            None => self.routes.get_or_insert(client, Ways::default()),
+        };
         match peer {
             Peer::Client(_) => *ways = Ways { own: Some(peer), via: None },
             Peer::Replica(_) => ways.via = Some(peer),

@@ -36,10 +36,17 @@ impl Runs {
     /// The entry at `op_number`.
     #[must_use]
     pub fn get(&self, op_number: OpNumber) -> Option<&Entry> {
-        match self.place(op_number) {
-            Some((at, skip)) => self.runs.get(at)?.run.get(skip),
-            None => self.open.get(self.place_open(op_number)?),
-        }
+        self.run_from(op_number).first()
+    }
+
+    /// The entries from `from` on that came together with it.
+    #[must_use]
+    pub fn run_from(&self, from: OpNumber) -> &[Entry] {
+        let run = match self.place(from) {
+            Some((at, skip)) => self.runs.get(at).and_then(|kept| kept.run.get(skip..)),
+            None => self.place_open(from).and_then(|at| self.open.get(at..)),
+        };
+        run.unwrap_or_default()
     }
 
     /// The entries from `from` on; none if there is none at `from`.
@@ -114,15 +121,15 @@ impl Runs {
 
     /// The run that `op_number` is in, and its place there; most questions are about the newest.
     fn place(&self, op_number: OpNumber) -> Option<(usize, usize)> {
-        if self.runs.back().is_none_or(|last| op_number >= last.end()) {
-            return None;
+        let last = self.runs.back().filter(|last| op_number < last.end())?;
+        let count = self.runs.len();
+        if op_number >= last.first {
+            return Some((count - 1, last.position(op_number)));
         }
-        let mut newest = self.runs.iter().rev().take(NEWEST);
-        let after = match newest.position(|kept| kept.first <= op_number) {
-            Some(behind) => self.runs.len() - behind,
-            None => self.runs.partition_point(|kept| kept.first <= op_number),
-        };
-        let at = after.checked_sub(1)?;
+        let is_behind = |kept: &Kept| kept.first <= op_number;
+        let newest = count.saturating_sub(NEWEST)..count - 1;
+        let near = newest.rev().find(|at| self.runs.get(*at).is_some_and(is_behind));
+        let at = near.or_else(|| self.runs.partition_point(is_behind).checked_sub(1))?;
         Some((at, self.runs.get(at)?.position(op_number)))
     }
 
