@@ -136,7 +136,7 @@ pub struct Replica {
     writes: Writes,
     questions: RequestId,
     out: VecDeque<Output>,
-    /// Nothing was handled since everything that follows from the inputs was derived.
+    /// Nothing was handled or ordered since everything that follows was derived.
     drained: bool,
     ignored: u64,
     stopped: bool,

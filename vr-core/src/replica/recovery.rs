@@ -67,8 +67,7 @@ impl Replica {
         }
         let genesis = Superblock::blank(&identity).checkpoint;
         let membership = identity.members;
-        let index =
-            membership.index_of(identity.replica).expect("the builder checked the membership");
+        let index = membership.index_of(identity.replica);
         let strayed = superblock.certificate.is_none() && superblock.checkpoint != genesis;
         let checkpoint = if strayed { genesis } else { superblock.checkpoint };
         let base = Anchor::after(&checkpoint);
@@ -89,7 +88,7 @@ impl Replica {
         let mut replica = Self {
             group: identity.group,
             me: identity.replica,
-            index,
+            index: index.expect("the builder checked the membership"),
             certificate,
             view: superblock.view,
             commit_number: base.op_number,

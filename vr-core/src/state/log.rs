@@ -239,6 +239,7 @@ impl Log {
 
     /// Takes what storage does not have yet; `id` names the write that carries it.
     pub fn hand_over(&mut self, id: PersistId) -> Vec<Entry> {
+        self.close();
         let entries = self.runs.from(self.handed.next()).cloned().collect();
         self.handed = self.op_number();
         self.writes.push_back((id, self.handed));
