@@ -184,7 +184,7 @@ fn a_full_table_closes_the_session_used_longest_ago() {
         (1..=3).map(|op| register(op, ClientId(u128::from(op)), 5)).collect();
     entries.extend([request(4, ClientId(1), 1, 1), register(5, ClientId(4), 5)]);
     entries.into_iter().for_each(|entry| {
-        executor.push(Work::Entries { entries: vec![entry].into(), reply: true })
+        executor.push(Work::Entries { entries: vec![entry].into(), reply: true });
     });
     let finished = finish(&mut executor).executed;
     assert_eq!(finished.replies[4], reply(ClientId(4), 0, 5, Outcome::Registered));
