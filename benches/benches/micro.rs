@@ -99,7 +99,7 @@ fn executor(criterion: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("apply", bytes), &entries, |bencher, entries| {
             let ready = || {
                 let mut executor = Executor::new(Box::new(Nothing), WINDOW);
-                executor.push(Work::Entries { entries: entries.clone(), reply: true });
+                executor.push(Work::Entries { entries: entries.clone().into(), reply: true });
                 executor
             };
             let apply = |mut executor: Executor| {

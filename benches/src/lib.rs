@@ -2,8 +2,6 @@
 
 pub mod load;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use vr_core::{
     Context, Malformed, QueryContext, RawStateMachine, SnapshotError, SnapshotReader,
@@ -66,7 +64,7 @@ pub fn prepare(entries: Vec<Entry>) -> Envelope {
         view: View(3),
         crash_vector: CrashVector::default(),
         message: Message::Prepare(Prepare {
-            entries: Arc::new(entries),
+            entries: entries.into(),
             commit: Committed::default(),
             heartbeat: HeartbeatNumber::ZERO,
         }),

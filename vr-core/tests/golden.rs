@@ -5,9 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::{
-    collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use vr_core::{
@@ -350,7 +348,7 @@ fn normal_messages() -> Vec<(&'static str, Message)> {
     let heartbeats =
         |status| Commit { commit, heartbeat, agreed: checkpoint(), standing: standing(status) };
     vec![
-        ("", Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat })),
+        ("", Message::Prepare(Prepare { entries: entries().into(), commit, heartbeat })),
         ("", Message::PrepareOk(prepare_ok(None, 0))),
         ("_standing", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal)), 0))),
         ("_lease", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal)), 100))),

@@ -103,6 +103,7 @@ pub struct Group {
     members: Vec<Member>,
     group: GroupId,
     origin: Instant,
+    formed: Instant,
     wall: Duration,
     sessions: Vec<Session>,
     primary: usize,
@@ -144,7 +145,9 @@ impl Group {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let session = Session { op_number: OpNumber::ZERO, request_number: RequestNumber::ZERO };
         let sessions = vec![session; clients];
-        let mut this = Self { members: Vec::new(), group, origin, wall, sessions, primary: 0 };
+        let formed = origin;
+        let mut this =
+            Self { members: Vec::new(), group, origin, formed, wall, sessions, primary: 0 };
         let mut config = Config::default();
         // The others' engines keep their whole logs here, too.
         config.checkpoint_ops = 0;
@@ -176,12 +179,21 @@ impl Group {
         Ok(this)
     }
 
-    /// Waits until the group has a primary that serves, and opens every session.
+    /// When the group had formed; its time goes on from there.
+    #[must_use]
+    pub const fn formed(&self) -> Instant {
+        self.formed
+    }
+
+    /// Lets time pass until the group has a primary that serves, and opens every session. Nobody
+    /// waits for that time, so it is the same in every run.
     fn form(&mut self) -> anyhow::Result<()> {
         let mut answered = Vec::new();
-        while !self.has_primary() {
-            self.turn(Instant::now(), &mut answered)?;
-            if self.origin.elapsed() > PATIENCE {
+        let mut now = self.origin;
+        while !self.has_primary(now) {
+            now += Duration::from_millis(1);
+            self.turn(now, &mut answered)?;
+            if now.saturating_duration_since(self.origin) > PATIENCE {
                 bail!("the engines form no group");
             }
         }
@@ -190,21 +202,25 @@ impl Group {
             let register = Register { client: id, nonce: Nonce(id.0) };
             self.tell_primary(client, Message::Register(register));
             if client % 256 == 255 {
-                self.turn(Instant::now(), &mut answered)?;
+                self.turn(now, &mut answered)?;
             }
         }
-        let begun = Instant::now();
+        let begun = now;
         while self.sessions.iter().any(|session| session.op_number == OpNumber::ZERO) {
-            self.turn(Instant::now(), &mut answered)?;
-            if begun.elapsed() > PATIENCE {
+            now += Duration::from_millis(1);
+            self.turn(now, &mut answered)?;
+            if now.saturating_duration_since(begun) > PATIENCE {
                 bail!("the engines do not open every session");
             }
         }
+        self.formed = Instant::now();
+        let passed = now.saturating_duration_since(self.origin);
+        self.origin = self.formed.checked_sub(passed).context("a clock that began just now")?;
         Ok(())
     }
 
-    fn has_primary(&mut self) -> bool {
-        let now = self.now(Instant::now());
+    fn has_primary(&mut self, now: Instant) -> bool {
+        let now = self.now(now);
         let statuses: Vec<_> =
             self.members.iter().map(|member| member.engine.status(now)).collect();
         let is_ready = statuses.iter().all(|status| status.status == StatusKind::Normal);
@@ -256,7 +272,7 @@ impl Group {
                         to.context("there are three")?.inputs.push_back(input);
                     }
                     Output::Send { to: Peer::Client(to), envelope, .. } => {
-                        self.answer(to, envelope.message, answered)?;
+                        self.answer(to, &envelope.message, answered)?;
                     }
                     Output::Persist { id, .. } => {
                         self.give(at, Input::Persisted { through: id });
@@ -305,13 +321,14 @@ impl Group {
     fn answer(
         &mut self,
         to: ConnectionId,
-        message: Message,
+        message: &Message,
         answered: &mut Vec<usize>,
     ) -> anyhow::Result<()> {
         let client = usize::try_from(to.0)?;
         let session = self.sessions.get_mut(client).context("an answer for nobody")?;
-        let kind = message.kind();
-        let Message::Reply(reply) = message else { bail!("the primary answers {kind:?}") };
+        let Message::Reply(reply) = message else {
+            bail!("the primary answers {:?}", message.kind());
+        };
         if reply.outcome == Outcome::Registered {
             session.op_number = reply.op_number;
         } else if reply.request_number == session.request_number {

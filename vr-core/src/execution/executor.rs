@@ -1,7 +1,7 @@
 //! Applies committed entries in log order, once each, and answers what the state can answer.
 
 use core::{fmt, mem, time::Duration};
-use std::{collections::VecDeque, io, sync::Arc, vec};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
 use tracing::{trace, warn};
@@ -15,7 +15,7 @@ use crate::{
     },
     model::{
         durable::CheckpointId,
-        entry::{Entry, EntryHeader, EntryKind},
+        entry::{Entry, EntryHeader, EntryKind, Run},
         many,
         message::{Answer, Outcome, Reply},
         mutants::{Mutant, Mutants},
@@ -59,7 +59,7 @@ pub struct Executor {
 
 /// Work, as far as it is left.
 enum Item {
-    Entries { entries: vec::IntoIter<Entry>, reply: bool },
+    Entries { entries: Run, done: usize, reply: bool },
     Resend { client: ClientId, request_number: RequestNumber },
     Query { to: Peer, question: Question },
     Checkpoint { at: Anchor },
@@ -109,9 +109,7 @@ impl Executor {
     pub fn push(&mut self, work: Work) {
         self.queue.push_back(match work {
             Work::Entries { entries, .. } if entries.is_empty() => return,
-            Work::Entries { entries, reply } => {
-                Item::Entries { entries: entries.into_iter(), reply }
-            }
+            Work::Entries { entries, reply } => Item::Entries { entries, done: 0, reply },
             Work::Resend { client, request_number } => Item::Resend { client, request_number },
             Work::Query { to, client, request_number, query, time } => {
                 Item::Query { to, question: Question { client, request_number, query, time } }
@@ -138,10 +136,10 @@ impl Executor {
         }
         match self.queue.pop_front() {
             None => return false,
-            Some(Item::Entries { mut entries, reply }) => {
-                let entry = entries.next();
-                if !entries.as_slice().is_empty() {
-                    self.queue.push_front(Item::Entries { entries, reply });
+            Some(Item::Entries { entries, done, reply }) => {
+                let entry = entries.get(done).cloned();
+                if done + 1 < entries.len() {
+                    self.queue.push_front(Item::Entries { entries, done: done + 1, reply });
                 }
                 if let Some(entry) = entry {
                     let told = self.apply(entry, reply);

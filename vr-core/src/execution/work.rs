@@ -8,7 +8,7 @@ use crate::{
     model::{
         checkpoint::OpenSession,
         durable::CheckpointId,
-        entry::Entry,
+        entry::Run,
         message::{Answer, Reply},
         types::{ClientId, OpNumber, Peer, RequestNumber},
     },
@@ -21,7 +21,7 @@ pub enum Work {
     /// Apply these committed entries.
     Entries {
         /// In op order, the first one right behind what was handed over before.
-        entries: Vec<Entry>,
+        entries: Run,
         /// Whether the replies are wanted; only the primary answers clients.
         reply: bool,
     },

@@ -115,13 +115,26 @@ impl Certificate {
 /// # Source
 /// Michael et al., DISC'17, section 4.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CrashVector(BTreeMap<ReplicaId, Incarnation>);
+#[serde(from = "BTreeMap<ReplicaId, Incarnation>", into = "BTreeMap<ReplicaId, Incarnation>")]
+pub struct CrashVector(Vec<(ReplicaId, Incarnation)>);
+
+impl From<BTreeMap<ReplicaId, Incarnation>> for CrashVector {
+    fn from(known: BTreeMap<ReplicaId, Incarnation>) -> Self {
+        Self(known.into_iter().collect())
+    }
+}
+
+impl From<CrashVector> for BTreeMap<ReplicaId, Incarnation> {
+    fn from(vector: CrashVector) -> Self {
+        vector.0.into_iter().collect()
+    }
+}
 
 impl CrashVector {
     /// The known incarnation of `replica`.
     #[must_use]
     pub fn of(&self, replica: ReplicaId) -> Incarnation {
-        self.0.get(&replica).copied().unwrap_or_default()
+        self.place(replica).ok().and_then(|at| self.0.get(at)).map_or(Incarnation::ZERO, |it| it.1)
     }
 
     /// Takes the larger of both vectors, member by member; true if that changed this one.
@@ -138,8 +151,16 @@ impl CrashVector {
         if incarnation <= self.of(replica) {
             return false;
         }
-        self.0.insert(replica, incarnation);
+        match self.place(replica).map(|at| self.0.get_mut(at)) {
+            Ok(known) => known.into_iter().for_each(|known| known.1 = incarnation),
+            Err(at) => self.0.insert(at, (replica, incarnation)),
+        }
         true
+    }
+
+    /// Where `replica` is, or would be: the list is in order of id.
+    fn place(&self, replica: ReplicaId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&replica, |known| known.0)
     }
 
     /// Whether no member is known to have forgotten anything.
@@ -150,7 +171,7 @@ impl CrashVector {
 
     /// The members that forgot something, with their incarnations, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, Incarnation)> + '_ {
-        self.0.iter().map(|(replica, incarnation)| (*replica, *incarnation))
+        self.0.iter().copied()
     }
 
     /// How many members are known to have forgotten something.

@@ -1,5 +1,8 @@
 //! One position of the log: a checksummed, chained header and the payload it names.
 
+use core::ops::Deref;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::model::types::{
@@ -89,4 +92,95 @@ pub struct Entry {
     pub header: EntryHeader,
     /// The operation's bytes, shared with the frame or file they were read from.
     pub payload: Bytes,
+}
+
+/// Entries of consecutive ops: appended together, and from then on shared by everybody who works on
+/// them, because copying what passes through a log several times is most of the work.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    entries: Arc<Vec<Entry>>,
+    from: usize,
+    to: usize,
+}
+
+impl Run {
+    /// The `count` entries from position `from` on, or as many as there are; nothing is copied.
+    #[must_use]
+    pub fn part(&self, from: usize, count: usize) -> Self {
+        let from = self.from.saturating_add(from).min(self.to);
+        Self {
+            entries: Arc::clone(&self.entries),
+            from,
+            to: from.saturating_add(count).min(self.to),
+        }
+    }
+
+    /// The entries, to be changed; copied first if somebody else holds them, too.
+    pub fn to_mut(&mut self) -> &mut [Entry] {
+        Arc::make_mut(&mut self.entries).get_mut(self.from..self.to).unwrap_or_default()
+    }
+}
+
+impl Deref for Run {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        self.entries.get(self.from..self.to).unwrap_or_default()
+    }
+}
+
+impl From<Vec<Entry>> for Run {
+    fn from(entries: Vec<Entry>) -> Self {
+        Self { from: 0, to: entries.len(), entries: Arc::new(entries) }
+    }
+}
+
+impl<'a> IntoIterator for &'a Run {
+    type Item = &'a Entry;
+    type IntoIter = core::slice::Iter<'a, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Run {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(op: u64) -> Entry {
+        let header = EntryHeader { op_number: OpNumber(op), ..EntryHeader::default() };
+        Entry { header, payload: Bytes::new() }
+    }
+
+    fn ops(run: &Run) -> Vec<u64> {
+        run.iter().map(|entry| entry.header.op_number.0).collect()
+    }
+
+    #[test]
+    fn a_part_of_a_run_is_within_it() {
+        let run = Run::from((1..=5).map(entry).collect::<Vec<_>>());
+        let middle = run.part(1, 3);
+        assert_eq!((ops(&middle), ops(&middle.part(2, 9))), (vec![2, 3, 4], vec![4]));
+        assert!(middle.part(9, 1).is_empty() && Run::default().part(0, 1).is_empty());
+    }
+
+    #[test]
+    fn who_changes_a_run_changes_it_for_nobody_else() {
+        let run = Run::from(vec![entry(1), entry(2)]);
+        let mut second = run.part(1, 1);
+        for entry in second.to_mut() {
+            entry.payload = Bytes::from_static(b"x");
+        }
+        assert!(run.iter().all(|entry| entry.payload.is_empty()));
+        assert_eq!((second.len(), &second[0].payload[..]), (1, &b"x"[..]));
+    }
 }

@@ -158,6 +158,11 @@ impl Membership {
         u8::try_from(position).ok().map(ReplicaIndex)
     }
 
+    /// The index of every voter.
+    pub fn indices(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+        (0..u8::try_from(self.voters.len()).unwrap_or(u8::MAX)).map(ReplicaIndex)
+    }
+
     /// The voter at `index`; `None` beyond the last.
     #[must_use]
     pub fn voter_at(&self, index: ReplicaIndex) -> Option<ReplicaId> {

@@ -1,7 +1,6 @@
 //! What replicas and clients say to each other; one enum, mirrored by docs/WIRE.md.
 
 use core::time::Duration;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
-    entry::{Entry, EntryHeader},
+    entry::{Entry, EntryHeader, Run},
     founding::{Found, FoundOk, Hello, HelloOk},
     read::Read,
     snapshot::{GetSnapshot, Released, Snapshot},
@@ -294,7 +293,7 @@ pub enum ForwardReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepare {
     /// In op order, each the parent of the next; shared between the backups' messages.
-    pub entries: Arc<Vec<Entry>>,
+    pub entries: Run,
     /// What the primary knows to be committed.
     pub commit: Committed,
     /// The latest heartbeat round, to be echoed.

@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         durable::{CheckpointId, Durability},
-        entry::Entry,
+        entry::{Entry, Run},
         mutants::Mutant,
         time::{Now, nanoseconds},
         types::{OpNumber, ReplicaId, ReplicaIndex},
@@ -36,12 +36,12 @@ use crate::{
 impl Replica {
     /// Cuts `entries`, which come next for the executor, behind the first one after which a
     /// checkpoint is due; whether there is such a one.
-    pub(in crate::replica) fn end_at_checkpoint(&mut self, entries: &mut Vec<Entry>) -> bool {
+    pub(in crate::replica) fn end_at_checkpoint(&mut self, entries: &mut Run) -> bool {
         let ops_max = u64::from(self.config.checkpoint_ops);
         let bytes_max = self.config.checkpoint_bytes;
         let due = |entry: &Entry| self.checkpoints.is_due(&entry.header, ops_max, bytes_max);
         let Some(position) = entries.iter().position(due) else { return false };
-        entries.truncate(position.saturating_add(1));
+        *entries = entries.part(0, position.saturating_add(1));
         true
     }
 

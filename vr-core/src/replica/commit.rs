@@ -3,9 +3,9 @@
 use std::cmp::min;
 
 use crate::{
-    execution::work::{Executed, Work},
+    execution::work::{Evicted, Executed, Work},
     model::{
-        entry::Entry,
+        entry::{Entry, EntryHeader},
         message::{Committed, ForwardReply, Message, Outcome, Rejection, Reply},
         mutants::Mutant,
         time::Now,
@@ -68,13 +68,11 @@ impl Replica {
         let short = u32::from(self.mutant(Mutant::CommitShortOfQuorum));
         let held = primary.held_by(self.index, own, self.membership.quorum() - short);
         self.advance_commit(held);
-        let mut op_number = before;
-        while op_number < self.commit_number {
-            op_number = op_number.next();
-            let bytes = self.log.header(op_number).map_or(0, |header| header.entry_bytes());
-            if let Status::Normal(Role::Primary(primary)) = &mut self.status {
-                primary.pipeline.committed(bytes);
-            }
+        let count = usize::try_from(self.commit_number.since(before)).unwrap_or(usize::MAX);
+        let committed = self.log.headers_from(before.next()).take(count);
+        let bytes = committed.map(EntryHeader::entry_bytes).sum();
+        if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+            primary.pipeline.committed(bytes);
         }
     }
 
@@ -171,30 +169,16 @@ impl Replica {
     }
 
     /// VRR §4.1 step 6: the executor has applied more; the primary answers the clients.
-    pub(in crate::replica) fn on_executed(&mut self, now: Now, executed: &Executed) {
+    pub(in crate::replica) fn on_executed(&mut self, now: Now, executed: Executed) {
         if let Some(restored) = &executed.restored {
             self.on_restored(restored);
         }
-        let through = min(executed.through, self.progress.ordered);
-        let mut evicted = executed.evicted.iter().peekable();
-        while self.progress.applied < through {
-            let next = self.progress.applied.next();
-            if let Some(header) = self.log.header(next) {
-                self.admitted.executed(header);
-            }
-            while let Some(closed) = evicted.next_if(|closed| closed.by <= next) {
-                self.admitted.evicted(closed.client, closed.session);
-                if let Status::Normal(Role::Primary(primary)) = &mut self.status {
-                    primary.pipeline.forget(closed.client);
-                }
-            }
-            self.progress.applied = next;
-        }
+        self.applied_through(min(executed.through, self.progress.ordered), &executed.evicted);
         for id in &executed.taken {
             self.on_taken(now, *id);
         }
         if matches!(self.status, Status::Normal(Role::Primary(_))) {
-            for reply in &executed.replies {
+            for reply in executed.replies {
                 self.reply(reply);
             }
         }
@@ -205,18 +189,45 @@ impl Replica {
         }
     }
 
-    pub(in crate::replica) fn reply(&mut self, reply: &Reply) {
-        let (client, number) = (reply.client, reply.request_number);
-        for to in self.routes.get(client) {
-            if reply.outcome == Outcome::Evicted {
-                self.reject(to, client, number, Rejection::Evicted);
-                continue;
+    /// Notes what the entries up to `through` did to their clients.
+    fn applied_through(&mut self, through: OpNumber, evicted: &[Evicted]) {
+        let mut evicted = evicted.iter().peekable();
+        let mut headers = self.log.headers_from(self.progress.applied.next());
+        while self.progress.applied < through {
+            let next = self.progress.applied.next();
+            if let Some(header) = headers.next() {
+                self.admitted.executed(header);
             }
-            match to {
-                Peer::Client(_) => self.send_client(to, Message::Reply(reply.clone())),
-                Peer::Replica(via) => {
-                    self.send(via, Message::ForwardReply(ForwardReply::Reply(reply.clone())));
+            while let Some(closed) = evicted.next_if(|closed| closed.by <= next) {
+                self.admitted.evicted(closed.client, closed.session);
+                if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+                    primary.pipeline.forget(closed.client);
                 }
+            }
+            self.progress.applied = next;
+        }
+    }
+
+    /// Answers the client in every way that there is to it.
+    pub(in crate::replica) fn reply(&mut self, reply: Reply) {
+        let mut ways = self.routes.get(reply.client);
+        let (Some(first), other) = (ways.next(), ways.next()) else { return };
+        if let Some(other) = other {
+            self.reply_to(first, reply.clone());
+            self.reply_to(other, reply);
+        } else {
+            self.reply_to(first, reply);
+        }
+    }
+
+    fn reply_to(&mut self, to: Peer, reply: Reply) {
+        match to {
+            _ if reply.outcome == Outcome::Evicted => {
+                self.reject(to, reply.client, reply.request_number, Rejection::Evicted);
+            }
+            Peer::Client(_) => self.send_client(to, Message::Reply(reply)),
+            Peer::Replica(via) => {
+                self.send(via, Message::ForwardReply(ForwardReply::Reply(reply)));
             }
         }
     }

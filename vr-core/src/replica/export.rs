@@ -67,6 +67,6 @@ impl Replica {
     /// of them but at least one; empty when storage has to be asked.
     #[must_use]
     pub fn log_entries(&self, from: OpNumber, through: OpNumber, bytes_max: u64) -> Vec<Entry> {
-        self.log.entries(from, through, bytes_max)
+        self.log.entries(from, through, bytes_max).to_vec()
     }
 }

@@ -58,6 +58,7 @@ impl Replica {
         if self.stopped {
             return Err(HandoffError::NotStarted);
         }
+        self.drained = false;
         let to = self.successor(now, to)?;
         if let Status::Normal(Role::Primary(primary)) = &mut self.status {
             primary.handing_off = Some(to);

@@ -207,10 +207,13 @@ impl Replica {
     }
 
     /// Without a disk, what is wanted counts at once: what waited for it goes on.
-    pub(in crate::replica) fn settle(&mut self, now: Now) {
+    pub(in crate::replica) fn settle(&mut self, now: Now) -> bool {
+        let mut settled = false;
         while self.promise.take_settled() {
             self.go_on(now, PersistId::ZERO);
+            settled = true;
         }
+        settled
     }
 
     fn go_on(&mut self, now: Now, through: PersistId) {

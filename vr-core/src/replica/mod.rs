@@ -139,6 +139,8 @@ pub struct Replica {
     writes: Writes,
     questions: RequestId,
     out: VecDeque<Output>,
+    /// Nothing was handled or ordered since everything that follows was derived.
+    drained: bool,
     ignored: u64,
     stopped: bool,
 }
@@ -206,6 +208,7 @@ impl Replica {
         if self.stopped {
             return;
         }
+        self.drained = false;
         match input {
             Input::Message { from, envelope } => {
                 let kind = envelope.message.kind();
@@ -223,7 +226,7 @@ impl Replica {
             Input::Persisted { through } => self.on_persisted(now, through),
             Input::Fetched { request, entries } => self.on_fetched(now, request, entries),
             Input::Unreadable { request, op_number } => self.on_unreadable(now, request, op_number),
-            Input::Executed(executed) => self.on_executed(now, &executed),
+            Input::Executed(executed) => self.on_executed(now, executed),
             Input::Transferred(done) => self.on_task_done(now, done),
             Input::Timeout => {
                 while let Some(timer) = self.timers.pop_expired(now.monotonic) {
@@ -409,6 +412,11 @@ impl Replica {
 
     fn certificate(&self) -> Option<&Certificate> {
         self.promise.durable().certificate.as_ref()
+    }
+
+    /// The other at `index`; `None` beyond the last, and for this replica.
+    fn other_at(&self, index: ReplicaIndex) -> Option<ReplicaId> {
+        self.membership.voter_at(index).filter(|id| *id != self.me)
     }
 
     /// The others, in order of their index.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     model::{
-        entry::{Entry, EntryHeader},
+        entry::{Entry, EntryHeader, Run},
         message::{Message, Prepare, PrepareOk},
         mutants::Mutant,
         time::Now,
@@ -113,20 +113,9 @@ impl Replica {
     ) -> Result<(), Ignored> {
         self.follow(now, from)?;
         self.heard_from_primary(now, m.heartbeat)?;
-        let entries = match std::sync::Arc::try_unwrap(m.entries) {
-            Ok(entries) => entries,
-            Err(shared) => shared.as_ref().clone(),
-        };
-        let mut gap = false;
         let before = self.log.op_number();
-        for entry in entries {
-            if entry.header.op_number <= self.log.op_number().next() {
-                self.take_entry(from, entry)?;
-            } else {
-                gap = true;
-                self.keep_early(entry);
-            }
-        }
+        let in_order = self.log.append_run(&m.entries, self.view);
+        let gap = if in_order { false } else { self.take_entries(from, &m.entries)? };
         self.take_early(from)?;
         if self.log.op_number() > before {
             self.clock.note(now, self.log.time());
@@ -136,6 +125,20 @@ impl Replica {
             self.begin_pull(now);
         }
         Ok(())
+    }
+
+    /// Appends what comes next of `entries` and keeps what is early; whether anything is.
+    fn take_entries(&mut self, from: Origin, entries: &[Entry]) -> Result<bool, Ignored> {
+        let mut gap = false;
+        for entry in entries {
+            if entry.header.op_number <= self.log.op_number().next() {
+                self.take_entry(from, entry.clone())?;
+            } else {
+                gap = true;
+                self.keep_early(entry.clone());
+            }
+        }
+        Ok(gap)
     }
 
     /// Appends an entry of this view, or checks that it is the one that is there.
@@ -314,8 +317,10 @@ impl Replica {
         let op_number = self.log.op_number();
         let commit = self.committed();
         let bytes_max = u64::from(self.config.message_bytes_max.saturating_sub(4096));
-        let mut shared: Option<(OpNumber, std::sync::Arc<Vec<Entry>>)> = None;
-        for (id, index) in self.others() {
+        self.log.close();
+        let mut shared: Option<(OpNumber, Run)> = None;
+        for index in self.membership.indices() {
+            let Some(id) = self.other_at(index) else { continue };
             loop {
                 let lost = self.peers.is_lost(index);
                 let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
@@ -330,17 +335,14 @@ impl Replica {
                     break;
                 }
                 let entries = match &shared {
-                    Some((from, entries)) if *from == sent => std::sync::Arc::clone(entries),
-                    Some(_) | None => {
-                        let entries = self.log.entries(sent.next(), op_number, bytes_max);
-                        std::sync::Arc::new(entries)
-                    }
+                    Some((from, entries)) if *from == sent => entries.clone(),
+                    Some(_) | None => self.log.entries(sent.next(), op_number, bytes_max),
                 };
                 backup.sent = entries.last().map_or(op_number, |last| last.header.op_number);
                 if entries.is_empty() {
                     break;
                 }
-                shared = Some((sent, std::sync::Arc::clone(&entries)));
+                shared = Some((sent, entries.clone()));
                 self.send(id, Message::Prepare(Prepare { entries, commit, heartbeat }));
             }
         }
@@ -361,7 +363,6 @@ impl Replica {
             }
             let entries = self.log.entries(backup.acked.next(), op_number, bytes_max);
             if !entries.is_empty() {
-                let entries = std::sync::Arc::new(entries);
                 self.send(id, Message::Prepare(Prepare { entries, commit, heartbeat }));
             }
         }

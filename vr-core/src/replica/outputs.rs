@@ -13,11 +13,13 @@ impl Replica {
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
-        if self.stopped {
+        if self.stopped || self.drained {
             return None;
         }
         self.derive(now);
-        self.settle(now);
+        let settled = self.settle(now);
+        // In a started view one pass derives everything that follows from what is known.
+        self.drained = !settled && matches!(self.status, Status::Normal(_));
         self.out.pop_front()
     }
 

@@ -88,7 +88,7 @@ impl Replica {
         }
         let genesis = Superblock::blank(&identity).checkpoint;
         let membership = identity.members;
-        let index = membership.index_of(identity.replica).expect("the builder checked it");
+        let index = membership.index_of(identity.replica);
         let (strayed, checkpoint) = start_of_log(&superblock, genesis);
         let base = Anchor::after(&checkpoint);
         let evidence = superblock.certificate.is_some() && superblock.trust == Trust::Intact;
@@ -109,7 +109,7 @@ impl Replica {
         let mut replica = Self {
             group: identity.group,
             me: identity.replica,
-            index,
+            index: index.expect("the builder checked the membership"),
             certificate,
             view: superblock.view,
             commit_number: base.op_number,
@@ -137,6 +137,7 @@ impl Replica {
             writes: Writes::default(),
             questions,
             out: std::collections::VecDeque::new(),
+            drained: false,
             ignored: 0,
             stopped: false,
             membership,

@@ -237,7 +237,7 @@ impl Replica {
         if number <= known.last && number > known.done && self.mutant(Mutant::AnswerUnexecuted) {
             let outcome = Outcome::Executed(Bytes::from_static(&[0]));
             let op_number = self.log.op_number();
-            self.reply(&Reply { client, request_number: number, op_number, outcome });
+            self.reply(Reply { client, request_number: number, op_number, outcome });
         }
         if number <= known.last {
             self.resend_if_executed(client, number, number <= known.done);
@@ -287,6 +287,10 @@ impl Replica {
 
     fn place_parked(&mut self, now: Now, from: Peer, client: ClientId) {
         loop {
+            let Status::Normal(Role::Primary(primary)) = &self.status else { return };
+            if !primary.pipeline.has_parked() {
+                return;
+            }
             let Some(next) = self.admitted.get(client).map(|known| known.last.next()) else {
                 return;
             };

@@ -167,6 +167,7 @@ impl Replica {
             self.serve_stored(to, request, (first, through), bytes_max);
             return;
         }
+        let entries = entries.to_vec();
         self.send(to, Message::Entries(Entries { request, entries }));
     }
 

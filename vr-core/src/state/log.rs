@@ -6,35 +6,33 @@ use bytes::Bytes;
 
 use crate::{
     model::{
-        entry::{Entry, EntryHeader},
-        types::{Checksum, OpNumber, PersistId},
+        entry::{Entry, EntryHeader, Run},
+        types::{Checksum, OpNumber, PersistId, View},
     },
     ports::storage::Anchor,
+    state::runs::Runs,
 };
-
-#[derive(Clone, Debug)]
-struct Slot {
-    header: EntryHeader,
-    /// `None` once the payload was dropped from memory; storage still has it.
-    payload: Option<Bytes>,
-    /// The write that carries the entry; meaningful up to `handed`.
-    persist: PersistId,
-}
 
 /// Entries above a base, in op order.
 ///
+/// They are kept in the runs that they came in, so that prepares and the executor share them. A
+/// payload that was dropped from memory is empty.
+///
 /// Invariants:
-/// * the entry at position i has op number base + 1 + i, and the one before it as parent;
+/// * the entries are contiguous above the base, each with the one before it as parent, and `tip`
+///   names the last of them;
 /// * `durable <= handed <= op_number`;
 /// * every entry up to `durable` is carried by a write that is done;
 /// * entries above `handed` have their payload in memory, in a volatile log all of them.
 #[derive(Clone, Debug)]
 pub struct Log {
     base: Anchor,
-    slots: VecDeque<Slot>,
+    tip: Anchor,
+    runs: Runs,
     durable: OpNumber,
     handed: OpNumber,
-    persisted: PersistId,
+    /// The writes that are not done, each with the last op that it carries.
+    writes: VecDeque<(PersistId, OpNumber)>,
     bytes: u64,
     cached_bytes: u64,
     /// Payloads at or below this op were dropped once; above it they are all in memory.
@@ -51,19 +49,22 @@ impl Log {
     /// `headers` are contiguous and chained above `base`; storage has verified that.
     #[must_use]
     pub fn recovered(base: Anchor, headers: &[EntryHeader]) -> Self {
-        let op_number = headers.last().map_or(base.op_number, |header| header.op_number);
+        let tip = headers.last().map_or(base, Anchor::of);
+        let mut runs = Runs::default();
+        for headers in headers.chunks(RECOVERED_RUN) {
+            let bare = |header: &EntryHeader| Entry { header: *header, ..Entry::default() };
+            runs.push_run(headers.iter().map(bare).collect::<Vec<_>>().into());
+        }
         Self {
             base,
-            slots: headers
-                .iter()
-                .map(|header| Slot { header: *header, payload: None, persist: PersistId::ZERO })
-                .collect(),
-            durable: op_number,
-            handed: op_number,
-            persisted: PersistId::ZERO,
+            tip,
+            runs,
+            durable: tip.op_number,
+            handed: tip.op_number,
+            writes: VecDeque::new(),
             bytes: headers.iter().map(EntryHeader::entry_bytes).sum(),
             cached_bytes: 0,
-            cache_floor: op_number,
+            cache_floor: tip.op_number,
             base_time: 0,
             volatile: false,
         }
@@ -84,21 +85,21 @@ impl Log {
 
     /// The last op; the base's if there is no entry above it.
     #[must_use]
-    pub fn op_number(&self) -> OpNumber {
-        self.base.op_number.plus(u64::try_from(self.slots.len()).unwrap_or(0))
+    pub const fn op_number(&self) -> OpNumber {
+        self.tip.op_number
     }
 
     /// Checksum of the last entry; the base's if there is none above it.
     #[must_use]
-    pub fn head(&self) -> Checksum {
-        self.slots.back().map_or(self.base.checksum, |slot| slot.header.checksum)
+    pub const fn head(&self) -> Checksum {
+        self.tip.checksum
     }
 
     /// Time of the last entry, in nanoseconds since 1970; the base's if there is none above it, 0 if
     /// that is not known.
     #[must_use]
     pub fn time(&self) -> u64 {
-        self.slots.back().map_or(self.base_time, |slot| slot.header.time)
+        self.runs.last().map_or(self.base_time, |last| last.header.time)
     }
 
     /// The op and checksum that the first entry chains to.
@@ -129,12 +130,15 @@ impl Log {
     /// The header at `op_number`.
     #[must_use]
     pub fn header(&self, op_number: OpNumber) -> Option<&EntryHeader> {
-        self.slot(op_number).map(|slot| &slot.header)
+        self.runs.get(op_number).map(|entry| &entry.header)
     }
 
     /// The checksum at `op_number`, the base included.
     #[must_use]
     pub fn checksum_of(&self, op_number: OpNumber) -> Option<Checksum> {
+        if op_number == self.tip.op_number {
+            return Some(self.tip.checksum);
+        }
         if op_number == self.base.op_number {
             return Some(self.base.checksum);
         }
@@ -144,61 +148,57 @@ impl Log {
     /// The entry at `op_number`, if its payload is in memory.
     #[must_use]
     pub fn entry(&self, op_number: OpNumber) -> Option<Entry> {
-        let slot = self.slot(op_number)?;
-        let payload = match (&slot.payload, slot.header.payload_length) {
-            (Some(payload), _) => payload.clone(),
-            (None, 0) => Bytes::new(),
-            (None, _) => return None,
-        };
-        Some(Entry { header: slot.header, payload })
+        self.runs.get(op_number).filter(|entry| is_whole(entry)).cloned()
     }
 
     /// Whether `op_number` is in the log, whether or not its payload is in memory.
     #[must_use]
     pub fn holds(&self, op_number: OpNumber) -> bool {
-        self.slot(op_number).is_some()
+        self.base.op_number < op_number && op_number <= self.op_number()
     }
 
     /// Entries from `from` up to and including `through` whose payloads are in memory, until the
     /// first one that is not, or `bytes_max`; at least one if it is there.
+    ///
+    /// Nothing is copied if they are all of one run.
     #[must_use]
-    pub fn entries(&self, from: OpNumber, through: OpNumber, bytes_max: u64) -> Vec<Entry> {
-        let mut entries = Vec::new();
+    pub fn entries(&self, from: OpNumber, through: OpNumber, bytes_max: u64) -> Run {
         let mut bytes = 0;
-        let mut op_number = from;
-        while op_number <= through {
-            let Some(entry) = self.entry(op_number) else { break };
+        let mut fits = |entry: &&Entry| {
+            let is_first = bytes == 0;
             bytes += entry.header.entry_bytes();
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry);
-            op_number = op_number.next();
+            is_whole(entry) && (is_first || bytes <= bytes_max)
+        };
+        let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+        let run = self.runs.run_from(from);
+        let mut count = run.iter().take(count_max).take_while(&mut fits).count();
+        if count == run.len() && count < count_max {
+            let beyond = self.runs.from(from).take(count_max).skip(count);
+            count += beyond.take_while(fits).count();
         }
-        entries
+        self.runs.shared(from, count)
+    }
+
+    /// The headers from `from` on, ascending.
+    pub fn headers_from(&self, from: OpNumber) -> impl Iterator<Item = &EntryHeader> {
+        self.runs.from(from).map(|entry| &entry.header)
     }
 
     /// The headers above `above`, at most the last `count_max` of them, ascending.
     #[must_use]
     pub fn suffix(&self, above: OpNumber, count_max: usize) -> Vec<EntryHeader> {
-        let above = usize::try_from(above.since(self.base.op_number)).unwrap_or(usize::MAX);
-        let skip = above.max(self.slots.len().saturating_sub(count_max));
-        self.slots.iter().skip(skip).map(|slot| slot.header).collect()
+        self.headers(above.next(), self.op_number(), count_max)
     }
 
     /// The headers from `from` up to and including `through`, at most the last `count_max`.
     #[must_use]
     pub fn headers(&self, from: OpNumber, through: OpNumber, count_max: usize) -> Vec<EntryHeader> {
-        let count = usize::try_from(through.since(from).saturating_add(1)).unwrap_or(usize::MAX);
-        let from = from.max(self.base.op_number.next()).max(OpNumber(
-            through
-                .0
-                .saturating_sub(u64::try_from(count_max).unwrap_or(u64::MAX))
-                .saturating_add(1),
-        ));
-        let skip = usize::try_from(from.since(self.base.op_number.next())).unwrap_or(usize::MAX);
-        let take = count.min(usize::try_from(through.since(from)).unwrap_or(0).saturating_add(1));
-        self.slots.iter().skip(skip).take(take).map(|slot| slot.header).collect()
+        let through = through.min(self.op_number());
+        let count_max = u64::try_from(count_max).unwrap_or(u64::MAX);
+        let lowest = OpNumber(through.0.saturating_sub(count_max).saturating_add(1));
+        let from = from.max(self.base.op_number.next()).max(lowest);
+        let count = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+        self.headers_from(from).take(count).copied().collect()
     }
 
     /// Adds the next entry.
@@ -206,40 +206,50 @@ impl Log {
     /// # Panics
     /// If it is not the next one, or chains to another.
     pub fn append(&mut self, entry: Entry) {
-        let header = entry.header;
         let next = self.op_number().next();
-        assert!(header.op_number == next, "op {} follows op {next}", header.op_number);
-        assert!(header.parent == self.head(), "op {next} chains to the entry before it");
-        self.push(entry, PersistId::ZERO);
+        assert!(entry.header.op_number == next, "op {} follows op {next}", entry.header.op_number);
+        assert!(entry.header.parent == self.head(), "op {next} chains to the entry before it");
+        self.push(entry);
+    }
+
+    /// Adds all of `run`, if each of its entries is the next one, chains to the one before it, and
+    /// is of no view above `view`; false if not, and then nothing has changed.
+    pub fn append_run(&mut self, run: &Run, view: View) -> bool {
+        let (mut tip, mut payloads) = (self.tip, 0);
+        for Entry { header, .. } in run {
+            let is_next = header.op_number == tip.op_number.next();
+            if !is_next || header.parent != tip.checksum || header.view > view {
+                return false;
+            }
+            payloads += u64::from(header.payload_length);
+            tip = Anchor::of(header);
+        }
+        self.bytes += payloads + 128 * tip.op_number.since(self.tip.op_number);
+        self.cached_bytes += payloads;
+        self.tip = tip;
+        self.runs.push_run(run.clone());
+        self.hold_volatile();
+        true
+    }
+
+    /// What was appended one by one becomes a run, to be shared.
+    pub fn close(&mut self) {
+        self.runs.close();
     }
 
     /// Takes what storage does not have yet; `id` names the write that carries it.
     pub fn hand_over(&mut self, id: PersistId) -> Vec<Entry> {
-        let first = self.handed.next();
-        let mut entries = Vec::new();
-        let mut op_number = first;
-        while let Some(slot) = self.slot_mut(op_number) {
-            slot.persist = id;
-            entries.push(Entry {
-                header: slot.header,
-                payload: slot.payload.clone().unwrap_or_default(),
-            });
-            op_number = op_number.next();
-        }
+        self.close();
+        let entries = self.runs.from(self.handed.next()).cloned().collect();
         self.handed = self.op_number();
+        self.writes.push_back((id, self.handed));
         entries
     }
 
     /// Every write up to and including `through` is done.
     pub fn persisted(&mut self, through: PersistId) {
-        self.persisted = self.persisted.max(through);
-        while self.durable < self.handed {
-            let next = self.durable.next();
-            let done = self.slot(next).is_some_and(|slot| slot.persist <= self.persisted);
-            if !done {
-                break;
-            }
-            self.durable = next;
+        while let Some((_, carried)) = self.writes.pop_front_if(|(id, _)| *id <= through) {
+            self.durable = self.durable.max(carried);
         }
     }
 
@@ -250,18 +260,16 @@ impl Log {
     pub fn replace_suffix(&mut self, after: OpNumber, entries: Vec<Entry>) {
         assert!(after >= self.base.op_number, "nothing below the base is replaced");
         assert!(after <= self.op_number(), "the new suffix leaves no gap");
-        while self.op_number() > after {
-            if let Some(slot) = self.slots.pop_back() {
-                self.bytes -= slot.header.entry_bytes();
-                self.cached_bytes -= cached(&slot);
-            }
-        }
+        let checksum = self.checksum_of(after).unwrap_or(self.base.checksum);
+        let gone = self.runs.split_off(after.next());
+        self.uncount(&gone, after.next());
+        self.tip = Anchor { op_number: after, checksum };
         for entry in entries {
             assert!(entry.header.parent == self.head(), "a new suffix is a chain");
-            self.push(entry, self.persisted);
+            self.push(entry);
         }
-        self.handed = self.op_number();
-        self.durable = self.op_number();
+        self.close();
+        self.all_durable();
         self.cache_floor = self.cache_floor.min(after);
     }
 
@@ -271,12 +279,12 @@ impl Log {
     /// If what is dropped is not all durable.
     pub fn release(&mut self, through: OpNumber) {
         assert!(through <= self.durable, "only what is durable is released");
-        while self.base.op_number < through {
-            let Some(slot) = self.slots.pop_front() else { break };
-            self.bytes -= slot.header.entry_bytes();
-            self.cached_bytes -= cached(&slot);
-            self.base = Anchor::of(&slot.header);
-            self.base_time = slot.header.time;
+        let stay = self.runs.split_off(through.next());
+        let gone = core::mem::replace(&mut self.runs, stay);
+        self.uncount(&gone, self.base.op_number.next());
+        if let Some(Entry { header, .. }) = gone.last() {
+            self.base = Anchor::of(header);
+            self.base_time = header.time;
         }
         self.cache_floor = self.cache_floor.max(self.base.op_number);
     }
@@ -290,10 +298,9 @@ impl Log {
             self.release(base.op_number);
             return;
         }
-        self.slots.clear();
-        self.base = base;
-        self.durable = base.op_number;
-        self.handed = base.op_number;
+        self.runs = Runs::default();
+        (self.base, self.tip) = (base, base);
+        self.all_durable();
         self.cache_floor = base.op_number;
         (self.bytes, self.cached_bytes) = (0, 0);
         self.base_time = 0;
@@ -308,14 +315,17 @@ impl Log {
 
     /// Puts a payload that storage returned back into memory; false if it is not this log's.
     pub fn fill(&mut self, entry: &Entry) -> bool {
-        let Some(slot) = self.slot_mut(entry.header.op_number) else { return true };
-        if slot.header != entry.header {
+        let op_number = entry.header.op_number;
+        let Some(known) = self.runs.get(op_number) else { return true };
+        if known.header != entry.header {
             return false;
         }
-        if slot.payload.is_none() {
-            slot.payload = Some(entry.payload.clone());
+        if !is_whole(known)
+            && let Some(bare) = self.runs.run_mut(op_number).first_mut()
+        {
+            bare.payload = entry.payload.clone();
             self.cached_bytes += u64::from(entry.header.payload_length);
-            self.cache_floor = self.cache_floor.min(entry.header.op_number.previous());
+            self.cache_floor = self.cache_floor.min(op_number.previous());
         }
         true
     }
@@ -327,43 +337,60 @@ impl Log {
         }
         let through = through.min(self.durable);
         while self.cached_bytes > bytes_max && self.cache_floor < through {
-            let next = self.cache_floor.next();
-            if let Some(slot) = self.slot_mut(next) {
-                let freed = cached(slot);
-                slot.payload = None;
-                self.cached_bytes -= freed;
+            let run = self.runs.run_mut(self.cache_floor.next());
+            if run.is_empty() {
+                return;
             }
-            self.cache_floor = next;
+            for entry in run {
+                if self.cached_bytes <= bytes_max || self.cache_floor >= through {
+                    return;
+                }
+                self.cached_bytes -= cached(entry);
+                entry.payload = Bytes::new();
+                self.cache_floor = entry.header.op_number;
+            }
         }
     }
 
-    fn push(&mut self, entry: Entry, persist: PersistId) {
+    fn push(&mut self, entry: Entry) {
         self.bytes += entry.header.entry_bytes();
         self.cached_bytes += u64::from(entry.header.payload_length);
-        self.slots.push_back(Slot { header: entry.header, payload: Some(entry.payload), persist });
+        self.tip = Anchor::of(&entry.header);
+        self.runs.push(entry);
+        self.hold_volatile();
+    }
+
+    /// A log in memory only holds what is in it.
+    fn hold_volatile(&mut self) {
         if self.volatile {
-            self.handed = self.op_number();
-            self.durable = self.op_number();
+            self.all_durable();
         }
     }
 
-    fn slot(&self, op_number: OpNumber) -> Option<&Slot> {
-        self.slots.get(self.position(op_number)?)
+    fn all_durable(&mut self) {
+        self.handed = self.op_number();
+        self.durable = self.op_number();
+        self.writes.clear();
     }
 
-    fn slot_mut(&mut self, op_number: OpNumber) -> Option<&mut Slot> {
-        let position = self.position(op_number)?;
-        self.slots.get_mut(position)
-    }
-
-    fn position(&self, op_number: OpNumber) -> Option<usize> {
-        let above = op_number.0.checked_sub(self.base.op_number.0)?.checked_sub(1)?;
-        usize::try_from(above).ok()
+    fn uncount(&mut self, gone: &Runs, first: OpNumber) {
+        for entry in gone.from(first) {
+            self.bytes -= entry.header.entry_bytes();
+            self.cached_bytes -= cached(entry);
+        }
     }
 }
 
-fn cached(slot: &Slot) -> u64 {
-    slot.payload.as_ref().map_or(0, |_| u64::from(slot.header.payload_length))
+/// Headers of a recovered log that are kept as one run.
+const RECOVERED_RUN: usize = 256;
+
+/// Whether the payload is in memory.
+fn is_whole(entry: &Entry) -> bool {
+    entry.header.payload_length == 0 || !entry.payload.is_empty()
+}
+
+fn cached(entry: &Entry) -> u64 {
+    if is_whole(entry) { u64::from(entry.header.payload_length) } else { 0 }
 }
 
 #[cfg(test)]

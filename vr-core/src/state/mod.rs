@@ -19,6 +19,7 @@ pub mod reads;
 pub mod rebuild;
 pub mod repair;
 pub mod routes;
+pub mod runs;
 pub mod status;
 pub mod suspicions;
 pub mod timers;

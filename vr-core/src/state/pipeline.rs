@@ -107,11 +107,14 @@ impl Pipeline {
         most.0
     }
 
+    /// Whether any request waits for the numbers before it.
+    #[must_use]
+    pub fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
     /// Takes the parked request of `client` with `number`.
     pub fn unpark(&mut self, client: ClientId, number: RequestNumber) -> Option<Request> {
-        if self.parked.is_empty() {
-            return None;
-        }
         let request = self.parked.remove(&(client, number))?;
         self.waiting_bytes -= length(&request);
         Some(request)

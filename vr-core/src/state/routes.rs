@@ -1,8 +1,9 @@
 //! Which way a client's replies go.
 
-use std::collections::BTreeMap;
-
-use crate::model::types::{ClientId, Peer};
+use crate::{
+    model::types::{ClientId, Peer},
+    state::by_client::ByClient,
+};
 
 /// The ways to one client; at least one of them is there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,7 +19,7 @@ struct Ways {
 /// Bounded by the sessions that are open or on their way, because only their requests set routes.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    routes: BTreeMap<ClientId, Ways>,
+    routes: ByClient<Ways>,
 }
 
 impl Routes {
@@ -39,7 +40,10 @@ impl Routes {
     /// A client that asks through a backup may have lost its connection to this replica without
     /// this replica's knowing, so both ways are kept until it uses its connection again.
     pub fn set(&mut self, client: ClientId, peer: Peer) {
-        let ways = self.routes.entry(client).or_default();
+        let ways = match self.routes.get_mut(client) {
+            Some(ways) => ways,
+            None => self.routes.get_or_insert(client, Ways::default()),
+        };
         match peer {
             Peer::Client(_) => *ways = Ways { own: Some(peer), via: None },
             Peer::Replica(_) => ways.via = Some(peer),
@@ -48,18 +52,18 @@ impl Routes {
 
     /// The ways to `client`, its own connection first.
     pub fn get(&self, client: ClientId) -> impl Iterator<Item = Peer> + use<> {
-        let ways = self.routes.get(&client).copied().unwrap_or_default();
+        let ways = self.routes.get(client).copied().unwrap_or_default();
         ways.own.into_iter().chain(ways.via)
     }
 
     /// `client` has no session any more.
     pub fn forget(&mut self, client: ClientId) {
-        self.routes.remove(&client);
+        self.routes.remove(client);
     }
 
     /// `peer` is gone, and all ways through it.
     pub fn disconnected(&mut self, peer: Peer) {
-        self.routes.retain(|_, ways| {
+        self.routes.retain(|ways| {
             ways.own = ways.own.filter(|own| *own != peer);
             ways.via = ways.via.filter(|via| *via != peer);
             ways.own.is_some() || ways.via.is_some()

@@ -146,14 +146,14 @@ impl Primary {
     /// The highest heartbeat that `count` of the others have answered.
     #[must_use]
     pub fn echoed_by(&self, me: ReplicaIndex, count: u32) -> HeartbeatNumber {
-        let others = self.others(me).map(|(echo, _)| echo).collect();
+        let others = self.others(me).map(|(echo, _)| echo);
         nth_largest(others, count).unwrap_or(self.heartbeat)
     }
 
     /// Since when at least `count` of the others have been heard.
     #[must_use]
     pub fn heard_by(&self, me: ReplicaIndex, count: u32) -> Instant {
-        let others = self.others(me).map(|(_, at)| at).collect();
+        let others = self.others(me).map(|(_, at)| at);
         nth_largest(others, count).unwrap_or(Instant::FAR_FUTURE)
     }
 
@@ -165,20 +165,25 @@ impl Primary {
             .iter()
             .zip(0_u8..)
             .map(|(backup, index)| if ReplicaIndex(index) == me { own } else { backup.acked });
-        nth_largest(held.collect(), quorum).unwrap_or(own)
+        nth_largest(held, quorum).unwrap_or(own)
     }
 
-    fn others(&self, me: ReplicaIndex) -> impl Iterator<Item = (HeartbeatNumber, Instant)> + '_ {
+    fn others(
+        &self,
+        me: ReplicaIndex,
+    ) -> impl Iterator<Item = (HeartbeatNumber, Instant)> + Clone + '_ {
         let all = self.echoes.iter().zip(0_u8..);
         all.filter(move |(_, index)| ReplicaIndex(*index) != me).map(|(echo, _)| *echo)
     }
 }
 
 /// The `n`-th largest value, counted from 1; `None` for the zeroth, or if there are fewer.
-fn nth_largest<T: Ord + Copy>(mut values: Vec<T>, n: u32) -> Option<T> {
-    values.sort_unstable_by(|a, b| b.cmp(a));
-    let position = usize::try_from(n).ok()?.checked_sub(1)?;
-    values.get(position).copied()
+///
+/// Groups are small, so that comparing all of them costs less than to sort a list of them.
+fn nth_largest<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone, n: u32) -> Option<T> {
+    let n = usize::try_from(n).ok().filter(|n| *n > 0)?;
+    let reached = |value: &T| values.clone().filter(|other| *other >= *value).count() >= n;
+    values.clone().filter(reached).max()
 }
 
 /// What only a backup of a started view has.

@@ -319,7 +319,7 @@ impl Group {
         let mut replies = Vec::new();
         match work {
             Work::Entries { entries, reply } => {
-                for entry in entries {
+                for entry in &entries {
                     process.applied.push(entry.header.checksum);
                     let at = process.applied.len();
                     assert_eq!(entry.header.op_number, op(at), "execution is contiguous");

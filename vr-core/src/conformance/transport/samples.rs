@@ -1,7 +1,7 @@
 //! Envelopes to send: one of every kind, and some of a size.
 
 use core::time::Duration;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 
@@ -174,7 +174,7 @@ fn normal() -> Vec<Message> {
     vec![
         Message::Forward(Forward::Register(register)),
         Message::ForwardReply(ForwardReply::Reply(reply_to(5))),
-        Message::Prepare(Prepare { entries: Arc::new(entries()), commit, heartbeat }),
+        Message::Prepare(Prepare { entries: entries().into(), commit, heartbeat }),
         Message::PrepareOk(prepare_ok),
         Message::Commit(Commit { commit, heartbeat, agreed: checkpoint(), standing: standing() }),
         Message::ReadIndex(ReadIndex { request }),

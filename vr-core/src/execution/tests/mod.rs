@@ -101,7 +101,7 @@ fn request(op: u64, client: ClientId, session: u64, number: u64) -> Entry {
 
 /// Carries out `entries`; what clients are told.
 fn run(executor: &mut Executor, entries: Vec<Entry>) -> Vec<Reply> {
-    executor.push(Work::Entries { entries, reply: true });
+    executor.push(Work::Entries { entries: entries.into(), reply: true });
     finish(executor).executed.replies
 }
 
@@ -183,9 +183,9 @@ fn a_full_table_closes_the_session_used_longest_ago() {
     let mut entries: Vec<Entry> =
         (1..=3).map(|op| register(op, ClientId(u128::from(op)), 5)).collect();
     entries.extend([request(4, ClientId(1), 1, 1), register(5, ClientId(4), 5)]);
-    entries
-        .into_iter()
-        .for_each(|entry| executor.push(Work::Entries { entries: vec![entry], reply: true }));
+    entries.into_iter().for_each(|entry| {
+        executor.push(Work::Entries { entries: vec![entry].into(), reply: true });
+    });
     let finished = finish(&mut executor).executed;
     assert_eq!(finished.replies[4], reply(ClientId(4), 0, 5, Outcome::Registered));
     let closed = Evicted { by: OpNumber(5), client: ClientId(2), session: OpNumber(2) };
@@ -202,7 +202,7 @@ fn a_registration_says_how_many_sessions_are_kept() {
     let mut executor = executor();
     run(&mut executor, (1..=3).map(|op| register(op, ClientId(u128::from(op)), 5)).collect());
     let last = entry(4, EntryKind::Register, (ClientId(4), 2, 0), &5_u128.to_le_bytes());
-    executor.push(Work::Entries { entries: vec![last], reply: true });
+    executor.push(Work::Entries { entries: vec![last].into(), reply: true });
     let evicted = finish(&mut executor).executed.evicted;
     let closed: Vec<_> = evicted.iter().map(|closed| closed.client).collect();
     assert_eq!(closed, [ClientId(1), ClientId(2)]);
@@ -323,7 +323,7 @@ fn a_malformed_operation_takes_its_number() {
 fn a_backup_executes_without_replies_and_can_answer_later() {
     let mut executor = executor();
     let entries = vec![register(1, ALICE, 5), request(2, ALICE, 1, 1), request(3, ALICE, 1, 1)];
-    executor.push(Work::Entries { entries, reply: false });
+    executor.push(Work::Entries { entries: entries.into(), reply: false });
     let through = OpNumber(3);
     let silent =
         Finished { executed: Executed { through, ..Executed::default() }, answers: Vec::new() };
@@ -351,9 +351,9 @@ fn a_step_is_one_entry_and_finished_work_is_told_once() {
     let mut executor = executor();
     assert!(executor.is_idle());
     assert!(!executor.step());
-    executor.push(Work::Entries { entries: Vec::new(), reply: true });
+    executor.push(Work::Entries { entries: Vec::new().into(), reply: true });
     assert!(executor.is_idle());
-    executor.push(Work::Entries { entries: vec![noop(1), noop(2)], reply: true });
+    executor.push(Work::Entries { entries: vec![noop(1), noop(2)].into(), reply: true });
     assert!(executor.step());
     assert_eq!(executor.take_finished().unwrap().executed.through, OpNumber(1));
     assert_eq!((executor.take_finished(), executor.is_idle()), (None, false));
@@ -366,11 +366,11 @@ fn a_step_is_one_entry_and_finished_work_is_told_once() {
 fn a_query_sees_everything_in_front_of_it_and_nothing_behind() {
     let mut executor = executor();
     let entries = vec![register(1, ALICE, 5), request(2, ALICE, 1, 1)];
-    executor.push(Work::Entries { entries, reply: false });
+    executor.push(Work::Entries { entries: entries.into(), reply: false });
     let (to, query) = (Peer::Client(ConnectionId(1)), Bytes::from_static(b"count"));
     let (client, request_number, time) = (BOB, RequestNumber(8), Duration::ZERO);
     executor.push(Work::Query { to, client, request_number, query, time });
-    executor.push(Work::Entries { entries: vec![request(3, ALICE, 1, 2)], reply: false });
+    executor.push(Work::Entries { entries: vec![request(3, ALICE, 1, 2)].into(), reply: false });
     let finished = finish(&mut executor);
     assert_eq!(finished.executed.through, OpNumber(3));
     let (_, answer) = &finished.answers[0];

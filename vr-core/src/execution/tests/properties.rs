@@ -122,8 +122,8 @@ proptest! {
         run(&mut primary, entries.clone());
         let mut backup = executor();
         let later = entries.split_off(change.index(entries.len() + 1));
-        backup.push(Work::Entries { entries, reply: false });
-        backup.push(Work::Entries { entries: later, reply: true });
+        backup.push(Work::Entries { entries: entries.into(), reply: false });
+        backup.push(Work::Entries { entries: later.into(), reply: true });
         finish(&mut backup);
         prop_assert_eq!(primary.digest().unwrap(), backup.digest().unwrap());
         for (client, number) in (1..5).flat_map(|client| (0..9).map(move |n| (client, n))) {

@@ -65,28 +65,24 @@ impl Entry {
 /// The header's bytes; the checksum is written as the field says.
 #[must_use]
 pub fn encode_header(header: &EntryHeader) -> [u8; ENTRY_HEADER_BYTES] {
+    let pair = |low: u64, high: u64| u128::from(low) | u128::from(high) << 64;
+    let length = u64::from(header.payload_length);
+    let version = u64::from(ENTRY_VERSION) << 32;
+    let kind = u64::from(kind_byte(header.kind)) << 48;
+    let words = [
+        header.checksum.0,
+        header.parent.0,
+        header.payload_checksum.0,
+        header.client.0,
+        pair(header.view.0, header.op_number.0),
+        pair(header.time, header.session.0),
+        pair(header.request_number.0, header.group),
+        pair(header.epoch.0, length | version | kind),
+    ];
     let mut bytes = [0; ENTRY_HEADER_BYTES];
-    let mut at = 0;
-    let mut put = |field: &[u8]| {
-        if let Some(place) = bytes.get_mut(at..at + field.len()) {
-            place.copy_from_slice(field);
-        }
-        at += field.len();
-    };
-    put(&header.checksum.0.to_le_bytes());
-    put(&header.parent.0.to_le_bytes());
-    put(&header.payload_checksum.0.to_le_bytes());
-    put(&header.client.0.to_le_bytes());
-    put(&header.view.0.to_le_bytes());
-    put(&header.op_number.0.to_le_bytes());
-    put(&header.time.to_le_bytes());
-    put(&header.session.0.to_le_bytes());
-    put(&header.request_number.0.to_le_bytes());
-    put(&header.group.to_le_bytes());
-    put(&header.epoch.0.to_le_bytes());
-    put(&header.payload_length.to_le_bytes());
-    put(&ENTRY_VERSION.to_le_bytes());
-    put(&[kind_byte(header.kind), 0]);
+    for (place, word) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
+    }
     bytes
 }
 

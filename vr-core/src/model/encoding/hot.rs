@@ -1,7 +1,6 @@
 //! Bodies of the messages that carry the load: fixed little-endian fields, payloads as raw slices.
 
 use core::time::Duration;
-use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
@@ -262,7 +261,7 @@ pub(super) fn take_prepare(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Pre
     Ok(Prepare {
         commit: take_committed(fields)?,
         heartbeat: HeartbeatNumber(fields.u64()?),
-        entries: Arc::new(take_entries(fields, source)?),
+        entries: take_entries(fields, source)?.into(),
     })
 }
 

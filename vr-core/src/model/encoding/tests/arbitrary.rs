@@ -1,7 +1,5 @@
 //! Arbitrary envelopes of every kind.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*, strategy::Union};
 
@@ -184,7 +182,7 @@ fn normal_message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (vec(entry(), 0..5), committed(), any::<u64>()).prop_map(|(entries, commit, number)| {
             let heartbeat = HeartbeatNumber(number);
-            Message::Prepare(Prepare { entries: Arc::new(entries), commit, heartbeat })
+            Message::Prepare(Prepare { entries: entries.into(), commit, heartbeat })
         }),
         (
             committed(),

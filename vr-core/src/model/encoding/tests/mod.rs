@@ -2,8 +2,6 @@
 
 mod arbitrary;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
@@ -57,9 +55,9 @@ fn prepare_of(payloads: &[&'static [u8]]) -> Envelope {
     let entries = payloads
         .iter()
         .map(|payload| Entry::new(EntryHeader::default(), Bytes::from_static(payload)))
-        .collect();
+        .collect::<Vec<_>>();
     envelope(Message::Prepare(Prepare {
-        entries: Arc::new(entries),
+        entries: entries.into(),
         commit: Committed::default(),
         heartbeat: HeartbeatNumber(1),
     }))
