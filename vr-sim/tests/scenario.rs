@@ -14,6 +14,7 @@ mod scenario {
     mod handoff;
     mod lost_log;
     mod many;
+    mod on_disk;
     mod partition;
     mod reads;
     mod repeat;

@@ -3,6 +3,7 @@
 pub mod causal;
 pub mod certificate;
 pub mod checkpoint;
+pub mod companion;
 pub mod config;
 pub mod durable;
 pub mod encoding;

@@ -14,7 +14,7 @@ use futures::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    execution::work::{Executed, Finished},
+    execution::work::{Executed, Finished, Work},
     model::{
         kind::Lane,
         message::{Envelope, Message, Suspicion},
@@ -58,6 +58,8 @@ pub(crate) struct Driver {
     pub(crate) handoffs: Handoffs,
     /// When a shutdown stops waiting for what is prepared to commit.
     pub(crate) shutdown_at: Option<Instant>,
+    /// A shutdown has yet to make the state durable that is on disk by itself.
+    pub(crate) persist_due: bool,
     pub(crate) complain_at: Instant,
     pub(crate) finished: bool,
 }
@@ -374,6 +376,8 @@ impl Driver {
             | Event::CheckpointsDiffer { .. }
             | Event::SnapshotBegan { .. }
             | Event::SnapshotInstalled { .. }
+            | Event::StateResumed { .. }
+            | Event::StateDiscarded { .. }
             | Event::ExecutorMoved { .. } => {}
         }
         self.handoffs.note(&event);
@@ -454,16 +458,20 @@ impl Driver {
     }
 
     /// Whether a shutdown has nothing left to wait for.
-    fn course(&self, shared: &Shared) -> Course {
+    ///
+    /// Once everything else is done, a state that is on disk by itself is made durable, so that the
+    /// next start executes nothing again.
+    fn course(&mut self, shared: &Shared) -> Course {
         let Some(shutdown_at) = self.shutdown_at else { return Course::Onward };
         let now = shared.now();
         let is_awaited = lock(&shared.observed).replica.is_awaited();
         let is_settled = !is_awaited && !self.handoffs.is_under_way() && self.executor.is_idle();
-        if (self.storage.is_idle() && is_settled) || now.monotonic >= shutdown_at {
-            Course::Over
-        } else {
-            Course::Onward
+        let is_over = self.storage.is_idle() && is_settled;
+        if is_over && core::mem::take(&mut self.persist_due) {
+            self.executor.push(Work::Persist);
+            return Course::Onward;
         }
+        if is_over || now.monotonic >= shutdown_at { Course::Over } else { Course::Onward }
     }
 }
 

@@ -60,7 +60,7 @@ impl Replica {
     /// VRR §4.3, second paragraph (state on disk); PROTOCOL.md "Recovery".
     #[must_use]
     pub fn new(now: Now, boot: Boot) -> Self {
-        let Boot { config, identity, recovered, seed } = boot;
+        let Boot { config, identity, recovered, state, seed } = boot;
         let mut superblock = remembered(&identity, recovered.superblock.clone());
         if superblock.durability == Durability::Full && config.mutant(Mutant::LossForgotten) {
             superblock.trust = Trust::Intact;
@@ -121,7 +121,7 @@ impl Replica {
             membership,
             config,
         };
-        replica.recall_checkpoint(now, strayed);
+        replica.recall_execution(now, state, strayed);
         if leftover {
             replica.cut_leftover_log(now, base.op_number);
         }

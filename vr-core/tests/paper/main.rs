@@ -4,6 +4,7 @@
 mod force;
 mod genesis;
 mod handoff;
+mod on_disk;
 mod outputs;
 mod recovery;
 mod repair;

@@ -59,4 +59,10 @@ impl<S: Service> Cluster<S> {
     pub fn snapshots(&self) -> u64 {
         lock(&self.witness).snapshots()
     }
+
+    /// How often a replica went on from a state on its state machine's own disk.
+    #[must_use]
+    pub fn resumed_states(&self) -> u64 {
+        lock(&self.witness).resumed()
+    }
 }

@@ -46,6 +46,8 @@ pub struct Summary {
     pub checkpoints: u64,
     /// Checkpoints that were fetched and installed.
     pub snapshots: u64,
+    /// Times that a replica went on from a state on its state machine's own disk.
+    pub resumed_states: u64,
     /// Entries that replicas wrote again with what another one had.
     pub repaired: u64,
     /// How long the run took in virtual time.
@@ -74,6 +76,7 @@ impl Summary {
         self.handoffs += other.handoffs;
         self.checkpoints += other.checkpoints;
         self.snapshots += other.snapshots;
+        self.resumed_states += other.resumed_states;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
     }
@@ -85,7 +88,7 @@ impl fmt::Display for Summary {
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} resumed, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
-             {} repaired, {} handed off, {} checkpoints, {} snapshots, \
+             {} repaired, {} handed off, {} checkpoints, {} snapshots, {} kept states, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -104,6 +107,7 @@ impl fmt::Display for Summary {
             self.handoffs,
             self.checkpoints,
             self.snapshots,
+            self.resumed_states,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -193,6 +197,7 @@ mod tests {
         handoffs: 0,
         checkpoints: 0,
         snapshots: 0,
+        resumed_states: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
     };
