@@ -58,8 +58,8 @@ pub(crate) struct Driver {
     pub(crate) handoffs: Handoffs,
     /// When a shutdown stops waiting for what is prepared to commit.
     pub(crate) shutdown_at: Option<Instant>,
-    /// A shutdown has yet to make the state durable that is on disk by itself.
-    pub(crate) persist_due: bool,
+    /// Whether the state is on disk by itself.
+    pub(crate) persists: bool,
     pub(crate) complain_at: Instant,
     pub(crate) finished: bool,
 }
@@ -121,7 +121,7 @@ impl Driver {
     }
 
     /// Stops speaking, and waits for the write in flight.
-    async fn finish(mut self, result: Result<(), NodeError>) {
+    async fn finish(mut self, mut result: Result<(), NodeError>) {
         match &result {
             Ok(()) => info!("node shut down"),
             Err(reason) => {
@@ -132,8 +132,28 @@ impl Driver {
         self.shared.transport.flush();
         self.shared.transport.close();
         self.shared.network.close();
+        if result.is_ok() {
+            result = self.persist().await;
+        }
         poll_fn(|cx| self.storage.poll_finish(cx)).await;
         self.conclude(result);
+    }
+
+    /// Makes a state durable that is on disk by itself, so that the next start executes nothing again;
+    /// unless the executor is busy with something else, which could take long.
+    async fn persist(&mut self) -> Result<(), NodeError> {
+        if !self.persists || !self.executor.is_idle() {
+            return Ok(());
+        }
+        self.executor.push(Work::Persist);
+        let Self { shared, executor, .. } = self;
+        poll_fn(|cx| {
+            shared.waker.register(cx.waker());
+            executor.run(shared.runtime.as_ref(), shared.runtime.now())?;
+            executor.take_finished()?;
+            if executor.is_idle() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
     }
 
     fn conclude(&mut self, result: Result<(), NodeError>) {
@@ -458,20 +478,16 @@ impl Driver {
     }
 
     /// Whether a shutdown has nothing left to wait for.
-    ///
-    /// Once everything else is done, a state that is on disk by itself is made durable, so that the
-    /// next start executes nothing again.
-    fn course(&mut self, shared: &Shared) -> Course {
+    fn course(&self, shared: &Shared) -> Course {
         let Some(shutdown_at) = self.shutdown_at else { return Course::Onward };
         let now = shared.now();
         let is_awaited = lock(&shared.observed).replica.is_awaited();
         let is_settled = !is_awaited && !self.handoffs.is_under_way() && self.executor.is_idle();
-        let is_over = self.storage.is_idle() && is_settled;
-        if is_over && core::mem::take(&mut self.persist_due) {
-            self.executor.push(Work::Persist);
-            return Course::Onward;
+        if (self.storage.is_idle() && is_settled) || now.monotonic >= shutdown_at {
+            Course::Over
+        } else {
+            Course::Onward
         }
-        if is_over || now.monotonic >= shutdown_at { Course::Over } else { Course::Onward }
     }
 }
 

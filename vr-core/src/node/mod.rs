@@ -314,7 +314,7 @@ impl Parts {
         let heartbeat = config.heartbeat_interval;
         let now = Now { monotonic: runtime.now(), wall: runtime.wall_clock() };
         let seed = runtime.entropy();
-        let persist_due = state.is_some();
+        let persists = state.is_some();
         let replica = Replica::new(now, Boot { config, identity, recovered, state, seed });
         let shared = Arc::new(Shared {
             facts,
@@ -347,7 +347,7 @@ impl Parts {
             has_silent_primary: false,
             handoffs: Handoffs::default(),
             shutdown_at: None,
-            persist_due,
+            persists,
             complain_at: Instant::ZERO,
             finished: false,
         };
