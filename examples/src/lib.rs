@@ -1,10 +1,12 @@
-//! Example services on `vr-core`: a Redis-speaking key-value store and what its demo needs.
+//! Example services on `vr-core`: a Redis-speaking key-value store and what its demo needs, and a
+//! store whose state is on disk.
 
 use std::error::Error;
 
 #[cfg(doctest)]
 mod docs;
 pub mod kv;
+pub mod redb_kv;
 
 /// An error with all its causes, in one line.
 #[must_use]

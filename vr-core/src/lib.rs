@@ -39,8 +39,8 @@ pub use crate::{
     ports::{
         runtime::Runtime,
         state_machine::{
-            Context, Malformed, QueryContext, RawStateMachine, SnapshotError, SnapshotReader,
-            SnapshotSource, SnapshotWriter, StateMachine, Typed,
+            Context, Malformed, OnDisk, QueryContext, RawStateMachine, SnapshotError,
+            SnapshotReader, SnapshotSource, SnapshotWriter, StateMachine, Typed,
         },
         storage::{
             Checkpoints, LogReader, LogWriter, Opened, Recovered, Storage, StorageError, WriteBatch,

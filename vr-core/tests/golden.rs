@@ -13,6 +13,7 @@ use vr_core::{
     execution::client_table::{ClientTable, Turn},
     model::{
         certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
+        companion::Persisted,
         durable::{CheckpointId, Durability, Trust},
         encoding::{
             entry::{decode_header, encode_header},
@@ -79,6 +80,22 @@ fn a_client_table_has_the_bytes_it_always_had() {
     assert_eq!(copy, table);
 }
 
+/// Companions lie in databases of users, and are read by whatever build runs next.
+#[test]
+fn a_companion_has_the_bytes_it_always_had() {
+    let persisted = Persisted {
+        group: GroupId(0x6_0000_0000_0000_0000_0000_0000_0001),
+        certificate: CertificateHash(0x7_0000_0000_0000_0000_0000_0000_0002),
+        op_number: OpNumber(23),
+        checksum: Checksum(0x8_0000_0000_0000_0000_0000_0000_0003),
+        time: Duration::from_nanos(1_700_000_000_000_000_017),
+    };
+    let table = golden("client_table");
+    compare("companion", &persisted.to_companion(&table));
+    let companion = golden("companion");
+    assert_eq!(Persisted::of_companion(&companion), Some((persisted, table.as_ref())));
+}
+
 /// Tickets are stored by users, and resumed by whatever build they run then.
 #[test]
 fn a_ticket_has_the_bytes_it_always_had() {
@@ -101,7 +118,8 @@ fn every_kind_has_a_sample_and_every_file_has_an_owner() {
     let kinds: BTreeSet<Kind> = samples.iter().map(|(_, sample)| sample.message.kind()).collect();
     assert_eq!(kinds, BTreeSet::from(Kind::ALL));
     let mut owners: BTreeSet<String> = samples.into_iter().map(|(name, _)| name + ".hex").collect();
-    owners.extend(["client_table.hex".into(), "entry_header.hex".into(), "ticket.hex".into()]);
+    owners.extend(["client_table.hex".into(), "companion.hex".into()]);
+    owners.extend(["entry_header.hex".into(), "ticket.hex".into()]);
     let files = fs::read_dir(directory()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();

@@ -16,6 +16,7 @@ pub mod options;
 pub mod prng;
 pub mod runtime;
 pub mod simulator;
+pub mod state_disk;
 pub mod storage;
 pub mod trace;
 pub mod witness;

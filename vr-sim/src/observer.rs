@@ -3,9 +3,10 @@
 use core::hash::Hasher;
 use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vr_core::{
-    Context, QueryContext, SnapshotError, SnapshotReader, SnapshotSource, SnapshotWriter,
+    Context, OnDisk, QueryContext, SnapshotError, SnapshotReader, SnapshotSource, SnapshotWriter,
     StateMachine,
     model::{
         time::nanoseconds,
@@ -15,7 +16,11 @@ use vr_core::{
 };
 
 use crate::{
-    checker::applied::Record, executor::lock, runtime::SimRuntime, trace::Fingerprint,
+    checker::applied::Record,
+    executor::lock,
+    runtime::SimRuntime,
+    state_disk::{Image, StateDisk},
+    trace::Fingerprint,
     witness::SharedWitness,
 };
 
@@ -37,6 +42,8 @@ pub struct Observed<S> {
     witness: SharedWitness,
     /// The last operation applied.
     applied: OpNumber,
+    /// Where the state is, if not in memory, and what it is when it is empty.
+    disk: Option<(StateDisk, Vec<u8>)>,
     /// Bytes that snapshots carry for each of the last ops, so that they take several chunks.
     padding: u32,
 }
@@ -49,7 +56,7 @@ impl<S> Observed<S> {
         runtime: SimRuntime,
         witness: SharedWitness,
     ) -> Self {
-        Self { inner, replica, runtime, witness, applied: OpNumber::ZERO, padding: 0 }
+        Self { inner, replica, runtime, witness, applied: OpNumber::ZERO, disk: None, padding: 0 }
     }
 
     /// The same with snapshots that are larger by up to four times so many bytes.
@@ -57,6 +64,19 @@ impl<S> Observed<S> {
     pub const fn with_padding(mut self, bytes: u32) -> Self {
         self.padding = bytes;
         self
+    }
+}
+
+impl<S: StateMachine> Observed<S> {
+    /// The same with its state on `disk`.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when a service to which nothing was done has no snapshot.
+    pub fn with_disk(mut self, disk: StateDisk) -> Result<Self, SnapshotError> {
+        let mut blank = Vec::new();
+        self.inner.snapshot(&mut SnapshotWriter::new(&mut blank))?;
+        self.disk = Some((disk, blank));
+        Ok(self)
     }
 }
 
@@ -110,7 +130,6 @@ impl<S: StateMachine> StateMachine for Observed<S> {
     fn restore(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
         let mut numbers = [0; 16];
         from.read_exact(&mut numbers)?;
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, b| sum << 8 | u64::from(*b));
         let (applied, filled) = numbers.split_at(8);
         self.applied = OpNumber(number(applied));
         io::copy(&mut from.by_ref().take(number(filled)), &mut io::sink())?;
@@ -122,9 +141,48 @@ impl<S: StateMachine> StateMachine for Observed<S> {
         self.inner.fork()
     }
 
-    fn applied_durably(&self) -> OpNumber {
-        self.inner.applied_durably()
+    fn on_disk(&mut self) -> Option<&mut dyn OnDisk> {
+        match self.disk {
+            Some(_) => Some(self),
+            None => None,
+        }
     }
+}
+
+/// The model of a state that is on disk by itself: an image of the inner one.
+impl<S: StateMachine> OnDisk for Observed<S> {
+    fn persisted(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        let Some((disk, _)) = &self.disk else { return Ok(None) };
+        let Some(Image { state, companion }) = disk.image() else { return Ok(None) };
+        let (applied, inner) = state.split_at_checked(8).ok_or(SnapshotError::Unreadable)?;
+        self.applied = OpNumber(number(applied));
+        let mut inner = inner;
+        self.inner.restore(&mut SnapshotReader::new(&mut inner))?;
+        lock(&self.witness).found_at(self.runtime.now(), self.replica, self.applied);
+        Ok(Some(companion))
+    }
+
+    fn persist(&mut self, _: OpNumber, companion: &Bytes) -> Result<(), SnapshotError> {
+        let Some((disk, _)) = &self.disk else { return Ok(()) };
+        let mut state = self.applied.0.to_le_bytes().to_vec();
+        self.inner.snapshot(&mut SnapshotWriter::new(&mut state))?;
+        disk.write(Image { state, companion: companion.clone() });
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<(), SnapshotError> {
+        let Some((_, blank)) = &self.disk else { return Ok(()) };
+        let mut blank = blank.as_slice();
+        self.inner.restore(&mut SnapshotReader::new(&mut blank))?;
+        self.applied = OpNumber::ZERO;
+        lock(&self.witness).emptied_at(self.runtime.now(), self.replica);
+        Ok(())
+    }
+}
+
+/// The little-endian number in `bytes`.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// A hash of the value's encoding; zero when it has none.

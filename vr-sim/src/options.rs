@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use vr_core::{Config, Durability};
 
-use crate::{disk::faults::DiskFaults, network::faults::NetworkFaults};
+use crate::{disk::faults::DiskFaults, network::faults::NetworkFaults, state_disk::StatePlace};
 
 /// How a simulated group is made up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct GroupOptions {
     pub disk: DiskFaults,
     /// How long a client waits for a reply before it gives up.
     pub client_timeout: Duration,
+    /// Where the replicas' state is.
+    pub state: StatePlace,
     /// Bytes that snapshots are larger by, up to four times as many, so that they take several chunks.
     pub padding: u32,
     /// Whether every envelope travels as bytes.
@@ -45,6 +47,7 @@ impl GroupOptions {
             network: NetworkFaults::none(),
             disk: DiskFaults::none(),
             client_timeout: Duration::from_secs(10),
+            state: StatePlace::Memory,
             padding: 0,
             codec: true,
             trace: None,

@@ -66,6 +66,7 @@ pub struct Witness {
     checkpoints: u64,
     snapshots: u64,
     leases: u64,
+    resumed: u64,
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -95,6 +96,7 @@ impl Witness {
             checkpoints: 0,
             snapshots: 0,
             leases: 0,
+            resumed: 0,
         }
     }
 
@@ -170,12 +172,19 @@ impl Witness {
         self.snapshots
     }
 
+    /// How often a replica went on from a state on its state machine's own disk.
+    #[must_use]
+    pub const fn resumed(&self) -> u64 {
+        self.resumed
+    }
+
     /// The node of `replica` tells its user that something happened.
     pub fn told(&mut self, at: Instant, replica: ReplicaId, event: &io::Event) {
         self.rebuilds += u64::from(matches!(event, io::Event::GroupRejoined { .. }));
         self.handoffs += u64::from(matches!(event, io::Event::HandedOff { .. }));
         self.checkpoints += u64::from(matches!(event, io::Event::CheckpointHeld { .. }));
         self.snapshots += u64::from(matches!(event, io::Event::SnapshotInstalled { .. }));
+        self.resumed += u64::from(matches!(event, io::Event::StateResumed { .. }));
         self.note(at, format!("r{replica} {event:?}"));
     }
 
@@ -360,6 +369,19 @@ impl Witness {
         }
         let verdict = self.applied.restored(replica, op);
         self.judge(at, verdict);
+    }
+
+    /// The state machine of `replica` has a state on its own disk in which `op` is the last operation;
+    /// unless it is emptied, it goes on from there.
+    pub fn found_at(&mut self, at: Instant, replica: ReplicaId, op: OpNumber) {
+        self.note(at, format!("r{replica} finds the state after op {op} on its disk"));
+        self.applied.found(replica, op);
+    }
+
+    /// The state machine of `replica` was emptied.
+    pub fn emptied_at(&mut self, at: Instant, replica: ReplicaId) {
+        self.note(at, format!("r{replica} empties its state"));
+        self.applied.restarted(replica);
     }
 
     /// A client was told that its call executed, with a reply of this hash.

@@ -29,6 +29,8 @@ mod leases;
 mod lost_log;
 #[path = "scenario/many.rs"]
 mod many;
+#[path = "scenario/on_disk.rs"]
+mod on_disk;
 #[path = "scenario/partition.rs"]
 mod partition;
 #[path = "scenario/reads.rs"]
@@ -182,6 +184,7 @@ mutants! {
     no_start_repair: NoStartRepair, duel_of_primaries::a_backup_that_missed_the_start_of_a_view_asks_for_it, "the view is told again and not left", found by 5 seeds of 3 for 3 s;
     checkpoint_of_one: CheckpointOfOne, checkpoints::the_odd_replica_stops, "stopped: diverged' is not in";
     ack_before_snapshot: AckBeforeSnapshot, checkpoints::a_checkpoint_is_named_before_it_is_spoken_of, "O7 violated";
+    companion_without_table: CompanionWithoutTable, on_disk::sessions_are_on_disk_with_the_state, "not with a reply";
     execute_twice: ExecuteTwice, client_retry::a_request_that_arrives_many_times_executes_once, "O6 violated", found by 5 seeds of 3 for 3 s;
     forgotten_is_new: ForgottenIsNew, tickets::a_reply_that_left_the_window_leaves_the_outcome, "O6 violated", found by 20 seeds of 3 for 3 s;
     many_in_part: ManyInPart, many::several_operations_have_one_place, "O4 violated", found by 20 seeds of 3 for 3 s;

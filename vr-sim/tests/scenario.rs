@@ -15,6 +15,7 @@ mod scenario {
     mod leases;
     mod lost_log;
     mod many;
+    mod on_disk;
     mod partition;
     mod reads;
     mod repeat;

@@ -163,7 +163,7 @@ impl Group {
             };
             let recovered = Recovered::whole(Superblock::blank(&identity), Vec::new());
             let seed = u128::from(id) + 1;
-            let boot = Boot { config: config.clone(), identity, recovered, seed };
+            let boot = Boot { config: config.clone(), identity, recovered, state: None, seed };
             let executor = || Executor::new(Box::new(Counter::default()), config.window);
             let connected = (0..3).filter(|other| *other != id).map(ReplicaId);
             this.members.push(Member {

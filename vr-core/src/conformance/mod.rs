@@ -6,6 +6,7 @@
 //! no async runtime of their own and touch nothing but what they are given.
 //!
 //! - [`state_machine::check`]: is the service deterministic, and is its snapshot complete?
+//! - [`state_machine::check_on_disk`]: is a state on disk there again with what belongs to it?
 //! - [`storage::run`]: is what was acknowledged there after a crash, and is damage noticed?
 //! - [`transport::run`]: does what was sent arrive as it was, and does no lane wait for a later one?
 //!

@@ -76,6 +76,15 @@ pub enum CheckpointFailure {
         #[source]
         source: SnapshotError,
     },
+    /// A state that is on disk by itself could not be read, made durable or emptied.
+    #[error("the state machine's own disk failed after op {op_number}: {source}")]
+    OnDisk {
+        /// After which op; 0 at the start.
+        op_number: OpNumber,
+        /// What it said.
+        #[source]
+        source: SnapshotError,
+    },
     /// Storage failed meanwhile.
     #[error(transparent)]
     Storage(StorageError),

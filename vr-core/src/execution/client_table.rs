@@ -118,6 +118,12 @@ impl ClientTable {
         self.sessions.is_empty()
     }
 
+    /// Closes all sessions.
+    pub fn clear(&mut self) {
+        self.sessions.clear();
+        self.use_order = UseOrder::default();
+    }
+
     /// The open sessions, in order of their clients.
     pub fn open_sessions(&self) -> impl Iterator<Item = OpenSession> + '_ {
         self.sessions.iter().map(|(client, open)| {

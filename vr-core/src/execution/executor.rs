@@ -11,15 +11,19 @@ use crate::{
     execution::{
         checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Prefix},
         client_table::{ClientTable, Turn},
+        persistence::Persistence,
         work::{Finished, Restored, Work},
     },
     model::{
+        certificate::CertificateHash,
+        companion::{Persisted, StateOnDisk},
+        config::Config,
         durable::CheckpointId,
         entry::{Entry, EntryHeader, EntryKind, Run},
         many,
         message::{Answer, Outcome, Reply},
         mutants::{Mutant, Mutants},
-        types::{Checksum, ClientId, Nonce, OpNumber, Peer, RequestNumber},
+        types::{Checksum, ClientId, GroupId, Nonce, OpNumber, Peer, RequestNumber},
     },
     ports::{
         state_machine::{
@@ -49,9 +53,12 @@ pub struct Executor {
     finished: Finished,
     /// `None` where no checkpoint is ever asked for.
     checkpoints: Option<Arc<dyn Checkpoints>>,
+    /// `None` where the state is in memory.
+    persistence: Option<Persistence>,
     /// A state that was frozen and is to be written elsewhere.
     frozen: Option<Frozen>,
-    /// Why a checkpoint could not be taken or restored; nothing is done any more.
+    /// Why a checkpoint could not be taken or restored, or the state made durable; nothing is done
+    /// any more.
     failure: Option<CheckpointFailure>,
     /// Faults planted on purpose.
     mutants: Mutants,
@@ -64,6 +71,10 @@ enum Item {
     Query { to: Peer, question: Question },
     Checkpoint { at: Anchor },
     Restore { checkpoint: CheckpointId },
+    Belong { certificate: CertificateHash },
+    Resume,
+    Discard,
+    Persist,
 }
 
 struct Question {
@@ -88,6 +99,7 @@ impl Executor {
             time: Duration::ZERO,
             finished: Finished::default(),
             checkpoints: None,
+            persistence: None,
             frozen: None,
             failure: None,
             mutants: Mutants::default(),
@@ -98,6 +110,49 @@ impl Executor {
     #[must_use]
     pub fn with_checkpoints(self, checkpoints: Arc<dyn Checkpoints>) -> Self {
         Self { checkpoints: Some(checkpoints), ..self }
+    }
+
+    /// Looks at what the state machine of a member of `group` has on its own disk; `None` if it has
+    /// none. Whether it is of use is for the engine to say, with [`Work::Resume`] or
+    /// [`Work::Discard`], before anything else.
+    ///
+    /// # Errors
+    /// [`CheckpointFailure::OnDisk`] when it cannot be read.
+    pub fn open_state(
+        &mut self,
+        group: GroupId,
+        config: &Config,
+    ) -> Result<Option<StateOnDisk>, CheckpointFailure> {
+        let failed = |source| CheckpointFailure::OnDisk { op_number: OpNumber::ZERO, source };
+        let Some(on_disk) = self.state_machine.on_disk() else { return Ok(None) };
+        let mut persistence = Persistence::new(group, config);
+        let companion = on_disk.persisted().map_err(failed)?;
+        let known = companion.as_ref().and_then(|bytes| self.read_companion(bytes));
+        let found = match (companion, known) {
+            (Some(_), Some(at)) => {
+                persistence.found(&at);
+                StateOnDisk::At(at)
+            }
+            (Some(_), None) => StateOnDisk::Unreadable,
+            (None, _) => StateOnDisk::Empty,
+        };
+        self.persistence = Some(persistence);
+        if known.is_none() {
+            self.discard()?;
+        }
+        Ok(Some(found))
+    }
+
+    /// Takes over what a companion says; nothing if it cannot be read.
+    fn read_companion(&mut self, companion: &[u8]) -> Option<Persisted> {
+        let (at, mut table) = Persisted::of_companion(companion)?;
+        self.client_table.restore(&mut SnapshotReader::new(&mut table)).ok()?;
+        if !table.is_empty() {
+            return None;
+        }
+        (self.applied, self.time) = (at.op_number, at.time);
+        self.finished.executed.through = at.op_number;
+        Some(at)
     }
 
     /// The same with faults planted on purpose.
@@ -116,6 +171,10 @@ impl Executor {
             }
             Work::Checkpoint { at } => Item::Checkpoint { at },
             Work::Restore { checkpoint } => Item::Restore { checkpoint },
+            Work::Belong { certificate } => Item::Belong { certificate },
+            Work::Resume => Item::Resume,
+            Work::Discard => Item::Discard,
+            Work::Persist => Item::Persist,
         });
     }
 
@@ -134,36 +193,95 @@ impl Executor {
         if self.failure.is_some() {
             return false;
         }
-        match self.queue.pop_front() {
-            None => return false,
-            Some(Item::Entries { entries, done, reply }) => {
+        let Some(item) = self.queue.pop_front() else { return false };
+        if let Err(failure) = self.carry_out(item) {
+            self.failure = Some(failure);
+        }
+        true
+    }
+
+    fn carry_out(&mut self, item: Item) -> Result<(), CheckpointFailure> {
+        match item {
+            Item::Entries { entries, done, reply } => {
                 let entry = entries.get(done).cloned();
                 if done + 1 < entries.len() {
                     self.queue.push_front(Item::Entries { entries, done: done + 1, reply });
                 }
                 if let Some(entry) = entry {
+                    let header = self.persistence.as_ref().map(|_| entry.header);
                     let told = self.apply(entry, reply);
                     self.finished.executed.replies.extend(told.filter(|_| reply));
+                    if let (Some(header), Some(persistence)) = (header, &mut self.persistence)
+                        && persistence.applied(&header)
+                    {
+                        self.persist()?;
+                    }
                 }
             }
-            Some(Item::Resend { client, request_number }) => {
+            Item::Resend { client, request_number } => {
                 let reply = self.client_table.stored_reply(client, request_number);
                 self.finished.executed.replies.extend(reply);
             }
-            Some(Item::Query { to, question }) => {
+            Item::Query { to, question } => {
                 let answer = self.answer(question);
                 self.finished.answers.push((to, answer));
             }
-            Some(Item::Checkpoint { at }) => match self.take_checkpoint(at) {
-                Ok(taken) => self.finished.executed.taken.extend(taken),
-                Err(failure) => self.failure = Some(failure),
-            },
-            Some(Item::Restore { checkpoint }) => match self.restore(checkpoint) {
-                Ok(restored) => self.finished.executed.restored = Some(restored),
-                Err(failure) => self.failure = Some(failure),
-            },
+            Item::Checkpoint { at } => {
+                let taken = self.take_checkpoint(at)?;
+                self.finished.executed.taken.extend(taken);
+            }
+            Item::Restore { checkpoint } => {
+                let restored = self.restore(checkpoint)?;
+                self.finished.executed.restored = Some(restored);
+                self.persist()?;
+            }
+            Item::Belong { certificate } => {
+                if let Some(persistence) = &mut self.persistence {
+                    persistence.certificate = certificate;
+                }
+                self.persist()?;
+            }
+            Item::Resume => self.finished.executed.restored = Some(self.restored()),
+            Item::Discard => self.discard()?,
+            Item::Persist => self.persist()?,
         }
-        true
+        Ok(())
+    }
+
+    /// Makes a state that is on disk by itself durable, with its companion.
+    fn persist(&mut self) -> Result<(), CheckpointFailure> {
+        let (op_number, time) = (self.applied, self.time);
+        let Some(persistence) = &mut self.persistence else { return Ok(()) };
+        let Some(at) = persistence.unpersisted(op_number, time) else { return Ok(()) };
+        let failed = |source| CheckpointFailure::OnDisk { op_number, source };
+        let mut table = Vec::new();
+        let stale = self.mutants.contain(Mutant::CompanionWithoutTable);
+        let sessions = if stale { &ClientTable::new(1) } else { &self.client_table };
+        sessions.snapshot(&mut SnapshotWriter::new(&mut table)).map_err(failed)?;
+        if let Some(on_disk) = self.state_machine.on_disk() {
+            on_disk.persist(op_number, &at.to_companion(&table)).map_err(failed)?;
+        }
+        persistence.persisted(op_number);
+        Ok(())
+    }
+
+    /// Makes the state empty, as before the first op.
+    fn discard(&mut self) -> Result<(), CheckpointFailure> {
+        let op_number = self.applied;
+        if let Some(on_disk) = self.state_machine.on_disk() {
+            let failed = |source| CheckpointFailure::OnDisk { op_number, source };
+            on_disk.reset().map_err(failed)?;
+        }
+        self.client_table.clear();
+        self.persistence.iter_mut().for_each(Persistence::emptied);
+        (self.applied, self.time) = (OpNumber::ZERO, Duration::ZERO);
+        self.finished.executed.through = OpNumber::ZERO;
+        Ok(())
+    }
+
+    fn restored(&self) -> Restored {
+        let sessions = self.client_table.open_sessions().collect();
+        Restored { op_number: self.applied, time: self.time, sessions }
     }
 
     /// What happened since the last call; `None` if nothing did.
@@ -190,7 +308,7 @@ impl Executor {
         self.frozen.take()
     }
 
-    /// Why a checkpoint could not be taken or restored, once; the executor does nothing after it.
+    /// Why the executor stopped, once; it does nothing after it.
     pub const fn take_failure(&mut self) -> Option<CheckpointFailure> {
         self.failure.take()
     }
@@ -229,6 +347,8 @@ impl Executor {
         if at.op_number != self.applied {
             return Ok(None);
         }
+        // So that what is released for it is never above what is durable.
+        self.persist()?;
         let snapshot = |source| CheckpointFailure::Snapshot { op_number: at.op_number, source };
         let mut head = Vec::new();
         let prefix = Prefix { op_number: self.applied, time: self.time };
@@ -272,8 +392,8 @@ impl Executor {
         self.state_machine.restore(from)?;
         self.applied = id.op_number;
         self.time = prefix.time;
-        let sessions = self.client_table.open_sessions().collect();
-        Ok(Restored { op_number: id.op_number, time: prefix.time, sessions })
+        self.persistence.iter_mut().for_each(|it| it.replaced_by(id.checksum));
+        Ok(self.restored())
     }
 
     /// Applies one entry; what its client is to be told, if the entry has one.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     model::{
+        certificate::CertificateHash,
         checkpoint::OpenSession,
         durable::CheckpointId,
         entry::Run,
@@ -57,6 +58,17 @@ pub enum Work {
         /// Which.
         checkpoint: CheckpointId,
     },
+    /// This is the group, from now on: a state that is on disk by itself says so.
+    Belong {
+        /// Hash of its certificate.
+        certificate: CertificateHash,
+    },
+    /// Go on from the state that was on disk at the start.
+    Resume,
+    /// Empty the state: what was on disk at the start is of no use.
+    Discard,
+    /// Make the state durable, if it is on disk by itself.
+    Persist,
 }
 
 /// What finished; the engine is told.
@@ -70,7 +82,7 @@ pub struct Executed {
     pub evicted: Vec<Evicted>,
     /// Checkpoints that were taken, in order.
     pub taken: Vec<CheckpointId>,
-    /// The state was replaced by that of a checkpoint.
+    /// The state was replaced by that of a checkpoint, or is the one that was on disk.
     pub restored: Option<Restored>,
 }
 

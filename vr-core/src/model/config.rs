@@ -45,6 +45,8 @@ pub enum Genesis {
 /// | `queue_bytes_max` | 64 MiB | what would wait is answered busy |
 /// | `checkpoint_ops` | 100 000 | a checkpoint is taken; 0: never, and the log is kept whole |
 /// | `checkpoint_bytes` | 256 MiB | a checkpoint is taken |
+/// | `persist_ops` | 1000 | a state that is on disk by itself is made durable; 0: only before checkpoints and at a shutdown |
+/// | `persist_bytes` | 4 MiB | a state that is on disk by itself is made durable |
 /// | `log_retain_ops` | 10 000 | older entries are released once they are in a checkpoint that a quorum holds |
 /// | `log_cache_bytes_max` | 64 MiB | executed payloads are dropped from memory and read back when asked for |
 /// | `execute_ops_max` | 1024 | committed ops wait before they are handed to the executor |
@@ -103,6 +105,11 @@ pub struct Config {
     pub checkpoint_ops: u32,
     /// Bytes of log between two checkpoints, if that comes first; the same on all members.
     pub checkpoint_bytes: u64,
+    /// Ops between two times that a state which is on disk by itself is made durable; at most so many
+    /// are executed again after a crash. 0: only before checkpoints and at a shutdown.
+    pub persist_ops: u32,
+    /// Bytes of log between two such times, if that comes first.
+    pub persist_bytes: u64,
     /// Ops below the last checkpoint that stay in the log, so that a replica that was away for a
     /// little while gets them instead of a checkpoint.
     pub log_retain_ops: u32,
@@ -164,6 +171,8 @@ impl Default for Config {
             queue_bytes_max: 64 << 20,
             checkpoint_ops: 100_000,
             checkpoint_bytes: 256 << 20,
+            persist_ops: 1000,
+            persist_bytes: 4 << 20,
             log_retain_ops: 10_000,
             log_cache_bytes_max: 64 << 20,
             execute_ops_max: 1024,
@@ -215,6 +224,7 @@ impl Config {
             ("pipeline_ops_max", u64::from(self.pipeline_ops_max)),
             ("log_bytes_max", self.log_bytes_max),
             ("checkpoint_bytes", self.checkpoint_bytes),
+            ("persist_bytes", self.persist_bytes),
             ("execute_ops_max", u64::from(self.execute_ops_max)),
             ("forward_ops_max", u64::from(self.forward_ops_max)),
             ("reads_max", u64::from(self.reads_max)),

@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod checkpoint;
+pub mod companion;
 pub mod config;
 pub mod durable;
 pub mod encoding;

@@ -125,6 +125,10 @@ mutants! {
     /// A replica acknowledges and votes with a checkpoint that is not durable yet.
     AckBeforeSnapshot = "ack-before-snapshot",
 
+    // Section "State on disk".
+    /// What clients were told is not stored with a state that is on disk.
+    CompanionWithoutTable = "companion-without-table",
+
     // Sections "Sessions" and "Reads".
     /// Neither the primary nor the client table notices a request that was executed before.
     ExecuteTwice = "execute-twice",

@@ -144,9 +144,9 @@ impl From<CheckpointFailure> for NodeError {
     fn from(failure: CheckpointFailure) -> Self {
         match failure {
             CheckpointFailure::Storage(error) => error.into(),
-            CheckpointFailure::Snapshot { .. } | CheckpointFailure::Restore { .. } => {
-                Self::Checkpoint(Arc::new(failure))
-            }
+            CheckpointFailure::Snapshot { .. }
+            | CheckpointFailure::Restore { .. }
+            | CheckpointFailure::OnDisk { .. } => Self::Checkpoint(Arc::new(failure)),
         }
     }
 }

@@ -14,7 +14,7 @@ use futures::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    execution::work::{Executed, Finished},
+    execution::work::{Executed, Finished, Work},
     model::{
         kind::Lane,
         message::{Envelope, Message, Suspicion},
@@ -58,6 +58,8 @@ pub(crate) struct Driver {
     pub(crate) handoffs: Handoffs,
     /// When a shutdown stops waiting for what is prepared to commit.
     pub(crate) shutdown_at: Option<Instant>,
+    /// Whether the state is on disk by itself.
+    pub(crate) persists: bool,
     pub(crate) complain_at: Instant,
     pub(crate) finished: bool,
 }
@@ -119,7 +121,7 @@ impl Driver {
     }
 
     /// Stops speaking, and waits for the write in flight.
-    async fn finish(mut self, result: Result<(), NodeError>) {
+    async fn finish(mut self, mut result: Result<(), NodeError>) {
         match &result {
             Ok(()) => info!("node shut down"),
             Err(reason) => {
@@ -130,8 +132,28 @@ impl Driver {
         self.shared.transport.flush();
         self.shared.transport.close();
         self.shared.network.close();
+        if result.is_ok() {
+            result = self.persist().await;
+        }
         poll_fn(|cx| self.storage.poll_finish(cx)).await;
         self.conclude(result);
+    }
+
+    /// Makes a state durable that is on disk by itself, so that the next start executes nothing again;
+    /// unless the executor is busy with something else, which could take long.
+    async fn persist(&mut self) -> Result<(), NodeError> {
+        if !self.persists || !self.executor.is_idle() {
+            return Ok(());
+        }
+        self.executor.push(Work::Persist);
+        let Self { shared, executor, .. } = self;
+        poll_fn(|cx| {
+            shared.waker.register(cx.waker());
+            executor.run(shared.runtime.as_ref(), shared.runtime.now())?;
+            executor.take_finished()?;
+            if executor.is_idle() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
     }
 
     fn conclude(&mut self, result: Result<(), NodeError>) {
@@ -379,6 +401,8 @@ impl Driver {
             | Event::CheckpointsDiffer { .. }
             | Event::SnapshotBegan { .. }
             | Event::SnapshotInstalled { .. }
+            | Event::StateResumed { .. }
+            | Event::StateDiscarded { .. }
             | Event::ExecutorMoved { .. } => {}
         }
         self.handoffs.note(&event);

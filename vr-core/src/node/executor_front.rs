@@ -88,6 +88,11 @@ impl ExecutorFront {
         Self { place, doing, step_max, longest_step: Duration::ZERO }
     }
 
+    /// What the state machine is doing.
+    pub(crate) const fn doing(&self) -> &Doing {
+        &self.doing
+    }
+
     /// Moves the executor to a thread for good; `waker` is woken whenever it has finished
     /// something.
     ///

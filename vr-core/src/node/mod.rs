@@ -31,6 +31,7 @@ use crate::{
     client::Raw,
     execution::executor::Executor,
     model::{
+        companion::StateOnDisk,
         config::{Config, Genesis},
         durable::{Durability, Identity},
         membership::{Members, Membership},
@@ -232,6 +233,13 @@ impl<S> NodeBuilder<S> {
             fresh_disk: DiskId(runtime.entropy()),
         };
         let opened = storage.open(&identity).await?;
+        let doing = Doing::default();
+        let watched = Box::new(Watched::new(self.state_machine, doing.clone()));
+        let mut executor = Executor::new(watched, config.window)
+            .with_mutants(config.mutants())
+            .with_checkpoints(Arc::clone(&opened.checkpoints));
+        let state = executor.open_state(identity.group, &config)?;
+        let executor = ExecutorFront::new(executor, doing, config.heartbeat_interval / 4);
         let network = LocalNetwork::with_connections_from(LOCAL_CONNECTIONS);
         let local = network.transport();
         let endpoint = Endpoint {
@@ -245,8 +253,8 @@ impl<S> NodeBuilder<S> {
         local.start(endpoint.clone())?;
         transport.start(endpoint)?;
         let facts = Facts { group: self.group, members, replica, config, started: runtime.now() };
-        let parts = Parts { facts, identity, opened, network, transport, runtime };
-        let (driver, shared) = parts.assemble(self.state_machine, self.mode, local);
+        let parts = Parts { facts, identity, opened, state, network, transport, runtime };
+        let (driver, shared) = parts.assemble(executor, self.mode, local);
         let span = info_span!("replica", group = %shared.facts.group, replica = %replica);
         span.in_scope(|| greet(&shared.facts));
         shared.runtime.spawn("vr node", Box::pin(driver.run().instrument(span)));
@@ -286,6 +294,7 @@ struct Parts {
     facts: Facts,
     identity: Identity,
     opened: Opened,
+    state: Option<StateOnDisk>,
     network: LocalNetwork,
     transport: Arc<dyn Transport>,
     runtime: Arc<dyn Runtime>,
@@ -294,23 +303,19 @@ struct Parts {
 impl Parts {
     fn assemble(
         self,
-        state_machine: Box<dyn RawStateMachine>,
+        executor: ExecutorFront,
         mode: ExecutorMode,
         local: local::LocalTransport,
     ) -> (Driver, Arc<Shared>) {
-        let Self { facts, identity, opened, network, transport, runtime } = self;
+        let Self { facts, identity, opened, state, network, transport, runtime } = self;
         let Opened { recovered, writer, reader, checkpoints } = opened;
         let reader: Arc<dyn LogReader> = Arc::from(reader);
         let config = facts.config.clone();
         let heartbeat = config.heartbeat_interval;
-        let doing = Doing::default();
-        let watched = Box::new(Watched::new(state_machine, doing.clone()));
-        let executor = Executor::new(watched, config.window)
-            .with_mutants(config.mutants())
-            .with_checkpoints(Arc::clone(&checkpoints));
         let now = Now { monotonic: runtime.now(), wall: runtime.wall_clock() };
         let seed = runtime.entropy();
-        let replica = Replica::new(now, Boot { config, identity, recovered, seed });
+        let persists = state.is_some();
+        let replica = Replica::new(now, Boot { config, identity, recovered, state, seed });
         let shared = Arc::new(Shared {
             facts,
             runtime,
@@ -321,7 +326,7 @@ impl Parts {
             waker: Arc::new(AtomicWaker::new()),
             events: EventHub::default(),
             stop: StopSignal::default(),
-            doing: doing.clone(),
+            doing: executor.doing().clone(),
             reader: Mutex::new(Some(Arc::clone(&reader))),
             checkpoints: Arc::clone(&checkpoints),
             pins: Arc::default(),
@@ -335,13 +340,14 @@ impl Parts {
                 Arc::clone(&shared.runtime),
                 Arc::clone(&shared.waker),
             ),
-            executor: ExecutorFront::new(executor, doing, heartbeat / 4),
+            executor,
             senses: Senses::new(),
             counters: Counters::default(),
             mode,
             has_silent_primary: false,
             handoffs: Handoffs::default(),
             shutdown_at: None,
+            persists,
             complain_at: Instant::ZERO,
             finished: false,
         };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::{
     model::types::OpNumber,
     ports::state_machine::{
-        Context, Malformed, QueryContext, RawStateMachine, SnapshotError, SnapshotReader,
+        Context, Malformed, OnDisk, QueryContext, RawStateMachine, SnapshotError, SnapshotReader,
         SnapshotSource, SnapshotWriter,
     },
 };
@@ -81,7 +81,7 @@ impl RawStateMachine for Watched {
         self.state_machine.fork()
     }
 
-    fn applied_durably(&self) -> OpNumber {
-        self.state_machine.applied_durably()
+    fn on_disk(&mut self) -> Option<&mut dyn OnDisk> {
+        self.state_machine.on_disk()
     }
 }

@@ -50,10 +50,11 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
-    /// The last op whose effect this state has stored by itself; zero (the default) when it
-    /// stores nothing.
-    fn applied_durably(&self) -> OpNumber {
-        OpNumber::ZERO
+    /// What this state machine does besides, if its state is on disk by itself; `None` (the
+    /// default) when it is in memory, so that each start makes it anew from a checkpoint and the
+    /// log.
+    fn on_disk(&mut self) -> Option<&mut dyn OnDisk> {
+        None
     }
 }
 
@@ -89,10 +90,47 @@ pub trait RawStateMachine: Send + 'static {
         None
     }
 
-    /// As [`StateMachine::applied_durably`].
-    fn applied_durably(&self) -> OpNumber {
-        OpNumber::ZERO
+    /// As [`StateMachine::on_disk`].
+    fn on_disk(&mut self) -> Option<&mut dyn OnDisk> {
+        None
     }
+}
+
+/// What a state machine owes whose state outlives its process, in a file or a database of its own.
+///
+/// It returns itself from [`StateMachine::on_disk`]. Operations that
+/// are applied belong to a transaction that stays open until [`persist`](Self::persist) makes it
+/// durable, together with a *companion*: bytes that say which ops the state contains and what the
+/// clients were told. After a restart execution goes on behind them, and nothing that is there is
+/// executed or restored again.
+///
+/// What a crash leaves behind must be the state of the last `persist`, whole, with the companion of
+/// the same `persist`; or nothing at all, with no companion. So an operation, a
+/// [`restore`](StateMachine::restore) and a [`reset`](Self::reset) are not durable before the
+/// `persist` that follows them. Queries and snapshots see them at once.
+pub trait OnDisk {
+    /// The companion of the last [`persist`](Self::persist); `None` if there was none, or nothing
+    /// came of it. Asked once, at the start, before anything else.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when the disk cannot be read; the node does not start.
+    fn persisted(&mut self) -> Result<Option<Bytes>, SnapshotError>;
+
+    /// Makes durable what the state contains, which is everything through op `applied`, and
+    /// `companion` in the same transaction. Another one before it is replaced.
+    ///
+    /// May take as long as the disk does; right behind it a snapshot or a
+    /// [`fork`](StateMachine::fork) may be asked for.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when that is not certain; the node stops.
+    fn persist(&mut self, applied: OpNumber, companion: &Bytes) -> Result<(), SnapshotError>;
+
+    /// Empties the state, as it was before the first op: what is on disk is of no use.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when that is not possible; the node stops.
+    fn reset(&mut self) -> Result<(), SnapshotError>;
 }
 
 /// A frozen state that can be written elsewhere, while the live one goes on.
@@ -274,8 +312,8 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
         self.0.fork()
     }
 
-    fn applied_durably(&self) -> OpNumber {
-        self.0.applied_durably()
+    fn on_disk(&mut self) -> Option<&mut dyn OnDisk> {
+        self.0.on_disk()
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         work::{Restored, Work},
     },
     model::{
+        companion::StateOnDisk,
         durable::{CheckpointId, Durability},
         entry::{Entry, Run},
         mutants::Mutant,
@@ -170,7 +171,7 @@ impl Replica {
         self.out.push_back(Output::Transfer(Task::Keep { checkpoints, through }));
     }
 
-    /// The executor works with the state of a checkpoint now.
+    /// The executor works with the state of a checkpoint now, or with one that was on disk.
     pub(in crate::replica) fn on_restored(&mut self, restored: &Restored) {
         self.checkpoints.forget_taking();
         self.progress.restored(restored.op_number);
@@ -185,13 +186,20 @@ impl Replica {
         }
     }
 
-    /// After a start, the state is that of the checkpoint that the superblock names.
+    /// After a start, the state is that of the checkpoint that the superblock names, or one on the
+    /// state machine's own disk that contains as much.
     ///
     /// A replica that belongs to no group has `strayed` if it has one: what it began to fetch before
     /// its process ended is fetched again, if there is a group.
-    pub(in crate::replica) fn recall_checkpoint(&mut self, now: Now, strayed: bool) {
+    pub(in crate::replica) fn recall_execution(
+        &mut self,
+        now: Now,
+        state: Option<StateOnDisk>,
+        strayed: bool,
+    ) {
+        self.recall_state(state);
         let checkpoint = self.checkpoints.held();
-        if checkpoint.op_number > OpNumber::ZERO {
+        if checkpoint.op_number > OpNumber::ZERO && self.progress.found().is_none() {
             self.out.push_back(Output::Execute(Work::Restore { checkpoint }));
         }
         if !strayed {

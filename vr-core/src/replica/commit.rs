@@ -78,12 +78,19 @@ impl Replica {
 
     /// Hands committed entries to the executor, and queries whose turn has come.
     pub(in crate::replica) fn order_execution(&mut self) {
+        let settled = self.settle_state();
+        if !settled && matches!(self.status, Status::Blank(_)) {
+            return;
+        }
         let ahead = self.progress.applied.plus(u64::from(self.config.execute_ops_max));
         let reply = matches!(self.status, Status::Normal(Role::Primary(_)));
         let early = reply && self.mutant(Mutant::ReplyBeforeCommit);
         let limit = min(if early { self.log.op_number() } else { self.commit_number }, ahead);
         let bytes_max = u64::from(self.config.pipeline_bytes_max);
-        while self.progress.ordered < limit && self.progress.executing_bytes() < bytes_max {
+        while settled
+            && self.progress.ordered < limit
+            && self.progress.executing_bytes() < bytes_max
+        {
             let from = self.progress.ordered.next();
             let through = min(limit, self.progress.ordered.plus(WORK_OPS_MAX));
             let mut entries = self.log.entries(from, through, WORK_BYTES_MAX);

@@ -193,6 +193,18 @@ pub enum Event {
         /// Bytes of it that were received.
         bytes: u64,
     },
+    /// The state that was on the state machine's own disk is in use: nothing up to this op is executed
+    /// or restored again.
+    StateResumed {
+        /// The last op in it.
+        op_number: OpNumber,
+    },
+    /// The state that was on the state machine's own disk is of no use; what is needed comes from a
+    /// checkpoint, the log, or the others.
+    StateDiscarded {
+        /// Why.
+        reason: Discarded,
+    },
     /// The wall clock jumped too far ahead and was not believed.
     ClockJumped {
         /// By how much.
@@ -259,6 +271,23 @@ pub enum Event {
     HandoffFailed {
         /// Why.
         reason: HandoffError,
+    },
+}
+
+/// Why a state that was on disk is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discarded {
+    /// Its companion is damaged, or of an unknown version.
+    Unreadable,
+    /// It belongs to another group, or to an epoch before one that was begun by force.
+    OtherGroup,
+    /// What follows it is not in the log any more.
+    Behind {
+        /// The last op in it.
+        op_number: OpNumber,
+        /// The last op that is not in the log any more.
+        base: OpNumber,
     },
 }
 

@@ -19,6 +19,7 @@ mod invariants;
 mod leases;
 mod lost_log;
 mod normal;
+mod on_disk;
 mod outputs;
 mod reads;
 mod rebuild;
@@ -38,6 +39,7 @@ use tracing::debug;
 use crate::{
     model::{
         certificate::{Certificate, CertificateHash, CrashVector},
+        companion::StateOnDisk,
         config::Config,
         durable::Identity,
         kind::Kind,
@@ -86,6 +88,8 @@ pub struct Boot {
     pub identity: Identity,
     /// What storage holds.
     pub recovered: Recovered,
+    /// What is on the state machine's own disk; `None` if its state is in memory.
+    pub state: Option<StateOnDisk>,
     /// Seeds nonces and jitter; unpredictable, and never the same twice.
     pub seed: u128,
 }

@@ -39,8 +39,11 @@ use crate::{
 
 /// What a replica of this mode knows after a start: a disk that holds no log makes every start the
 /// loss of it, and without a disk a start is a new life.
-fn remembered(identity: &Identity, superblock: Superblock) -> Superblock {
+fn remembered(config: &Config, identity: &Identity, superblock: Superblock) -> Superblock {
     match superblock.durability {
+        Durability::Full if config.mutant(Mutant::LossForgotten) => {
+            Superblock { trust: Trust::Intact, ..superblock }
+        }
         Durability::Full => superblock,
         Durability::ViewOnly if superblock.certificate.is_none() => superblock,
         Durability::ViewOnly => Superblock { trust: Trust::Lost, ..superblock },
@@ -81,11 +84,8 @@ impl Replica {
     /// VRR §4.3, second paragraph (state on disk); PROTOCOL.md "Recovery".
     #[must_use]
     pub fn new(now: Now, boot: Boot) -> Self {
-        let Boot { config, identity, recovered, seed } = boot;
-        let mut superblock = remembered(&identity, recovered.superblock.clone());
-        if superblock.durability == Durability::Full && config.mutant(Mutant::LossForgotten) {
-            superblock.trust = Trust::Intact;
-        }
+        let Boot { config, identity, recovered, state, seed } = boot;
+        let superblock = remembered(&config, &identity, recovered.superblock.clone());
         let genesis = Superblock::blank(&identity).checkpoint;
         let membership = identity.members;
         let index = membership.index_of(identity.replica);
@@ -143,7 +143,7 @@ impl Replica {
             membership,
             config,
         };
-        replica.recall_checkpoint(now, strayed);
+        replica.recall_execution(now, state, strayed);
         if leftover {
             replica.cut_leftover_log(now, base.op_number);
         }

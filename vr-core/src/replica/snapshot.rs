@@ -269,9 +269,11 @@ impl Replica {
         }
         self.advance_commit(base.op_number);
         if self.progress.ordered < base.op_number {
-            self.progress.jump(base.op_number);
             self.checkpoints.restart_at(checkpoint);
-            self.out.push_back(Output::Execute(Work::Restore { checkpoint }));
+            if !self.keeps_state() {
+                self.progress.jump(base.op_number);
+                self.out.push_back(Output::Execute(Work::Restore { checkpoint }));
+            }
         }
         self.finish_snapshot(now, PersistId::ZERO);
     }

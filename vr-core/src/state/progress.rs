@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::{
+    companion::Persisted,
     time::Instant,
     types::{OpNumber, PersistId, ReplicaId, RequestId},
 };
@@ -39,6 +40,10 @@ pub struct Progress {
     handed_bytes: u64,
     /// The state of the checkpoint at this op is on its way to the executor.
     restoring: Option<OpNumber>,
+    /// What was on the state machine's own disk at the start, until it is in use or given up.
+    found: Option<Persisted>,
+    /// The executor has yet to be told which group its state belongs to.
+    telling: bool,
     /// The last op that this pass over the log has read, to notice damage.
     pub scrubbed: OpNumber,
     fetches: BTreeMap<RequestId, (Purpose, OpNumber)>,
@@ -66,16 +71,44 @@ impl Progress {
         self.restoring = Some(op_number);
     }
 
+    /// The state machine has a disk of its own, with this state on it.
+    pub const fn find(&mut self, found: Option<Persisted>) {
+        self.found = found;
+        self.telling = true;
+    }
+
+    /// The state that was on disk, while it is neither in use nor given up.
+    #[must_use]
+    pub const fn found(&self) -> Option<Persisted> {
+        self.found
+    }
+
+    /// The state that was on disk is in use, or given up.
+    pub const fn forget_found(&mut self) {
+        self.found = None;
+    }
+
+    /// Whether the executor has yet to be told which group its state belongs to; once.
+    pub const fn take_telling(&mut self) -> bool {
+        core::mem::replace(&mut self.telling, false)
+    }
+
+    /// Whether it is known what the executor goes on from.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.found.is_none() && !self.telling
+    }
+
     /// The executor goes on from the checkpoint at `op_number`.
     pub fn restored(&mut self, op_number: OpNumber) {
         self.applied = self.applied.max(op_number);
         self.restoring.take_if(|restoring| *restoring <= op_number);
     }
 
-    /// Whether the executor has yet to restore a checkpoint.
+    /// Whether the executor has yet to come to the state that it goes on from.
     #[must_use]
     pub const fn is_restoring(&self) -> bool {
-        self.restoring.is_some()
+        self.restoring.is_some() || self.found.is_some()
     }
 
     /// Ops that were handed to the executor and not executed.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod device;
 #[cfg(test)]
+mod on_disk;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 mod storages;

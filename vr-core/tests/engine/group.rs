@@ -174,7 +174,7 @@ impl Group {
         let headers = disk.entries.iter().map(|entry| entry.header).collect();
         let recovered = Recovered::whole(disk.superblock.clone(), headers);
         let seed = self.prng.nonce().0;
-        let boot = Boot { config: config(), identity, recovered, seed };
+        let boot = Boot { config: config(), identity, recovered, state: None, seed };
         self.processes[id] = Some(Process {
             engine: Replica::new(self.now(), boot),
             writes: VecDeque::new(),
@@ -355,7 +355,13 @@ impl Group {
                     replies.push(Reply { client, request_number, op_number, outcome });
                 }
             }
-            Work::Query { .. } | Work::Checkpoint { .. } | Work::Restore { .. } => {}
+            Work::Query { .. }
+            | Work::Checkpoint { .. }
+            | Work::Restore { .. }
+            | Work::Belong { .. }
+            | Work::Resume
+            | Work::Discard
+            | Work::Persist => {}
         }
         let through = op(process.applied.len());
         process.inputs.push_back(Input::Executed(Executed {

@@ -5,6 +5,7 @@ mod force;
 mod genesis;
 mod handoff;
 mod limits;
+mod on_disk;
 mod outputs;
 mod recovery;
 mod repair;

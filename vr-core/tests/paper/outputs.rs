@@ -105,6 +105,17 @@ impl Outputs {
         found
     }
 
+    /// The first and the last op of everything that is to be read back.
+    pub(crate) fn fetches(&self) -> Vec<(u64, u64)> {
+        let mut fetches = Vec::new();
+        for output in &self.0 {
+            if let Output::Fetch { from, through, .. } = output {
+                fetches.push((from.0, through.0));
+            }
+        }
+        fetches
+    }
+
     /// The ops that were given to the executor, in order.
     pub(crate) fn ordered(&self) -> Vec<u64> {
         let mut ordered = Vec::new();

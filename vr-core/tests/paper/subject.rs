@@ -7,6 +7,7 @@ use vr_core::{
     execution::work::Executed,
     model::{
         certificate::{Certificate, CrashVector},
+        companion::StateOnDisk,
         config::{Config, Genesis},
         durable::{CheckpointId, Durability, Identity, Superblock, Trust, genesis_checksum},
         entry::{Entry, EntryHeader, EntryKind},
@@ -32,7 +33,7 @@ use vr_core::{
 use crate::outputs::Outputs;
 
 /// The group's name.
-const GROUP: &str = "paper";
+pub(crate) const GROUP: &str = "paper";
 /// The client of every test.
 pub(crate) const CLIENT: ClientId = ClientId(77);
 /// How the client is connected.
@@ -142,11 +143,45 @@ impl Subject {
         Self::boot(Config::default(), 3, 2, Recovered::whole(superblock, headers(log)))
     }
 
+    /// Starts replica 1 of three on `disk`, with `found` on its state machine's own disk and a
+    /// superblock as `change` makes it.
+    pub(crate) fn start_with_state(
+        disk: &Disk,
+        found: Option<StateOnDisk>,
+        change: impl FnOnce(&mut Superblock),
+    ) -> (Self, Outputs) {
+        Self::start_in_with_state(Durability::Full, disk, found, change)
+    }
+
+    /// The same in another durability mode.
+    pub(crate) fn start_in_with_state(
+        durability: Durability,
+        disk: &Disk,
+        found: Option<StateOnDisk>,
+        change: impl FnOnce(&mut Superblock),
+    ) -> (Self, Outputs) {
+        let mut superblock = Superblock::blank(&Identity { durability, ..identity(3, 1) });
+        superblock.certificate = Some(certificate(3));
+        change(&mut superblock);
+        let recovered = Recovered::whole(superblock, headers(&disk.log));
+        Self::boot_with_state(Config::default(), 3, 1, recovered, found)
+    }
+
     fn boot(config: Config, count: u64, me: u64, recovered: Recovered) -> (Self, Outputs) {
+        Self::boot_with_state(config, count, me, recovered, None)
+    }
+
+    fn boot_with_state(
+        config: Config,
+        count: u64,
+        me: u64,
+        recovered: Recovered,
+        state: Option<StateOnDisk>,
+    ) -> (Self, Outputs) {
         let durability = recovered.superblock.durability;
         let identity = Identity { durability, ..identity(count, me) };
         let now = Now { monotonic: Instant(1_000_000_000), wall: Duration::from_secs(1_000) };
-        let replica = Replica::new(now, Boot { config, identity, recovered, seed: 7 });
+        let replica = Replica::new(now, Boot { config, identity, recovered, state, seed: 7 });
         let mut subject =
             Self { replica, now, members: members(count), handed: PersistId::ZERO, stopped: false };
         let outputs = subject.drain();

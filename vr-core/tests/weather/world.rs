@@ -317,7 +317,7 @@ impl World {
         if self.lived.insert(index) {
             config.genesis = Genesis::Found;
         }
-        let boot = Boot { config, identity, recovered, seed: self.prng.nonce().0 };
+        let boot = Boot { config, identity, recovered, state: None, seed: self.prng.nonce().0 };
         self.lives += 1;
         let process = Process {
             engine: Replica::new(self.now(index), boot),

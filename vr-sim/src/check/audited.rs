@@ -188,10 +188,6 @@ impl<S: Service> StateMachine for Audited<S> {
     fn fork(&self) -> Option<Box<dyn SnapshotSource>> {
         self.inner.fork()
     }
-
-    fn applied_durably(&self) -> OpNumber {
-        self.inner.applied_durably()
-    }
 }
 
 impl<S: Service> fmt::Debug for Audited<S> {

@@ -64,6 +64,15 @@ impl Applied {
         Ok(())
     }
 
+    /// `replica` has a state in which `op_number` is the last operation. Who goes on from one that no
+    /// group ever was in is found out with the next operation.
+    pub fn found(&mut self, replica: ReplicaId, op_number: OpNumber) {
+        let last = self.history.range(..=(op_number, u32::MAX)).next_back();
+        if let Some((place, _)) = last.filter(|(place, _)| place.0 == op_number) {
+            self.through.insert(replica, *place);
+        }
+    }
+
     /// `replica` applied `record` at `op_number`.
     ///
     /// # Errors
@@ -180,6 +189,23 @@ mod tests {
         assert_eq!(applied.restored(R1, OpNumber(3)), Ok(()));
         assert_eq!(applied.applied(R1, OpNumber(4), record(4)), Ok(()));
         assert!(applied.restored(R1, OpNumber(9)).is_err());
+    }
+
+    #[test]
+    fn whoever_goes_on_from_a_state_on_disk_repeats_nothing_and_passes_nothing_over() {
+        let found = |found: u64, next: u64| {
+            let mut applied = Applied::default();
+            for op in [1, 3, 4, 5] {
+                applied.applied(R0, OpNumber(op), record(op)).unwrap();
+            }
+            applied.found(R1, OpNumber(found));
+            applied.applied(R1, OpNumber(next), record(next))
+        };
+        assert_eq!(found(3, 4), Ok(()));
+        assert_eq!(found(0, 1), Ok(()));
+        assert!(found(3, 3).is_err(), "applied again");
+        assert!(found(3, 5).is_err(), "op 4 is passed over");
+        assert!(found(9, 10).is_err(), "nobody was ever there");
     }
 
     #[test]

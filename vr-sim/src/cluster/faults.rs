@@ -18,6 +18,7 @@ use crate::{
         faults::NetworkFaults,
         selection::{Messages, RuleId},
     },
+    state_disk::StateDisk,
     trace::event::{Event, Fate},
 };
 
@@ -264,6 +265,15 @@ impl<S: Service> Cluster<S> {
         self.note(format!("one superblock copy of r{replica} rots"));
         let mut disk = self.disk(replica);
         disk.flip_bit("superblock-a", 64, 3);
+    }
+
+    /// What the state machine of `replica` keeps by itself, if its state is on disk.
+    ///
+    /// # Panics
+    /// If it is not a member.
+    #[must_use]
+    pub fn state_disk(&self, replica: ReplicaId) -> StateDisk {
+        self.member(replica).state.clone()
     }
 
     /// The disk of `replica`.

@@ -1,6 +1,6 @@
 //! One replica of a simulated group through all its lives: real node, simulated ground.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
@@ -23,6 +23,7 @@ use crate::{
     options::GroupOptions,
     prng::Prng,
     runtime::SimRuntime,
+    state_disk::{StateDisk, StatePlace},
     storage::{Gate, SimStorage},
     trace::event::{Event, Fate},
     witness::SharedWitness,
@@ -37,6 +38,9 @@ pub(crate) struct Member<S: Service> {
     pub(crate) runtime: SimRuntime,
     pub(crate) disk: DiskControl,
     pub(crate) gate: Gate,
+    /// What its state machine keeps by itself.
+    pub(crate) state: StateDisk,
+    meddler: RefCell<Prng>,
     lived: Cell<bool>,
     /// Its process was told to end.
     pub(crate) leaving: Cell<bool>,
@@ -85,6 +89,8 @@ impl<S: Service> Member<S> {
             runtime: SimRuntime::new(executor, Actor::Replica(id), stream("entropy")),
             disk,
             gate: Gate::default(),
+            state: StateDisk::default(),
+            meddler: RefCell::new(stream("meddling")),
             lived: Cell::new(false),
             leaving: Cell::new(false),
             life: Arc::new(Mutex::new(Life::Down)),
@@ -113,6 +119,7 @@ impl<S: Service> Member<S> {
         let storage = storage.with_bugs(crate::mutants::storage_bugs(options.config.mutants));
         let observed = Observed::new(service, self.id, exact.clone(), Arc::clone(witness))
             .with_padding(options.padding);
+        let observed = self.put_on_disk(observed, options.state);
         let builder = Node::builder(observed)
             .group(GROUP)
             .replica(self.id)
@@ -159,6 +166,18 @@ impl<S: Service> Member<S> {
                 *lock(&life) = Life::Stopped(stop);
             }),
         );
+    }
+
+    /// `observed` with its state where it belongs, on what is there.
+    fn put_on_disk(&self, observed: Observed<S>, place: StatePlace) -> Observed<S> {
+        if place == StatePlace::Memory {
+            return observed;
+        }
+        if place == StatePlace::MeddledDisk {
+            self.state.meddle(&mut self.meddler.borrow_mut());
+        }
+        let observed = observed.with_disk(self.state.clone());
+        observed.expect("a service to which nothing was done has a snapshot")
     }
 
     /// Without disks a group is founded by first lives only.

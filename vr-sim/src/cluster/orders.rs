@@ -65,4 +65,10 @@ impl<S: Service> Cluster<S> {
     pub fn leases(&self) -> u64 {
         lock(&self.witness).leases()
     }
+
+    /// How often a replica went on from a state on its state machine's own disk.
+    #[must_use]
+    pub fn resumed_states(&self) -> u64 {
+        lock(&self.witness).resumed()
+    }
 }

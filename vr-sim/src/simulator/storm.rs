@@ -28,6 +28,7 @@ use crate::{
         options::{Ending, RunOptions},
         summary::Summary,
     },
+    state_disk::StatePlace,
 };
 
 /// How long a group is watched whose disks lied more than it can survive.
@@ -95,6 +96,22 @@ fn draw_leases(rng: &mut Prng, config: &mut Config) -> (u64, u64) {
     (1_000_000 - drift, 1_000_000 + drift)
 }
 
+/// Where the state is, and how often it is made durable, as `rng` draws it: in a third of the runs on
+/// a disk of its own.
+fn drawn_place(rng: &mut Prng, config: &mut Config) -> StatePlace {
+    if rng.below(3) != 0 {
+        return StatePlace::Memory;
+    }
+    config.persist_ops = match rng.below(4) {
+        0 => 0,
+        _ => u32::try_from(rng.between(1, 60)).unwrap_or(1),
+    };
+    if rng.below(4) == 0 {
+        config.persist_bytes = rng.between(500, 8000);
+    }
+    StatePlace::MeddledDisk
+}
+
 /// Whether disks may be wiped beside the damage that `atlas` does: a replica whose log is damaged
 /// for good and one that is not back yet would be away together.
 fn wipes_fit(durability: Durability, reach: Reach, atlas: &Atlas) -> bool {
@@ -151,10 +168,13 @@ impl<S: Service> Storm<S> {
         let mut leases = Prng::stream(options.seed, "leases", 0);
         let clock_rates = draw_leases(&mut leases, &mut config);
         let padding = if checkpoints.below(3) == 0 { 100 << 10 } else { 0 };
+        let mut state = Prng::stream(options.seed, "state", 0);
+        let place = drawn_place(&mut state, &mut config);
         let mut group =
             GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);
         group.durability = options.durability;
         group.padding = padding;
+        group.state = place;
         if options.faults.contains(FaultKind::Network) {
             group.network = NetworkFaults::drawn(&mut rng);
         }
@@ -349,6 +369,7 @@ impl<S: Service> Storm<S> {
             checkpoints: self.group.checkpoints(),
             snapshots: self.group.snapshots(),
             leases: self.group.leases(),
+            resumed_states: self.group.resumed_states(),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),
             transfers: self.group.transfers(),
             elapsed: self.group.now().since(Instant::ZERO),

@@ -48,6 +48,8 @@ pub struct Summary {
     pub snapshots: u64,
     /// Times that a primary was found to hold its lease.
     pub leases: u64,
+    /// Times that a replica went on from a state on its state machine's own disk.
+    pub resumed_states: u64,
     /// Entries that replicas wrote again with what another one had.
     pub repaired: u64,
     /// How long the run took in virtual time.
@@ -77,6 +79,7 @@ impl Summary {
         self.checkpoints += other.checkpoints;
         self.snapshots += other.snapshots;
         self.leases += other.leases;
+        self.resumed_states += other.resumed_states;
         self.elapsed += other.elapsed;
         self.fingerprint = self.fingerprint.rotate_left(1) ^ other.fingerprint;
     }
@@ -89,6 +92,7 @@ impl fmt::Display for Summary {
             "{} events, {} committed, {} acknowledged, {} unknown, {} resumed, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
              {} repaired, {} handed off, {} checkpoints, {} snapshots, {} leases, \
+             {} kept states, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -108,6 +112,7 @@ impl fmt::Display for Summary {
             self.checkpoints,
             self.snapshots,
             self.leases,
+            self.resumed_states,
             self.elapsed.as_secs_f64(),
             self.fingerprint
         )
@@ -198,6 +203,7 @@ mod tests {
         checkpoints: 0,
         snapshots: 0,
         leases: 0,
+        resumed_states: 0,
         elapsed: Duration::ZERO,
         fingerprint: 0,
     };

@@ -469,7 +469,7 @@ fn shown(returned: &Result<Bytes, impl Sized>) -> String {
 }
 
 /// Where two snapshots part.
-fn difference(one: &[u8], other: &[u8]) -> String {
+pub(crate) fn difference(one: &[u8], other: &[u8]) -> String {
     let equal = one.iter().zip(other).take_while(|(one, other)| one == other).count();
     let (lengths, from) = ((one.len(), other.len()), equal.saturating_sub(4));
     format!(

@@ -31,6 +31,7 @@
 //! ```
 
 mod cases;
+mod on_disk;
 mod trial;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,6 +100,37 @@ pub fn check<S: StateMachine>(
             }
         }
     }
+    report
+}
+
+/// Names of the cases of [`check_on_disk`], in the order in which they run.
+pub fn cases_on_disk() -> impl Iterator<Item = &'static str> {
+    on_disk::NAMES.into_iter()
+}
+
+/// Runs every case about a state that is on disk by itself ([`OnDisk`](crate::OnDisk)), on the
+/// services that `open` opens in the places that `place` makes: a temporary directory, say.
+///
+/// What a crash leaves behind is tried by dropping a service, so a place can be opened again then.
+/// What a loss of power does to a disk is for its database to know. Run [`check`] as well, with
+/// `make` opening a new place each time.
+///
+/// # Panics
+/// If an operation cannot be encoded, which [`check`] explains.
+pub fn check_on_disk<P, S: StateMachine>(
+    place: impl Fn() -> P,
+    open: impl Fn(&P) -> S,
+    operations: &[S::Operation],
+) -> Report {
+    let mut report = Report::new("state on disk");
+    let encoded: Result<Vec<Bytes>, Malformed> = operations.iter().map(encode).collect();
+    let operations = encoded.expect("every operation can be encoded");
+    let open = |place: &P| Typed(open(place));
+    let places = on_disk::Places { place: &place, open: &open };
+    // Each of these is compared with and thrown away, and so is its place.
+    let make = || open(&place());
+    let trial = Trial::new(&make, &operations, &[]);
+    on_disk::run(&mut report, &places, &trial);
     report
 }
 

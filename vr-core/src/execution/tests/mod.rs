@@ -1,5 +1,6 @@
 //! The executor and its client table: exactly once, in order, the same everywhere.
 
+mod on_disk;
 mod properties;
 mod table;
 
