@@ -5,7 +5,14 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use vr_core::{
@@ -17,7 +24,7 @@ use vr_core::{
         durable::{CheckpointId, Durability, Trust},
         encoding::{
             entry::{decode_header, encode_header},
-            frame::FrameParts,
+            frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts},
             message::{decode, encode},
         },
         entry::{Entry, EntryHeader, EntryKind},
@@ -120,10 +127,55 @@ fn every_kind_has_a_sample_and_every_file_has_an_owner() {
     let mut owners: BTreeSet<String> = samples.into_iter().map(|(name, _)| name + ".hex").collect();
     owners.extend(["client_table.hex".into(), "companion.hex".into()]);
     owners.extend(["entry_header.hex".into(), "ticket.hex".into()]);
-    let files = fs::read_dir(directory()).unwrap();
-    let files: BTreeSet<String> =
-        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(files, owners);
+    assert_eq!(files_in(&directory()), owners);
+}
+
+/// The names of the files of a directory.
+fn files_in(directory: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let files = files.filter(|file| file.file_type().unwrap().is_file());
+    files.map(|file| file.file_name().into_string().unwrap()).collect()
+}
+
+/// What a build of version 1 wrote is read, and to such a build the same bytes are written. What
+/// only version 2 can say is left out.
+#[test]
+fn version_1_is_spoken_as_it_always_was() {
+    let old = files_in(&directory().join("v1"));
+    let mut spoken = BTreeSet::new();
+    for (name, envelope) in samples() {
+        let mut parts = FrameParts::new().in_version(1);
+        encode(&envelope, &mut parts).unwrap();
+        let frame = parts.take_bytes();
+        let plain = match name.as_str() {
+            "prepare_ok_lease" => "prepare_ok_standing",
+            "query_leased" => "query",
+            plain => plain,
+        };
+        assert_eq!(frame, golden(&format!("v1/{plain}")), "{name} in version 1");
+        let read = decode(&frame).unwrap();
+        if plain == name {
+            assert_eq!(read, envelope, "{name}");
+        } else {
+            assert_ne!(read, envelope, "{name} says less in version 1");
+        }
+        spoken.insert(format!("{plain}.hex"));
+    }
+    assert_eq!(spoken, old, "every file of version 1 is still spoken");
+}
+
+/// A frame of version 1 with something of version 2 in it is none.
+#[test]
+fn a_lease_in_a_frame_of_version_1_is_an_error() {
+    for (name, envelope) in samples() {
+        let frame = frame_of(&envelope);
+        let header = FrameHeader::decode(&frame).unwrap();
+        let header = FrameHeader { version: 1, ..header };
+        let forged =
+            Bytes::from([header.encode().as_slice(), &frame[FRAME_HEADER_BYTES..]].concat());
+        let is_of_2 = ["prepare_ok_lease", "query_leased"].contains(&name.as_str());
+        assert_eq!(decode(&forged).is_err(), is_of_2, "{name}");
+    }
 }
 
 #[test]

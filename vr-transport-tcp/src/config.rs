@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vr_core::model::encoding::WIRE_VERSION;
+
 /// Limits and timeouts of one end of the transport; the two ends of a connection may differ.
 ///
 /// | field | default | at the limit |
@@ -20,6 +22,7 @@ use std::time::Duration;
 /// | `unacknowledged_timeout` | 10 s | a connection whose bytes nobody acknowledges is closed |
 /// | `close_timeout` | 1 s | what could not be delivered after `close` is dropped |
 /// | `complaints_max` | 64 | the oldest complaint that nobody read is dropped |
+/// | `wire_version_max` | 2 | a newer version is not offered; what only it can say is left out |
 ///
 /// A queue takes one message even if that alone is over its limit, so that no message that
 /// `message_bytes_max` allows is stuck for ever.
@@ -54,6 +57,10 @@ pub struct TcpConfig {
     pub close_timeout: Duration,
     /// Complaints kept until somebody reads them.
     pub complaints_max: u32,
+    /// The newest wire version to speak, within those that this build knows. Each connection uses
+    /// the newest one that both of its ends speak, so nothing has to be set for an upgrade; set it
+    /// to the old version to keep a way back open until all members run the new build.
+    pub wire_version_max: u16,
 }
 
 impl Default for TcpConfig {
@@ -73,6 +80,7 @@ impl Default for TcpConfig {
             unacknowledged_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(1),
             complaints_max: 64,
+            wire_version_max: WIRE_VERSION,
         }
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct Limits {
     pub(crate) received_bytes_max: u32,
     /// Bytes that wait for the system to take them.
     pub(crate) queue_bytes_max: u32,
+    /// The version of all frames, as the handshake agreed.
+    pub(crate) version: u16,
 }
 
 /// Whether a connection has more to deliver at once.
@@ -99,6 +101,8 @@ pub(crate) struct Connection {
     carries: Carries,
     stream: TcpStream,
     inbox: Inbox,
+    /// Of all frames.
+    version: u16,
     /// Encoded and not yet cut into segments.
     parts: FrameParts,
     /// Cut and not yet taken by the system.
@@ -125,7 +129,8 @@ impl Connection {
             carries,
             stream,
             inbox: Inbox::new(limits.received_bytes_max),
-            parts: FrameParts::with_limit(limits.sent_bytes_max),
+            version: limits.version,
+            parts: FrameParts::with_limit(limits.sent_bytes_max).in_version(limits.version),
             segments: VecDeque::new(),
             segment_bytes: 0,
             queue_bytes_max: usize::try_from(limits.queue_bytes_max).unwrap_or(usize::MAX),
@@ -209,6 +214,10 @@ impl Connection {
         let mut bytes = 0;
         loop {
             while let Some((header, body)) = self.inbox.next_frame()? {
+                if header.version != self.version {
+                    let value = header.version.into();
+                    return Err(CodecError::Invalid { what: "wire version", value }.into());
+                }
                 let envelope = message::decode_body(&header, &body)?;
                 into.push(Received::Envelope { from: self.peer, envelope });
                 if into.len() >= items_max {

@@ -130,9 +130,9 @@ async fn call(
         }
         let hello = Hello { purpose, to: member.id, facts: end.facts.clone() };
         handshake::write(&mut stream, &hello.encode(end.versions)).await.map_err(ReadError::Io)?;
-        let answerer = hear(end, &mut stream, member.id).await?;
+        let (answerer, version) = hear(end, &mut stream, member.id).await?;
         let message_bytes_max = answerer.message_bytes_max;
-        Ok((Caller { process: answerer.process, address, message_bytes_max }, stream))
+        Ok((Caller { process: answerer.process, address, message_bytes_max, version }, stream))
     };
     // A probe is made while somebody waits for the answer to a handshake.
     let limit = match purpose {
@@ -157,8 +157,8 @@ async fn connect(address: &str) -> Result<(TcpStream, SocketAddr), DialError> {
     Err(DialError::Unreachable(latest))
 }
 
-/// The other end's answer, if it accepts and is who it should be.
-async fn hear(end: &End, stream: &mut TcpStream, to: ReplicaId) -> Result<Facts, DialError> {
+/// The other end's answer, if it accepts and is who it should be, and the version of all frames.
+async fn hear(end: &End, stream: &mut TcpStream, to: ReplicaId) -> Result<(Facts, u16), DialError> {
     let (versions, body) = handshake::read(stream).await?;
     let refused = |refusal: Refusal, answerer: &Facts| {
         Err(DialError::Refused(refusal.explain(&end.facts, answerer)))
@@ -176,7 +176,7 @@ async fn hear(end: &End, stream: &mut TcpStream, to: ReplicaId) -> Result<Facts,
         Verdict::Accepted { version } if Some(version) != end.versions.common(versions) => {
             Err(DialError::Malformed)
         }
-        Verdict::Accepted { .. } => Ok(answer.facts),
+        Verdict::Accepted { version } => Ok((answer.facts, version)),
     }
 }
 

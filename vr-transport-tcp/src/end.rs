@@ -39,13 +39,15 @@ impl End {
         runtime: Handle,
     ) -> Self {
         let facts = Facts::new(&endpoint, process);
+        let newest = config.wire_version_max.clamp(VERSIONS.min, VERSIONS.max);
+        let versions = Versions { max: newest, ..VERSIONS };
         let peers = Peers::new(&facts, config.clone(), ready, runtime.clone());
         Self {
             config,
             endpoint,
             runtime,
             facts,
-            versions: VERSIONS,
+            versions,
             links: AtomicU64::new(0),
             peers: Mutex::new(peers),
         }

@@ -19,7 +19,7 @@ use tokio::{
 use vr_core::{
     Durability, Endpoint, ReplicaId, Role,
     model::{
-        encoding::WIRE_VERSION,
+        encoding::{WIRE_VERSION, WIRE_VERSION_MIN},
         membership::MEMBERS_MAX,
         types::{ClientId, GroupId},
     },
@@ -29,7 +29,7 @@ use vr_core::{
 pub(crate) const MAGIC: [u8; 8] = *b"VR-TCP\r\n";
 
 /// The wire versions that this release speaks.
-pub(crate) const VERSIONS: Versions = Versions { min: WIRE_VERSION, max: WIRE_VERSION };
+pub(crate) const VERSIONS: Versions = Versions { min: WIRE_VERSION_MIN, max: WIRE_VERSION };
 
 /// Bytes of magic, versions and length; the same in all versions for ever.
 pub(crate) const PREFIX_BYTES: usize = 16;

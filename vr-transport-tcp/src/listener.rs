@@ -101,18 +101,21 @@ async fn converse(
             Verdict::Refused(refusal)
         }
     };
-    let is_accepted = matches!(verdict, Verdict::Accepted { .. });
-    let hello = hello.ok().filter(|_| is_accepted);
-    if let Some(hello) = &hello {
-        prepare(end, hello, from);
+    let version = match verdict {
+        Verdict::Accepted { version } => Some(version),
+        Verdict::Refused(_) => None,
+    };
+    let hello = hello.ok().zip(version);
+    if let Some((hello, version)) = &hello {
+        prepare(end, hello, caller(hello, *version, from));
     }
     let answer = Answer { verdict, facts: end.facts.clone() }.encode(end.versions);
     if let Err(error) = handshake::write(&mut stream, &answer).await {
         debug!(from = %from, reason = %error, "handshake not answered");
         return;
     }
-    if let Some(hello) = hello {
-        install(end, &hello, from, stream);
+    if let Some((hello, version)) = hello {
+        install(end, &hello, caller(&hello, version, from), stream);
     }
 }
 
@@ -156,11 +159,11 @@ async fn arbitrate(end: &End, replica: ReplicaId, process: u128) -> Result<(), R
 }
 
 /// What must be known before the caller hears that it is accepted.
-fn prepare(end: &End, hello: &Hello, from: SocketAddr) {
+fn prepare(end: &End, hello: &Hello, caller: Caller) {
     let mut peers = end.peers();
     match (hello.facts.role, hello.purpose) {
         (Role::Replica(id), Purpose::Link { carries: Carries::Control, number }) => {
-            peers.expect_lanes(id, caller(hello, from), number);
+            peers.expect_lanes(id, caller, number);
         }
         (Role::Replica(id), Purpose::Knock) => {
             let process = hello.facts.process;
@@ -176,13 +179,14 @@ fn prepare(end: &End, hello: &Hello, from: SocketAddr) {
 }
 
 /// Gives an accepted connection its place.
-fn install(end: &End, hello: &Hello, from: SocketAddr, stream: TcpStream) {
+fn install(end: &End, hello: &Hello, caller: Caller, stream: TcpStream) {
     match (hello.facts.role, hello.purpose) {
         (Role::Replica(id), Purpose::Link { carries, number }) => {
             end.peers().offer_lane(id, (hello.facts.process, number), carries, stream);
         }
         (Role::Client(_), Purpose::Link { .. }) => {
-            if !end.peers().link_client(caller(hello, from), stream) {
+            let from = caller.address;
+            if !end.peers().link_client(caller, stream) {
                 debug!(from = %from, "client disconnected, there are too many");
             }
         }
@@ -190,7 +194,7 @@ fn install(end: &End, hello: &Hello, from: SocketAddr, stream: TcpStream) {
     }
 }
 
-const fn caller(hello: &Hello, address: SocketAddr) -> Caller {
+const fn caller(hello: &Hello, version: u16, address: SocketAddr) -> Caller {
     let process = hello.facts.process;
-    Caller { process, address, message_bytes_max: hello.facts.message_bytes_max }
+    Caller { process, address, message_bytes_max: hello.facts.message_bytes_max, version }
 }

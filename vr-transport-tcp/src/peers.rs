@@ -106,6 +106,8 @@ pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     /// The longest frame that it accepts.
     pub(crate) message_bytes_max: u32,
+    /// The wire version that was agreed on with it.
+    pub(crate) version: u16,
 }
 
 #[derive(Debug)]
@@ -459,6 +461,7 @@ impl Peers {
             sent_bytes_max: caller.message_bytes_max.min(self.message_bytes_max),
             received_bytes_max: self.message_bytes_max,
             queue_bytes_max,
+            version: caller.version,
         };
         let ready = Arc::new(ReadyWaker::new(Arc::clone(&self.ready), token));
         let connection = Connection::new(peer, carries, stream, limits, Arc::clone(&ready));

@@ -5,6 +5,7 @@ mod handshakes;
 mod intruders;
 mod lanes;
 mod links;
+mod versions;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -113,8 +114,15 @@ pub(super) const fn client(connection: u64) -> Peer {
 
 /// `count` transports bound to free ports, and the members they are.
 pub(super) async fn bound(count: u64, config: &TcpConfig) -> (Vec<TcpTransport>, Members) {
+    bound_each((0..count).map(|_| config)).await
+}
+
+/// One transport for each configuration, bound to free ports, and the members they are.
+pub(super) async fn bound_each(
+    configs: impl Iterator<Item = &TcpConfig>,
+) -> (Vec<TcpTransport>, Members) {
     let (mut transports, mut members) = (Vec::new(), Vec::new());
-    for id in (0..count).map(ReplicaId) {
+    for (id, config) in (0..).map(ReplicaId).zip(configs) {
         let transport = TcpTransport::bind_with("127.0.0.1:0", config.clone()).await.unwrap();
         let address = transport.local_address().unwrap().to_string();
         transports.push(transport);

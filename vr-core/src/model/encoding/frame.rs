@@ -171,6 +171,8 @@ pub struct FrameParts {
     shared_bytes: usize,
     /// Bytes that one frame may take.
     frame_bytes_max: u32,
+    /// What the other end speaks.
+    version: u16,
 }
 
 impl Default for FrameParts {
@@ -189,7 +191,20 @@ impl FrameParts {
     /// No frames yet; one of more than `frame_bytes_max` bytes, header and body, is refused.
     #[must_use]
     pub fn with_limit(frame_bytes_max: u32) -> Self {
-        Self { scratch: BytesMut::new(), shared: Vec::new(), shared_bytes: 0, frame_bytes_max }
+        Self {
+            scratch: BytesMut::new(),
+            shared: Vec::new(),
+            shared_bytes: 0,
+            frame_bytes_max,
+            version: WIRE_VERSION,
+        }
+    }
+
+    /// The same for an end that speaks `version`.
+    #[must_use]
+    pub const fn in_version(mut self, version: u16) -> Self {
+        self.version = version;
+        self
     }
 
     /// Bytes of all frames that were encoded and not taken.
@@ -280,6 +295,11 @@ pub(super) struct FrameWriter<'a> {
 }
 
 impl FrameWriter<'_> {
+    /// The version that the other end speaks.
+    pub(super) const fn version(&self) -> u16 {
+        self.parts.version
+    }
+
     /// Where fields are written.
     pub(super) const fn fields(&mut self) -> &mut BytesMut {
         &mut self.parts.scratch
@@ -322,7 +342,7 @@ impl FrameWriter<'_> {
         let header = FrameHeader {
             body_length: u32::try_from(self.body_bytes()).map_err(|_| long.clone())?,
             guarded_length: u32::try_from(self.guarded_bytes.unwrap_or(0)).map_err(|_| long)?,
-            version: WIRE_VERSION,
+            version: self.parts.version,
             kind,
             lane,
             checksum: self.checksum,

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes};
 use crate::model::{
     durable::CheckpointId,
     encoding::{
-        CodecError,
+        CodecError, WIRE_VERSION_LEASES,
         entry::{decode_header, encode_header},
         fields::Fields,
         frame::FrameWriter,
@@ -151,6 +151,7 @@ fn limit_of(number: u8) -> Taken<Limit> {
 }
 
 pub(super) fn put_query(frame: &mut FrameWriter<'_>, body: &Query) {
+    let leases = frame.version() >= WIRE_VERSION_LEASES;
     let fields = frame.fields();
     fields.put_u128_le(body.client.0);
     fields.put_u64_le(body.request_number.0);
@@ -162,6 +163,8 @@ pub(super) fn put_query(frame: &mut FrameWriter<'_>, body: &Query) {
             fields.put_u64_le(token.epoch.0);
             fields.put_u64_le(token.op_number.0);
         }
+        // The next best that is at least as fresh.
+        Read::Lease if !leases => fields.put_u8(0),
         Read::Lease => fields.put_u8(3),
     }
     frame.put_shared(&body.query);
@@ -272,7 +275,10 @@ pub(super) fn put_prepare_ok(frame: &mut FrameWriter<'_>, body: &PrepareOk) {
     fields.put_u64_le(body.heartbeat.0);
     fields.put_u64_le(body.applied.0);
     put_checkpoint(frame, &body.checkpoint);
-    let lease = u32::try_from(body.lease.as_micros()).unwrap_or(u32::MAX);
+    let lease = match frame.version() >= WIRE_VERSION_LEASES {
+        true => u32::try_from(body.lease.as_micros()).unwrap_or(u32::MAX),
+        false => 0,
+    };
     match &body.standing {
         None => frame.fields().put_u8(0),
         Some(standing) if lease == 0 => {

@@ -5,13 +5,14 @@ use bytes::{BufMut, Bytes};
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
     encoding::{
-        CodecError, WIRE_VERSION, cold,
+        CodecError, WIRE_VERSION, WIRE_VERSION_LEASES, WIRE_VERSION_MIN, cold,
         fields::Fields,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts, FrameWriter},
         hot,
     },
     kind::Kind,
     message::{Envelope, Message, Sender},
+    read::Read,
     types::{ClientId, Epoch, GroupId, Incarnation, ReplicaId, View},
 };
 
@@ -50,7 +51,7 @@ pub fn decode(frame: &Bytes) -> Result<Envelope, CodecError> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, CodecError> {
-    if header.version != WIRE_VERSION {
+    if !(WIRE_VERSION_MIN..=WIRE_VERSION).contains(&header.version) {
         return Fields::invalid("wire version", header.version);
     }
     let Some(kind) = Kind::from_number(header.kind) else {
@@ -72,10 +73,24 @@ pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, Codec
     }
     let message = take_message(kind, &mut fields, body)?;
     fields.finish()?;
+    if header.version < WIRE_VERSION_LEASES && is_about_leases(&message) {
+        return Fields::invalid("wire version of a lease", header.version);
+    }
     if header.lane != message.lane() {
         return Fields::invalid("lane, which does not fit kind", header.kind);
     }
     Ok(Envelope { group, certificate, epoch, sender, incarnation, view, crash_vector, message })
+}
+
+/// Whether a message says what only [`WIRE_VERSION_LEASES`] can say.
+fn is_about_leases(message: &Message) -> bool {
+    if let Message::PrepareOk(m) = message {
+        !m.lease.is_zero()
+    } else if let Message::Query(m) = message {
+        m.read == Read::Lease
+    } else {
+        false
+    }
 }
 
 /// How much of a body must be guarded: all of it, but for the entries, which guard themselves.

@@ -9,8 +9,18 @@ pub mod message;
 #[cfg(test)]
 mod tests;
 
-/// Version of the messages' bytes; the handshake agrees on one within a range.
-pub const WIRE_VERSION: u16 = 1;
+/// Newest version of the messages' bytes; the handshake agrees on one that both ends speak.
+///
+/// Version 2 can say two things that version 1 cannot: that an answer to a heartbeat grants a lease,
+/// and that a query is content with one. To an end that speaks version 1 the lease is not granted,
+/// and the query takes a round.
+pub const WIRE_VERSION: u16 = 2;
+
+/// Oldest version that is still spoken.
+pub const WIRE_VERSION_MIN: u16 = 1;
+
+/// The first version with leases.
+pub(crate) const WIRE_VERSION_LEASES: u16 = 2;
 
 /// Why bytes are not a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

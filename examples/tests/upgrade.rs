@@ -1,0 +1,196 @@
+//! A group whose members are exchanged one by one for a build that speaks a newer wire version.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect has failed")]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use vr_core::{
+    Client, Config, Context, Members, Node, NodeError, NodeHandle, OpNumber, QueryContext, Read,
+    ReplicaId, StateMachine, StorageError, node::local::LocalNetwork,
+};
+use vr_examples::kv::demo::fleet::lease_port;
+use vr_storage::{FileStorage, StoreOptions};
+use vr_transport_tcp::{TcpConfig, TcpTransport, TokioRuntime};
+
+/// What the build before spoke.
+const OLD: u16 = 1;
+const NEW: u16 = 2;
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Counter(u64);
+
+impl StateMachine for Counter {
+    type Operation = u64;
+    type Reply = u64;
+    type Query = ();
+    type Answer = u64;
+
+    fn apply(&mut self, _: &Context, add: u64) -> u64 {
+        self.0 += add;
+        self.0
+    }
+
+    fn query(&self, _: &QueryContext, (): ()) -> u64 {
+        self.0
+    }
+
+    vr_core::serde_snapshot!();
+}
+
+/// Speaks no newer version than this.
+fn speaking(version: u16) -> TcpConfig {
+    let mut config = TcpConfig::default();
+    config.wire_version_max = version;
+    config
+}
+
+async fn start(id: u64, members: &Members, dir: &Path, version: u16) -> NodeHandle<Counter> {
+    let id = ReplicaId(id);
+    let mut config = Config::default();
+    config.lease = Duration::from_millis(120);
+    loop {
+        let own = members.address_of(id).unwrap();
+        let node = Node::builder(Counter::default())
+            .group("upgrade")
+            .replica(id)
+            .members(members.clone())
+            .config(config.clone())
+            .storage(FileStorage::new(dir.join(id.to_string())))
+            .transport(TcpTransport::bind_with(own, speaking(version)).await.unwrap())
+            .runtime(TokioRuntime::current())
+            .start()
+            .await;
+        match node {
+            // The threads of the node before have yet to let go of the files.
+            Err(NodeError::Storage(error)) if matches!(*error, StorageError::InUse { .. }) => {
+                tokio::task::yield_now().await;
+            }
+            started => return started.unwrap(),
+        }
+    }
+}
+
+async fn client(members: &Members, version: u16) -> Client<Counter> {
+    let client = Client::<Counter>::builder()
+        .group("upgrade")
+        .members(members.clone())
+        .transport(TcpTransport::client_with(speaking(version)))
+        .runtime(TokioRuntime::current());
+    client.connect().await.unwrap()
+}
+
+/// Members of version 1 are replaced one by one under load, first to the new build and then back;
+/// clients of both builds are served all along, and no call fails. Only once all members speak
+/// version 2 is there a lease.
+#[tokio::test]
+async fn members_are_replaced_one_by_one_under_load() {
+    let leases: Vec<_> = (0..3).map(|_| lease_port().unwrap()).collect();
+    let addresses: Vec<String> =
+        leases.iter().map(|lease| lease.local_addr().unwrap().to_string()).collect();
+    let members: Members = addresses.join(",").parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = Vec::new();
+    for id in 0..3 {
+        nodes.push(start(id, &members, dir.path(), OLD).await);
+    }
+    let (stop, sum) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut load = Vec::new();
+    for version in [OLD, NEW] {
+        let (stop, sum) = (Arc::clone(&stop), Arc::clone(&sum));
+        let client = client(&members, version).await;
+        load.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                client.execute(1).await.unwrap();
+                let before = sum.fetch_add(1, Ordering::Relaxed);
+                let read = client.query((), Read::Lease).await.unwrap();
+                assert!(read > before, "{read} is older than what was acknowledged: {before}");
+            }
+        }));
+    }
+    for version in [NEW, OLD, NEW] {
+        for id in 0..3_usize {
+            let number = u64::try_from(id).unwrap();
+            let before = nodes.remove(id);
+            before.shutdown().await.unwrap();
+            drop(before);
+            nodes.insert(id, start(number, &members, dir.path(), version).await);
+            caught_up(&nodes, id).await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    let acknowledged = sum.load(Ordering::Relaxed);
+    let reader = client(&members, NEW).await;
+    assert_eq!(reader.query((), Read::Linearizable).await.unwrap(), acknowledged);
+    assert!(acknowledged > 0);
+    until(|| nodes.iter().any(|node| !node.status().replica.leased_for.is_zero())).await;
+}
+
+/// Waits until the member has executed what the others have.
+async fn caught_up(nodes: &[NodeHandle<Counter>], id: usize) {
+    let applied = |node: &NodeHandle<Counter>| node.status().replica.applied;
+    let goal = nodes.iter().map(applied).max().unwrap();
+    until(|| nodes.get(id).is_some_and(|node| applied(node) >= goal)).await;
+}
+
+async fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The directory of a group of one, which the build before leases and states on disk wrote: 20
+/// operations, the last checkpoint after the 16th op, and a log above it.
+const OLD_DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/disk-1");
+const SUM: u64 = 210;
+
+async fn start_alone(dir: &Path) -> NodeHandle<Counter> {
+    let mut config = Config::default();
+    config.checkpoint_ops = 8;
+    config.log_retain_ops = 2;
+    let options = StoreOptions::default().with_segment_bytes(16 << 10);
+    loop {
+        let node = Node::builder(Counter::default())
+            .group("fixture")
+            .replica(ReplicaId(0))
+            .members(Members::local(1).unwrap())
+            .config(config.clone())
+            .storage(FileStorage::new(dir).with_options(options.clone()))
+            .transport(LocalNetwork::new().transport())
+            .runtime(TokioRuntime::current())
+            .start()
+            .await;
+        match node {
+            Err(NodeError::Storage(error)) if matches!(*error, StorageError::InUse { .. }) => {
+                tokio::task::yield_now().await;
+            }
+            started => return started.unwrap(),
+        }
+    }
+}
+
+/// A directory of the version before is opened as it is, and goes on.
+#[tokio::test]
+async fn a_directory_of_the_version_before_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(OLD_DIRECTORY).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    for added in [0, 5] {
+        let node = start_alone(dir.path()).await;
+        let client = node.client();
+        assert_eq!(client.query((), Read::Linearizable).await.unwrap(), SUM + added);
+        assert!(node.status().replica.checkpoint.op_number >= OpNumber(16));
+        assert_eq!(client.execute(5).await.unwrap(), SUM + added + 5);
+        node.shutdown().await.unwrap();
+    }
+}

@@ -1,0 +1,96 @@
+//! Ends that speak different versions, and what is said between them.
+
+use core::time::Duration;
+
+use vr_core::{
+    ClientId, OpNumber, Read, ReplicaId, Role,
+    model::{
+        durable::CheckpointId,
+        encoding::{WIRE_VERSION, WIRE_VERSION_MIN},
+        message::{Message, PrepareOk, Query, Standing, StatusKind},
+        types::{Checksum, HeartbeatNumber, ReplicaSet, RequestNumber, View},
+    },
+};
+
+use super::{Tested, bound_each, endpoint, envelope, replica};
+use crate::config::TcpConfig;
+
+const LEASE: Duration = Duration::from_millis(100);
+
+fn speaking(version: u16) -> TcpConfig {
+    TcpConfig { wire_version_max: version, ..TcpConfig::default() }
+}
+
+/// Two connected replicas that speak no newer versions than these.
+async fn pair_of(zero: u16, one: u16) -> (Tested, Tested) {
+    let configs = [zero, one].map(speaking);
+    let (transports, members) = bound_each(configs.iter()).await;
+    let mut tested: Vec<Tested> = (0..)
+        .zip(transports)
+        .map(|(id, transport)| {
+            Tested::start(transport, endpoint(Role::Replica(ReplicaId(id)), &members))
+        })
+        .collect();
+    let (mut one, mut zero) = (tested.pop().unwrap(), tested.pop().unwrap());
+    zero.connected(&[1]).await;
+    one.connected(&[0]).await;
+    (zero, one)
+}
+
+fn grant() -> Message {
+    Message::PrepareOk(PrepareOk {
+        op_number: OpNumber(1),
+        checksum: Checksum(2),
+        heartbeat: HeartbeatNumber(3),
+        applied: OpNumber(1),
+        checkpoint: CheckpointId::default(),
+        standing: Some(Standing {
+            log_view: View(0),
+            op_number: OpNumber(1),
+            status: StatusKind::Normal,
+            heard: ReplicaSet::EMPTY,
+        }),
+        lease: LEASE,
+    })
+}
+
+fn query() -> Message {
+    Message::Query(Query {
+        client: ClientId(1),
+        request_number: RequestNumber(2),
+        read: Read::Lease,
+        query: bytes::Bytes::from_static(b"?"),
+    })
+}
+
+/// What of a grant and of a leased query arrives at the other end.
+async fn heard(from: &Tested, to: &mut Tested, peer: u64) -> (Duration, Read) {
+    from.say(replica(peer), envelope(grant()));
+    from.say(replica(peer), envelope(query()));
+    let (mut lease, mut read) = (None, None);
+    while lease.is_none() || read.is_none() {
+        match to.envelope().await.1.message {
+            Message::PrepareOk(m) => lease = Some(m.lease),
+            Message::Query(m) => read = Some(m.read),
+            other => panic!("{other:?} was not sent"),
+        }
+    }
+    (lease.unwrap(), read.unwrap())
+}
+
+#[tokio::test]
+async fn two_ends_of_the_newest_version_speak_it() {
+    let (zero, mut one) = pair_of(WIRE_VERSION, WIRE_VERSION).await;
+    assert_eq!(heard(&zero, &mut one, 1).await, (LEASE, Read::Lease));
+}
+
+/// An old end on either side: what it cannot read is left out, and nothing else.
+#[tokio::test]
+async fn an_old_end_hears_what_it_can_read() {
+    for (old, new) in [(WIRE_VERSION_MIN, WIRE_VERSION), (WIRE_VERSION, WIRE_VERSION_MIN)] {
+        let (mut zero, mut one) = pair_of(old, new).await;
+        let without = (Duration::ZERO, Read::Linearizable);
+        assert_eq!(heard(&zero, &mut one, 1).await, without);
+        assert_eq!(heard(&one, &mut zero, 0).await, without);
+    }
+}
