@@ -164,7 +164,7 @@ async fn start_alone(dir: &Path) -> NodeHandle<Counter> {
             .replica(ReplicaId(0))
             .members(Members::local(1).unwrap())
             .config(config.clone())
-            .storage(FileStorage::new(dir).with_options(options.clone()))
+            .storage(FileStorage::new(dir).with_options(options))
             .transport(LocalNetwork::new().transport())
             .runtime(TokioRuntime::current())
             .start()
