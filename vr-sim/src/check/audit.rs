@@ -1,6 +1,9 @@
 //! What all replicas' state machines did in one run, compared with each other and with a replay.
 
-use core::{fmt, ops::RangeInclusive};
+use core::{
+    fmt,
+    ops::{Bound, RangeInclusive},
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -123,7 +126,7 @@ impl<S: Service> Audit<S> {
     fn between(&self, op: OpNumber) -> String {
         let agreed = self.snapshots.range(..op).next_back().map_or(OpNumber::ZERO, |(op, _)| *op);
         let mut text = format!("  they were equal after op {agreed}; what was applied since:");
-        for (op, applied) in self.log.range(agreed.next()..=op) {
+        for (op, applied) in self.log.range((Bound::Excluded(agreed), Bound::Included(op))) {
             text.push_str(&format!("\n  op {op}: {}", shown::<S::Operation>(&applied.operation)));
         }
         text

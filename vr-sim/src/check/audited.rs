@@ -30,6 +30,8 @@ pub struct Audited<S: Service> {
     every: u64,
     /// The last op that was applied.
     applied: OpNumber,
+    /// The state is that of a snapshot, of which only the engine knows the op.
+    is_restored: bool,
     copy: Option<Copy<S>>,
     audit: SharedAudit<S>,
 }
@@ -50,7 +52,16 @@ impl<S: Service> Audited<S> {
     ) -> Self {
         let who = lock(&audit).born(replica);
         let inner = make();
-        Self { inner, who, make, every, applied: OpNumber::ZERO, copy: None, audit }
+        Self {
+            inner,
+            who,
+            make,
+            every,
+            applied: OpNumber::ZERO,
+            is_restored: false,
+            copy: None,
+            audit,
+        }
     }
 
     /// The user's state machine.
@@ -136,7 +147,7 @@ impl<S: Service> StateMachine for Audited<S> {
         lock(&self.audit).applied(self.who, *context, encoded, &bytes_of(&reply));
         self.apply_to_copy(context, &operation, &reply);
         let before = self.applied;
-        self.applied = op;
+        (self.applied, self.is_restored) = (op, false);
         // By op numbers, so that all replicas do it at the same ops.
         if before.0 / self.every != op.0 / self.every && lock(&self.audit).finding().is_none() {
             self.take_snapshot(op);
@@ -176,12 +187,14 @@ impl<S: Service> StateMachine for Audited<S> {
     fn snapshot(&self, out: &mut SnapshotWriter<'_>) -> Result<(), SnapshotError> {
         let mut bytes = Vec::new();
         self.inner.snapshot(&mut SnapshotWriter::new(&mut bytes))?;
-        lock(&self.audit).snapshot(self.who, self.applied, &bytes);
+        if !self.is_restored {
+            lock(&self.audit).snapshot(self.who, self.applied, &bytes);
+        }
         Ok(out.write_all(&bytes)?)
     }
 
     fn restore(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
-        self.copy = None;
+        (self.copy, self.is_restored) = (None, true);
         self.inner.restore(from)
     }
 
