@@ -97,8 +97,8 @@ pub struct Config {
     pub log_bytes_max: u64,
     /// Ops of the whole log: their headers are in memory.
     pub log_ops_max: u64,
-    /// Bytes of what waits, in each of three places: at the primary, for room or for a request
-    /// before it; at a backup, for its primary; and queries, for a round.
+    /// Bytes of what waits, in each of four places: at the primary for room, and for a request before
+    /// it; at a backup for its primary; and queries for a round.
     pub queue_bytes_max: u64,
     /// Ops between two checkpoints; the same on all members, or they have none to compare. 0: there
     /// are none, and nothing of the log is ever released.

@@ -148,7 +148,7 @@ impl Config {
             share(
                 "waiting for room, a primary or a round",
                 "queue_bytes_max",
-                self.queue_bytes_max.saturating_mul(3).saturating_add(waiting),
+                self.queue_bytes_max.saturating_mul(4).saturating_add(waiting),
             ),
             share("sessions and their replies", "clients_max, window", self.sessions(usage)),
             share("checkpoints", "checkpoint_ops", checkpoints),

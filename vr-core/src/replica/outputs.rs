@@ -28,7 +28,10 @@ impl Replica {
         self.step_handoff(now);
         match &self.status {
             Status::Normal(Role::Primary(_)) => {
+                // What it finds may make room.
+                let _execution_may_go_on = self.settle_state();
                 self.place_queued(now);
+                self.commit_alone();
                 self.begin_reads(now);
                 self.send_prepares();
                 self.send_heartbeat(now);

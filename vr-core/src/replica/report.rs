@@ -112,10 +112,10 @@ impl Replica {
     /// How full the queues are. What a primary found when its view started may be more than it
     /// would have admitted, and counts from when that is committed; its clients, from when it is
     /// executed.
-    fn queues(&self) -> [Queue; 15] {
+    fn queues(&self) -> [Queue; 16] {
         let config = &self.config;
         let (mut ops, mut bytes, mut queued, mut parked, mut early) = (0, 0, 0, 0, 0);
-        let (mut clients, mut routes, mut waiting_bytes) = (0, 0, 0);
+        let (mut clients, mut routes, mut queued_bytes, mut parked_bytes) = (0, 0, 0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
                 if self.commit_number >= primary.start_op {
@@ -125,7 +125,8 @@ impl Replica {
                 if self.progress.applied >= primary.start_op {
                     (clients, routes) = (self.admitted.len(), count(self.routes.len()));
                 }
-                waiting_bytes = primary.pipeline.waiting_bytes();
+                queued_bytes = primary.pipeline.queued_bytes();
+                parked_bytes = primary.pipeline.parked_bytes();
                 queued = primary.pipeline.queued();
                 parked = primary.pipeline.parked_most();
             }
@@ -153,7 +154,8 @@ impl Replica {
                 used: self.log.op_number().since(self.log.base().op_number),
                 used_max: config.log_ops_max,
             },
-            waiting(waiting_bytes),
+            waiting(queued_bytes),
+            waiting(parked_bytes),
             waiting(self.forwards.bytes()),
             waiting(self.reads.bytes()),
             queue("window", count(parked), config.window),

@@ -144,7 +144,7 @@ impl Replica {
         if room && primary.pipeline.queued() == 0 {
             return self.place(now, from, request);
         }
-        let bytes = primary.pipeline.waiting_bytes().saturating_add(request.bytes());
+        let bytes = primary.pipeline.queued_bytes().saturating_add(request.bytes());
         if primary.pipeline.queued() < queue_max && bytes <= self.config.queue_bytes_max {
             primary.pipeline.queue(from, request);
             return Ok(());
@@ -278,8 +278,8 @@ impl Replica {
             return self.busy(from, &Forward::Request(m), Limit::Window);
         }
         let bytes = u64::try_from(m.operation.len()).unwrap_or(u64::MAX);
-        if primary.pipeline.waiting_bytes().saturating_add(bytes) > self.config.queue_bytes_max {
-            return self.busy(from, &Forward::Request(m), Limit::Pipeline);
+        if primary.pipeline.parked_bytes().saturating_add(bytes) > self.config.queue_bytes_max {
+            primary.pipeline.forget_parked();
         }
         primary.pipeline.park(m);
         Err(Ignored::Kept)
@@ -298,7 +298,13 @@ impl Replica {
             let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
             let Some(request) = primary.pipeline.unpark(client, next) else { return };
             if !room {
-                primary.pipeline.queue(from, Forward::Request(request));
+                let request = Forward::Request(request);
+                let bytes = primary.pipeline.queued_bytes().saturating_add(request.bytes());
+                if bytes <= self.config.queue_bytes_max {
+                    primary.pipeline.queue(from, request);
+                } else {
+                    let _told = self.busy(from, &request, Limit::Pipeline);
+                }
                 return;
             }
             if !self.log_has_room(request.operation.len()) {

@@ -9,13 +9,14 @@ use crate::model::{
 
 /// The primary's side of the pipeline.
 ///
-/// Invariants: `bytes` is the sum over the entries above the commit number; `waiting_bytes` is the
-/// sum over what is queued and parked; at most `window`
+/// Invariants: `bytes` is the sum over the entries above the commit number; `queued_bytes`
+/// and `parked_bytes` are the sums over what is queued and what is parked; at most `window`
 /// requests per client are parked.
 #[derive(Clone, Debug, Default)]
 pub struct Pipeline {
     bytes: u64,
-    waiting_bytes: u64,
+    queued_bytes: u64,
+    parked_bytes: u64,
     queued: VecDeque<(Peer, Forward)>,
     parked: BTreeMap<(ClientId, RequestNumber), Request>,
 }
@@ -43,38 +44,43 @@ impl Pipeline {
         self.queued.len()
     }
 
-    /// Bytes of the operations that wait, for room or for the numbers before them.
+    /// Bytes of the operations that wait for room.
     #[must_use]
-    pub const fn waiting_bytes(&self) -> u64 {
-        self.waiting_bytes
+    pub const fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    /// Bytes of the operations that wait for the numbers before them.
+    #[must_use]
+    pub const fn parked_bytes(&self) -> u64 {
+        self.parked_bytes
     }
 
     /// Lets a request wait for room.
     pub fn queue(&mut self, from: Peer, request: Forward) {
-        self.waiting_bytes += request.bytes();
+        self.queued_bytes += request.bytes();
         self.queued.push_back((from, request));
     }
 
     /// The request that has waited longest.
     pub fn pop_queued(&mut self) -> Option<(Peer, Forward)> {
         let (from, request) = self.queued.pop_front()?;
-        self.waiting_bytes -= request.bytes();
+        self.queued_bytes -= request.bytes();
         Some((from, request))
     }
 
     /// All requests that wait for room, the one that has waited longest first.
     pub fn take_queued(&mut self) -> Vec<(Peer, Forward)> {
-        let queued = core::mem::take(&mut self.queued);
-        self.count_waiting();
-        queued.into()
+        self.queued_bytes = 0;
+        core::mem::take(&mut self.queued).into()
     }
 
     /// Lets a request wait for the numbers before it.
     pub fn park(&mut self, request: Request) {
-        self.waiting_bytes += length(&request);
+        self.parked_bytes += length(&request);
         let key = (request.client, request.request_number);
         if let Some(before) = self.parked.insert(key, request) {
-            self.waiting_bytes -= length(&before);
+            self.parked_bytes -= length(&before);
         }
     }
 
@@ -87,12 +93,14 @@ impl Pipeline {
     /// `client` has no session any more.
     pub fn forget(&mut self, client: ClientId) {
         self.parked.retain(|(parked, _), _| *parked != client);
-        self.count_waiting();
+        self.parked_bytes = self.parked.values().map(length).sum();
     }
 
-    fn count_waiting(&mut self) {
-        let queued: u64 = self.queued.iter().map(|(_, request)| request.bytes()).sum();
-        self.waiting_bytes = queued + self.parked.values().map(length).sum::<u64>();
+    /// Drops everything that waits for the numbers before it: some of it may be of clients that are
+    /// gone, and the others ask again.
+    pub fn forget_parked(&mut self) {
+        self.parked.clear();
+        self.parked_bytes = 0;
     }
 
     /// The most requests that one client has waiting for the numbers before them.
@@ -116,7 +124,7 @@ impl Pipeline {
     /// Takes the parked request of `client` with `number`.
     pub fn unpark(&mut self, client: ClientId, number: RequestNumber) -> Option<Request> {
         let request = self.parked.remove(&(client, number))?;
-        self.waiting_bytes -= length(&request);
+        self.parked_bytes -= length(&request);
         Some(request)
     }
 }
@@ -247,14 +255,17 @@ mod tests {
         pipeline.park(with(3));
         pipeline.queue(from, Forward::Request(with(1)));
         pipeline.queue(from, Forward::Request(with(2)));
-        assert_eq!(pipeline.waiting_bytes(), 9);
+        assert_eq!((pipeline.queued_bytes(), pipeline.parked_bytes()), (6, 3));
         pipeline.pop_queued();
         pipeline.unpark(ClientId(1), RequestNumber(3));
-        assert_eq!(pipeline.waiting_bytes(), 3);
+        assert_eq!((pipeline.queued_bytes(), pipeline.parked_bytes()), (3, 0));
         pipeline.park(with(4));
         pipeline.take_queued();
-        assert_eq!(pipeline.waiting_bytes(), 3);
+        assert_eq!((pipeline.queued_bytes(), pipeline.parked_bytes()), (0, 3));
         pipeline.forget(ClientId(1));
-        assert_eq!(pipeline.waiting_bytes(), 0);
+        assert_eq!(pipeline.parked_bytes(), 0);
+        pipeline.park(with(4));
+        pipeline.forget_parked();
+        assert_eq!((pipeline.parked_bytes(), pipeline.has_parked()), (0, false));
     }
 }

@@ -68,19 +68,31 @@ fn queries_that_wait_have_no_more_bytes_than_they_may() {
 }
 
 #[test]
-fn what_waits_for_room_or_for_a_number_has_no_more_bytes_than_it_may() {
+fn what_waits_for_room_has_no_more_bytes_than_it_may() {
     let limit = |config: &mut Config| {
         narrow(config);
         config.pipeline_bytes_max = 700;
     };
     let mut primary = Subject::primary_with(limit, 3);
     let session = primary.open_session();
-    assert!(rejected(&primary.ask(large(session, 3))).is_empty(), "it waits for 1 and 2");
-    primary.ask(large(session, 1));
-    primary.persisted();
-    assert!(rejected(&primary.ask(large(session, 5))).is_empty(), "there is room for another");
+    for number in 1..=4 {
+        let outputs = primary.ask(large(session, number));
+        assert!(rejected(&outputs).is_empty(), "two fill the pipeline, two wait");
+    }
     let busy = Rejection::Busy(Limit::Pipeline);
-    assert_eq!(rejected(&primary.ask(large(session, 7))), [busy]);
+    assert_eq!(rejected(&primary.ask(large(session, 5))), [busy]);
+}
+
+/// What waits for a number that never comes gives its room to others.
+#[test]
+fn what_waits_for_a_number_has_no_more_bytes_than_it_may() {
+    let mut primary = Subject::primary_with(narrow, 3);
+    let session = primary.open_session();
+    for number in [3, 4, 5] {
+        assert!(rejected(&primary.ask(large(session, number))).is_empty());
+    }
+    let used = primary.status().queues.iter().map(|queue| queue.used).max();
+    assert_eq!(used, Some(400), "3 and 4 were dropped for 5");
 }
 
 #[test]

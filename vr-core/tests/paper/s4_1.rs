@@ -419,6 +419,17 @@ fn a_full_log_answers_busy_and_names_the_limit() {
     assert!(!told.is_empty() && told.iter().all(|why| *why == Rejection::Busy(Limit::Log)));
 }
 
+/// Step 5: a group of one that keeps its log in memory has nobody and no disk to wait for.
+#[test]
+fn a_group_of_one_without_a_log_on_disk_commits_at_once() {
+    for durability in [Durability::ViewOnly, Durability::Diskless] {
+        let mut alone = Subject::primary_in(durability, |_| {}, 1);
+        let outputs = alone.ask(register());
+        assert_eq!(outputs.ordered(), [1], "{durability}");
+        assert_eq!(alone.status().commit_number, OpNumber(1));
+    }
+}
+
 /// Step 2: an operation over the limit is refused with both numbers.
 #[test]
 fn a_large_operation_is_refused_with_both_sizes() {

@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
     encoding::{
-        CodecError,
+        CodecError, WIRE_VERSION, WIRE_VERSION_MIN,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts},
         message::{decode, decode_body, encode},
         tests::arbitrary::any_envelope,
@@ -187,7 +187,8 @@ fn another_version_or_kind_or_lane_is_refused() {
     let body = frame.slice(FRAME_HEADER_BYTES..);
     let header = FrameHeader::decode(&frame).unwrap();
     for wrong in [
-        FrameHeader { version: 2, ..header },
+        FrameHeader { version: WIRE_VERSION_MIN - 1, ..header },
+        FrameHeader { version: WIRE_VERSION + 1, ..header },
         FrameHeader { kind: 240, ..header },
         FrameHeader { lane: Lane::Bulk, ..header },
     ] {
