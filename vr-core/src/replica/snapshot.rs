@@ -54,7 +54,13 @@ impl Replica {
     /// Whether the state after `checkpoint` is something that this replica does not have.
     fn lacks(&self, checkpoint: CheckpointId) -> bool {
         let here = self.log.checksum_of(checkpoint.op_number) == Some(checkpoint.checksum);
-        checkpoint.op_number > self.log.base().op_number && (!here || self.is_incomplete())
+        // What is damaged, and not executed, is in nobody's log any more.
+        let applied = self.progress.applied;
+        let stuck = self
+            .repair
+            .extent()
+            .is_some_and(|(first, last, _)| last > applied && first <= checkpoint.op_number);
+        checkpoint.op_number > self.log.base().op_number && (!here || self.is_incomplete() || stuck)
     }
 
     /// What this replica asked for is nowhere as entries any more.
