@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use vr_sim::simulator::{Faults, Reach, RunOptions, Summary, run};
+use vr_sim::simulator::{Ending, Faults, Reach, RunOptions, Summary, run};
 
 /// Seeds that failed once, with the size of the group and how far disks lied; docs/TESTING.md says
 /// what they showed.
@@ -57,4 +57,7 @@ fn seeds_that_failed_once_pass() {
         let summary = run(&RunOptions { replicas, damage, ..RunOptions::new(seed) });
         assert!(summary.events > 0);
     }
+    let ending = Ending::Haunted;
+    let summary = run(&RunOptions { replicas: 5, ending, ..RunOptions::new(26) });
+    assert!(summary.events > 0);
 }
