@@ -274,7 +274,11 @@ impl Disk for RealDisk {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.shared.path)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                // Log and checkpoints are written beside each other: it was removed or renamed since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
             if metadata.is_file() {
                 files.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
             }

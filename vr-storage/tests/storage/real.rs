@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io::IoSlice, path::Path};
 
 use futures::{FutureExt, executor::block_on, join};
 use vr_core::{OpNumber, Opened, ReplicaId, Storage, StorageError, WriteBatch};
-use vr_storage::{FileStorage, RealDisk, Store, StoreOptions, inspect};
+use vr_storage::{Disk as _, FileStorage, RealDisk, Store, StoreOptions, inspect};
 
 use crate::history::{Content, identity};
 
@@ -45,6 +45,32 @@ fn a_restarted_node_finds_its_files_again() {
     assert!(content.is(&opened.recovered));
     let all = opened.reader.entries(OpNumber(1), OpNumber(u64::MAX), u64::MAX);
     assert_eq!(block_on(all).unwrap(), content.log);
+}
+
+/// Checkpoints look at the directory while the log beside them renames and removes its files.
+#[test]
+fn a_directory_is_listed_while_its_files_come_and_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let disk = RealDisk::open(&path).unwrap();
+    fs::write(path.join("stays"), b"abc").unwrap();
+    let other = std::thread::spawn(move || {
+        for number in 0..5000 {
+            let (one, another) = (path.join(format!("a{number}")), path.join("b"));
+            fs::write(&one, b"").unwrap();
+            fs::rename(&one, &another).unwrap();
+            fs::remove_file(&another).unwrap();
+        }
+    });
+    loop {
+        let is_last = other.is_finished();
+        let files = disk.list().unwrap();
+        assert!(files.contains(&("stays".to_owned(), 3)));
+        if is_last {
+            break;
+        }
+    }
+    other.join().unwrap();
 }
 
 #[test]
