@@ -33,7 +33,10 @@ pub use crate::{
         handle::{DigestError, NodeHandle},
         handoffs::HandedOff,
         memory_checkpoints::MemoryCheckpoints,
-        status::{ExecutorMode, ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
+        status::{
+            ExecutorMode, ExecutorStatus, FetchingStatus, NodeStatus, StorageStatus,
+            TransportStatus,
+        },
         stop::NodeError,
     },
     ports::{

@@ -369,15 +369,23 @@ impl Driver {
                 Output::Fatal(reason) => return Err(reason.into()),
             }
         }
+        let extent = observed.replica.snapshot_extent();
+        observed.numbers.note_fetching(now.monotonic, extent);
         self.senses.deadline = observed.replica.deadline();
         Ok(())
     }
 
     fn note(&mut self, now: Instant, observed: &mut Observed, event: Event) {
-        let since = &mut observed.numbers.between_views_since;
+        let numbers = &mut observed.numbers;
+        let since = &mut numbers.between_views_since;
         match event {
             Event::ViewChangeBegan { .. } => *since = Some(since.unwrap_or(now)),
             Event::ViewStarted { .. } => *since = None,
+            Event::SnapshotBegan { .. } => {
+                numbers.fetches_begun = numbers.fetches_begun.saturating_add(1);
+            }
+            Event::SnapshotInstalled { .. } => numbers.fetches_begun = 0,
+            Event::StateDiscarded { reason } => numbers.discarded = Some(reason),
             Event::Suspected { reason: Suspicion::PrimarySilent, .. } => {
                 self.has_silent_primary = true;
             }
@@ -399,10 +407,7 @@ impl Driver {
             | Event::HandoffFailed { .. }
             | Event::CheckpointHeld { .. }
             | Event::CheckpointsDiffer { .. }
-            | Event::SnapshotBegan { .. }
-            | Event::SnapshotInstalled { .. }
             | Event::StateResumed { .. }
-            | Event::StateDiscarded { .. }
             | Event::ExecutorMoved { .. } => {}
         }
         self.handoffs.note(&event);

@@ -9,6 +9,9 @@ use crate::{
         types::{OpNumber, ReplicaId, ReplicaIndex},
     },
     node::{
+        checkpoint_findings::{
+            checkpoints_differ, fetching, log_grows, log_ops, state_restoring, state_waiting,
+        },
         finding::{Cause, Explanation, Finding, count, names, silent, sizes},
         loss::{log_lost, wiped_disk},
         status::NodeStatus,
@@ -34,8 +37,12 @@ pub fn explain(status: &NodeStatus) -> Explanation {
         log_lost(status),
         primary_lost(status),
         damaged(status),
+        fetching(status),
+        state_waiting(status),
+        state_restoring(status),
         storage_stalled(status),
-        log_full(status),
+        checkpoints_differ(status),
+        log_full(status).or_else(|| log_grows(status)),
         pipeline_full(status),
         executor_behind(status),
     ];
@@ -220,16 +227,26 @@ fn storage_stalled(status: &NodeStatus) -> Option<Finding> {
 
 fn log_full(status: &NodeStatus) -> Option<Finding> {
     let (bytes, bytes_max) = (status.replica.log_bytes, status.config.log_bytes_max);
+    let (ops, ops_max) = (log_ops(status), status.config.log_ops_max);
     // The last request that fits may leave a rest that no request fits into.
     let rest = u64::from(status.config.request_bytes_max).min(bytes_max / 16);
-    if bytes.saturating_add(rest) <= bytes_max {
+    if ops < ops_max && bytes.saturating_add(rest) <= bytes_max {
         return None;
     }
+    let limit = if ops < ops_max { "log_bytes_max" } else { "log_ops_max" };
     Some(Finding {
         cause: Cause::LogFull,
-        words: format!("the log is full: {bytes} of {bytes_max} bytes; requests are answered busy"),
-        numbers: vec![("log_bytes", bytes), ("log_bytes_max", bytes_max)],
-        remedy: "raise log_bytes_max on all replicas, one after the other".into(),
+        words: format!(
+            "the log is full: {ops} of {ops_max} ops, {bytes} of {bytes_max} bytes; requests are \
+             answered busy"
+        ),
+        numbers: vec![
+            ("log_bytes", bytes),
+            ("log_bytes_max", bytes_max),
+            ("log_ops", ops),
+            ("log_ops_max", ops_max),
+        ],
+        remedy: format!("raise {limit} on all replicas, one after the other"),
     })
 }
 
@@ -366,11 +383,11 @@ mod tests {
             types::{Epoch, Incarnation, ReplicaIndex, ReplicaSet, View},
         },
         node::{
-            status::{ExecutorStatus, StorageStatus, TransportStatus},
+            status::{ExecutorStatus, FetchingStatus, StorageStatus, TransportStatus},
             stop::NodeError,
         },
         ports::storage::StorageError,
-        replica::io::ReplicaStatus,
+        replica::io::{Discarded, ReplicaStatus},
     };
 
     /// A backup of view 1 in a group of three where nothing is wrong.
@@ -389,9 +406,14 @@ mod tests {
             commit_number: OpNumber(8),
             applied: OpNumber(8),
             checkpoint: CheckpointId::default(),
+            checkpoint_due: OpNumber(0),
+            checkpoint_taken: OpNumber(0),
+            checkpoints_differ: None,
             log_base: OpNumber(0),
             snapshot: None,
             log_bytes: 1000,
+            state_waits: None,
+            restoring: None,
             clients: 1,
             heard: heard(&[0, 1, 2]),
             serving: false,
@@ -426,6 +448,8 @@ mod tests {
             uptime: Duration::from_secs(1),
             between_views: None,
             replica,
+            fetching: None,
+            discarded: None,
             executor: ExecutorStatus::default(),
             storage: StorageStatus::default(),
             transport: TransportStatus::default(),
@@ -524,6 +548,80 @@ mod tests {
         let mut status = healthy();
         status.replica.log_bytes = status.config.log_bytes_max;
         assert!(only(&status, Cause::LogFull).remedy.contains("log_bytes_max"));
+        let mut status = healthy();
+        status.config.log_ops_max = 9;
+        assert!(only(&status, Cause::LogFull).remedy.contains("log_ops_max"));
+    }
+
+    #[test]
+    fn a_checkpoint_on_its_way_says_how_far_it_is_and_whether_it_comes_along() {
+        let mut status = healthy();
+        status.replica.snapshot = Some((OpNumber(500), 0, 0));
+        status.fetching = Some(FetchingStatus { idle: Duration::from_millis(10), begun: 1 });
+        assert!(only(&status, Cause::Fetching).words.contains("nobody has told"));
+        status.replica.snapshot = Some((OpNumber(500), 3, 7));
+        let finding = only(&status, Cause::Fetching);
+        assert!(finding.words.contains("of op 500") && finding.words.contains("3 of 7 chunks"));
+        assert!(!finding.words.contains("nothing new") && finding.remedy.contains("wait"));
+        status.fetching = Some(FetchingStatus { idle: Duration::from_secs(3), begun: 2 });
+        status.replica.heard = heard(&[0, 1]);
+        let finding = only(&status, Cause::Fetching);
+        assert!(finding.words.contains("1 before it were given up"), "{}", finding.words);
+        assert!(finding.words.contains("nothing new for 3000 ms"), "{}", finding.words);
+        assert!(finding.remedy.contains("start replica 2"), "{}", finding.remedy);
+        status.replica.snapshot = Some((OpNumber(500), 7, 7));
+        assert!(only(&status, Cause::Fetching).remedy.contains("disk of this machine"));
+    }
+
+    #[test]
+    fn checkpoints_that_differ_are_named_with_their_op() {
+        let mut status = healthy();
+        status.replica.checkpoints_differ = Some(OpNumber(8));
+        let finding = only(&status, Cause::CheckpointsDiffer);
+        assert_eq!((number(&finding, "op_number"), number(&finding, "checkpoint")), (8, 0));
+        assert!(finding.words.contains("not deterministic"), "{}", finding.words);
+    }
+
+    #[test]
+    fn a_log_that_grows_is_announced_before_it_is_full() {
+        let mut status = healthy();
+        (status.config.log_ops_max, status.config.checkpoint_ops) = (18, 4);
+        assert!(explain(&status).is_well(), "no checkpoint is due");
+        status.replica.checkpoint_due = OpNumber(8);
+        let finding = only(&status, Cause::LogGrows);
+        assert_eq!((number(&finding, "percent"), number(&finding, "log_ops")), (50, 9));
+        assert!(finding.words.contains("after op 8 is not complete"), "{}", finding.words);
+        status.replica.checkpoint_taken = OpNumber(8);
+        let finding = only(&status, Cause::LogGrows);
+        assert!(finding.words.contains("that of op 8 here"), "{}", finding.words);
+        status.config.log_ops_max = 19;
+        assert!(explain(&status).is_well(), "there is room");
+        status.replica.log_bytes = status.config.log_bytes_max / 4 * 3;
+        assert_eq!(number(&only(&status, Cause::LogGrows), "percent"), 75);
+        status.config.checkpoint_ops = 0;
+        status.replica.checkpoint_due = OpNumber(0);
+        assert!(only(&status, Cause::LogGrows).words.contains("checkpoint_ops is 0"));
+        status.config.log_ops_max = 9;
+        assert_eq!(explain(&status).about(Cause::LogGrows), None);
+        only(&status, Cause::LogFull);
+    }
+
+    #[test]
+    fn a_state_on_disk_that_waits_for_the_log_is_told_from_one_that_is_made_anew() {
+        let mut status = healthy();
+        status.replica.state_waits = Some(OpNumber(12));
+        let finding = only(&status, Cause::StateWaiting);
+        assert_eq!((number(&finding, "state"), number(&finding, "commit_number")), (12, 8));
+        status.replica.state_waits = None;
+        status.replica.restoring = Some(OpNumber(4));
+        assert!(only(&status, Cause::StateRestoring).words.contains("checkpoint of op 4"));
+        let (op_number, base) = (OpNumber(2), OpNumber(4));
+        status.discarded = Some(Discarded::Behind { op_number, base });
+        assert!(only(&status, Cause::StateRestoring).words.contains("begins after op 4"));
+        status.replica.restoring = None;
+        assert!(explain(&status).is_well());
+        status.replica.commit_number = OpNumber(5000);
+        assert!(only(&status, Cause::StateRestoring).words.contains("again from the log"));
     }
 
     #[test]

@@ -46,10 +46,20 @@ pub enum Cause {
     PrimaryLost,
     /// Entries on this replica's disk are damaged.
     Damaged,
+    /// A checkpoint is fetched in the place of a log that nobody has any more.
+    Fetching,
+    /// The state on the state machine's own disk waits for the log to come as far.
+    StateWaiting,
+    /// The state is being made of a checkpoint, or anew.
+    StateRestoring,
+    /// No quorum has the same checkpoint.
+    CheckpointsDiffer,
     /// A write to storage takes far too long.
     StorageStalled,
     /// The log has reached its limit.
     LogFull,
+    /// The log is more than half full, because no checkpoint counts after which it could begin.
+    LogGrows,
     /// The pipeline has reached its limit.
     PipelineFull,
     /// Committed ops wait for the state machine.

@@ -1,5 +1,6 @@
 //! Floor 4: a replica with its transport, storage, state machine and clock, running.
 
+mod checkpoint_findings;
 mod checkpoint_front;
 mod driver;
 pub mod events;

@@ -12,7 +12,7 @@ use crate::{
         config::Config,
         membership::Members,
         time::{Instant, Now},
-        types::ReplicaId,
+        types::{OpNumber, ReplicaId},
     },
     node::{
         events::EventHub,
@@ -21,7 +21,7 @@ use crate::{
         local::LocalNetwork,
         lock::lock,
         pins::Pins,
-        status::{ExecutorStatus, NodeStatus, StorageStatus, TransportStatus},
+        status::{ExecutorStatus, FetchingStatus, NodeStatus, StorageStatus, TransportStatus},
         stop::StopSignal,
         watched::{Busy, Doing},
     },
@@ -30,7 +30,7 @@ use crate::{
         storage::{Checkpoints, LogReader},
         transport::Transport,
     },
-    replica::Replica,
+    replica::{Replica, io::Discarded},
 };
 
 /// Digests that may be asked for at a time.
@@ -93,6 +93,30 @@ pub(crate) struct Numbers {
     pub(crate) complaints: VecDeque<String>,
     /// Since when the replica is between two views.
     pub(crate) between_views_since: Option<Instant>,
+    /// A checkpoint on its way here, and since when it is no further.
+    pub(crate) fetching: Option<(Extent, Instant)>,
+    /// Checkpoints whose fetching was begun since one was installed.
+    pub(crate) fetches_begun: u64,
+    /// Why a state on disk was of no use.
+    pub(crate) discarded: Option<Discarded>,
+}
+
+/// The last op in a checkpoint, its chunks that are here, and all of them.
+type Extent = (OpNumber, u32, u32);
+
+impl Numbers {
+    /// The engine fetches this now, or nothing.
+    pub(crate) fn note_fetching(&mut self, now: Instant, extent: Option<Extent>) {
+        self.fetching = match (self.fetching, extent) {
+            (Some((known, since)), Some(extent)) if known == extent => Some((known, since)),
+            (_, extent) => extent.map(|extent| (extent, now)),
+        };
+    }
+
+    fn fetching_status(&self, now: Instant) -> Option<FetchingStatus> {
+        let (_, since) = self.fetching?;
+        Some(FetchingStatus { idle: now.since(since), begun: self.fetches_begun })
+    }
 }
 
 /// Envelopes that came and went.
@@ -174,7 +198,8 @@ impl Shared {
         let replica = observed.replica.status(now);
         let numbers = observed.numbers.clone();
         drop(observed);
-        let Numbers { mut executor, storage, counters, .. } = numbers;
+        let (mut executor, storage, counters) =
+            (numbers.executor, numbers.storage, numbers.counters);
         if let Busy::Applying(op_number) = self.doing.look() {
             executor.applying = Some(op_number);
         }
@@ -184,6 +209,8 @@ impl Shared {
             uptime: now.monotonic.since(self.facts.started),
             between_views: numbers.between_views_since.map(|since| now.monotonic.since(since)),
             replica,
+            fetching: numbers.fetching_status(now.monotonic),
+            discarded: numbers.discarded,
             executor,
             storage,
             transport: TransportStatus {

@@ -8,7 +8,7 @@ use crate::{
         types::{OpNumber, ReplicaId},
     },
     node::stop::NodeError,
-    replica::io::ReplicaStatus,
+    replica::io::{Discarded, ReplicaStatus},
 };
 
 /// Where the state machine executes.
@@ -37,6 +37,10 @@ pub struct NodeStatus {
     pub between_views: Option<Duration>,
     /// The engine's numbers.
     pub replica: ReplicaStatus,
+    /// How a checkpoint comes along that is on its way here; `None` while none is.
+    pub fetching: Option<FetchingStatus>,
+    /// Why the state that was on the state machine's own disk was of no use, if it was not.
+    pub discarded: Option<Discarded>,
     /// The executor's numbers.
     pub executor: ExecutorStatus,
     /// What the node has written.
@@ -47,6 +51,16 @@ pub struct NodeStatus {
     pub events_lost: u64,
     /// Why the node stopped; `None` while it runs and after a shutdown.
     pub stopped: Option<NodeError>,
+}
+
+/// How a checkpoint comes along that is on its way here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FetchingStatus {
+    /// For how long nothing of it has arrived or been stored.
+    pub idle: Duration,
+    /// How many were begun, this one included, since one was installed.
+    pub begun: u64,
 }
 
 /// The executor's numbers.

@@ -418,6 +418,14 @@ pub struct ReplicaStatus {
     pub applied: OpNumber,
     /// The checkpoint that the log may start after.
     pub checkpoint: CheckpointId,
+    /// The last op after which a checkpoint was due here; above `checkpoint` while that one does not
+    /// count yet.
+    pub checkpoint_due: OpNumber,
+    /// The last op in the latest checkpoint that is complete here, whether it counts or not.
+    pub checkpoint_taken: OpNumber,
+    /// At a primary: the last op of which all replicas have told their checkpoint and no quorum has
+    /// the same, if none was agreed on since.
+    pub checkpoints_differ: Option<OpNumber>,
     /// The last op that is not in the log any more.
     pub log_base: OpNumber,
     /// A checkpoint on its way here: the last op in it, its chunks that are here, and all of them
@@ -425,6 +433,11 @@ pub struct ReplicaStatus {
     pub snapshot: Option<(OpNumber, u32, u32)>,
     /// Bytes of the log, as counted against `log_bytes_max`.
     pub log_bytes: u64,
+    /// The last op in the state on the state machine's own disk, until it is known whether that
+    /// state is of use.
+    pub state_waits: Option<OpNumber>,
+    /// The checkpoint that the state is being made of, by its op.
+    pub restoring: Option<OpNumber>,
     /// Sessions that are open.
     pub clients: u32,
     /// The voters heard of lately, itself included.

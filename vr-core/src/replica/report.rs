@@ -4,7 +4,7 @@ use crate::{
     model::{
         message::Standing,
         time::Now,
-        types::{ReplicaId, ReplicaIndex},
+        types::{OpNumber, ReplicaId, ReplicaIndex},
     },
     replica::{
         Replica,
@@ -17,9 +17,22 @@ use crate::{
 };
 
 impl Replica {
+    /// A checkpoint on its way here, as [`ReplicaStatus::snapshot`].
+    #[must_use]
+    pub fn snapshot_extent(&self) -> Option<(OpNumber, u32, u32)> {
+        self.incoming.as_ref().map(Incoming::extent)
+    }
+
     fn standings(&self, now: Now) -> Vec<(ReplicaId, Standing)> {
         let told = |index| self.peers.standing(index, now.monotonic);
         self.others().into_iter().filter_map(|(id, index)| Some((id, told(index)?))).collect()
+    }
+
+    /// While blank: the members that have not answered yet.
+    fn awaited(&self) -> Vec<ReplicaId> {
+        let Status::Blank(genesis) = &self.status else { return Vec::new() };
+        let others = self.others().into_iter();
+        others.filter(|(_, index)| !genesis.heard.contains(*index)).map(|(id, _)| id).collect()
     }
 
     /// Where this replica stands, for operators and tests.
@@ -28,7 +41,7 @@ impl Replica {
         let members = self.membership.voters().to_vec();
         let indexed = members.iter().copied().zip((0_u8..).map(ReplicaIndex));
         let (mut serving, mut handing_off, mut acknowledged) = (false, None, Vec::new());
-        let (mut awaited, mut foreign_certificate, mut rebuilding) = (Vec::new(), None, false);
+        let (mut foreign_certificate, mut rebuilding) = (None, false);
         let (mut pipeline_ops, mut pipeline_bytes) = (0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
@@ -40,10 +53,6 @@ impl Replica {
                 pipeline_bytes = primary.pipeline.bytes();
             }
             Status::Blank(genesis) => {
-                awaited = indexed
-                    .filter(|(id, index)| *id != self.me && !genesis.heard.contains(*index))
-                    .map(|(id, _)| id)
-                    .collect();
                 foreign_certificate = genesis.told.keys().next().copied();
                 rebuilding = genesis.rebuild.is_some();
             }
@@ -62,16 +71,21 @@ impl Replica {
             commit_number: self.commit_number,
             applied: self.progress.applied,
             checkpoint: self.checkpoints.held(),
+            checkpoint_due: self.checkpoints.due(),
+            checkpoint_taken: self.checkpoints.latest().op_number,
+            checkpoints_differ: self.checkpoints.differing(),
             log_base: self.log.base().op_number,
-            snapshot: self.incoming.as_ref().map(Incoming::extent),
+            snapshot: self.snapshot_extent(),
             log_bytes: self.log.bytes(),
+            state_waits: self.progress.found().map(|state| state.op_number),
+            restoring: self.progress.restoring(),
             clients: self.admitted.len(),
             heard: self.peers.heard_set(self.index, now.monotonic),
             serving,
             leased_for: self.leased_for(now),
             handing_off,
             acknowledged,
-            awaited,
+            awaited: self.awaited(),
             trust: self.promise.durable().trust,
             durability: self.promise.durable().durability,
             incarnation: self.promise.incarnation(),

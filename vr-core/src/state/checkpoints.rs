@@ -107,6 +107,18 @@ impl Checkpoints {
         due
     }
 
+    /// The last op after which one was due here.
+    #[must_use]
+    pub const fn due(&self) -> OpNumber {
+        self.last
+    }
+
+    /// The last op of which no quorum can agree on one any more, if none after it was agreed on.
+    #[must_use]
+    pub fn differing(&self) -> Option<OpNumber> {
+        Some(self.disagreed).filter(|disagreed| *disagreed > self.agreed.op_number)
+    }
+
     /// Whether the one that is due is to be taken; not while another still is.
     pub const fn begin(&mut self) -> bool {
         !core::mem::replace(&mut self.taking, true)
@@ -285,7 +297,7 @@ mod tests {
         let mut checkpoints = checkpoints();
         let due: Vec<u64> =
             (1..=20).filter(|op| checkpoints.is_due(&header(*op, 0), 8, 1 << 20)).collect();
-        assert_eq!(due, [8, 16]);
+        assert_eq!((due, checkpoints.due()), (vec![8, 16], OpNumber(16)));
         assert!(!checkpoints.is_due(&header(21, 0), 8, 4096));
         assert!(checkpoints.is_due(&header(22, 4000), 8, 4096));
         assert!(!checkpoints.is_due(&header(99, 4000), 0, 1), "0 ops: none ever");
@@ -325,6 +337,9 @@ mod tests {
             checkpoints.told(ReplicaIndex(index), id(8, digest), QUORUM);
         }
         assert_eq!(checkpoints.disagreement(3), None, "it is told once");
+        assert_eq!(checkpoints.differing(), Some(OpNumber(8)));
+        checkpoints.agree(id(16, 1)).unwrap();
+        assert_eq!(checkpoints.differing(), None, "a later one settles it");
     }
 
     #[test]

@@ -105,6 +105,12 @@ impl Progress {
         self.restoring.take_if(|restoring| *restoring <= op_number);
     }
 
+    /// The checkpoint that the executor has yet to restore, by its op.
+    #[must_use]
+    pub const fn restoring(&self) -> Option<OpNumber> {
+        self.restoring
+    }
+
     /// Whether the executor has yet to come to the state that it goes on from.
     #[must_use]
     pub const fn is_restoring(&self) -> bool {
