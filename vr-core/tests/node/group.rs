@@ -8,7 +8,7 @@ use vr_core::{
 use crate::{
     clockwork::Clockwork,
     memory::Memory,
-    service::{Counter, Operation},
+    service::{Counter, Gate, Operation},
 };
 
 pub(crate) struct Group {
@@ -19,6 +19,7 @@ pub(crate) struct Group {
     pub(crate) nodes: Vec<NodeHandle<Counter>>,
     durability: Durability,
     config: Config,
+    gate: Option<Gate>,
 }
 
 impl Group {
@@ -28,7 +29,8 @@ impl Group {
         let members = Members::local(count).unwrap();
         let (clock, network) = (Clockwork::new(), LocalNetwork::new());
         let (durability, config) = (Durability::Full, Config::default());
-        Self { clock, network, members, disks, nodes: Vec::new(), durability, config }
+        let (nodes, gate) = (Vec::new(), None);
+        Self { clock, network, members, disks, nodes, durability, config, gate }
     }
 
     /// Nodes that have begun to run.
@@ -50,13 +52,20 @@ impl Group {
         group
     }
 
+    /// The same with state machines that fork, and whose views are written once `gate` is open.
+    pub(crate) fn forking(count: u64, durability: Durability, config: Config, gate: Gate) -> Self {
+        let mut group = Self { durability, config, gate: Some(gate), ..Self::empty(count) };
+        group.nodes = (0..count).map(|id| group.start(id)).collect();
+        group
+    }
+
     pub(crate) fn start(&self, id: u64) -> NodeHandle<Counter> {
         self.start_as(id, ExecutorMode::Inline)
     }
 
     pub(crate) fn start_as(&self, id: u64, mode: ExecutorMode) -> NodeHandle<Counter> {
         let disk = self.disks[usize::try_from(id).unwrap()].clone();
-        let service = Counter::default();
+        let service = Counter { gate: self.gate.clone(), ..Counter::default() };
         let starting = Node::builder(service)
             .replica(ReplicaId(id))
             .members(self.members.clone())

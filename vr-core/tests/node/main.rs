@@ -12,6 +12,7 @@ mod export;
 #[cfg(test)]
 mod export_checkpoint;
 mod flushes;
+mod fork;
 mod group;
 mod memory;
 mod service;

@@ -1,7 +1,12 @@
 //! A service that counts, and misbehaves when asked to.
 
+use std::sync::{Arc, Condvar, Mutex};
+
 use serde::{Deserialize, Serialize};
-use vr_core::{Context, QueryContext, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine};
+use vr_core::{
+    Context, QueryContext, SnapshotError, SnapshotReader, SnapshotSource, SnapshotWriter,
+    StateMachine,
+};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Operation {
@@ -12,6 +17,40 @@ pub(crate) enum Operation {
 #[derive(Default)]
 pub(crate) struct Counter {
     pub(crate) count: u64,
+    /// It hands over frozen views of itself, which are written once this is open.
+    pub(crate) gate: Option<Gate>,
+}
+
+/// Holds up threads until it is opened; clones are the same gate.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn closed() -> Self {
+        Self(Arc::default())
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let (open, opened) = &*self.0;
+        drop(opened.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+    }
+}
+
+struct Frozen {
+    count: u64,
+    gate: Gate,
+}
+
+impl SnapshotSource for Frozen {
+    fn snapshot(&self, out: &mut SnapshotWriter<'_>) -> Result<(), SnapshotError> {
+        self.gate.pass();
+        out.write_value(&self.count)
+    }
 }
 
 impl StateMachine for Counter {
@@ -39,5 +78,10 @@ impl StateMachine for Counter {
     fn restore(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
         self.count = from.read_value()?;
         Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn SnapshotSource>> {
+        let gate = self.gate.clone()?;
+        Some(Box::new(Frozen { count: self.count, gate }))
     }
 }
