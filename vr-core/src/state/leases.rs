@@ -3,9 +3,12 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use crate::model::{
-    time::{Instant, nanoseconds},
-    types::{HeartbeatNumber, ReplicaIndex},
+use crate::{
+    model::{
+        time::{Instant, nanoseconds},
+        types::{HeartbeatNumber, ReplicaIndex},
+    },
+    state::rank::nth_largest,
 };
 
 /// What a lease ends early by, besides the drift of the clocks: more than clocks are coarse.
@@ -109,13 +112,11 @@ impl Lease {
     /// Until when `others` of the voters besides `me` keep still.
     #[must_use]
     pub fn until(&self, me: ReplicaIndex, others: u32) -> Instant {
-        let Some(last) = usize::try_from(others).ok().and_then(|count| count.checked_sub(1)) else {
+        if others == 0 {
             return Instant::FAR_FUTURE;
-        };
+        }
         let all = self.ends.iter().zip(0_u8..).filter(|(_, index)| ReplicaIndex(*index) != me);
-        let mut ends: Vec<Instant> = all.map(|(end, _)| *end).collect();
-        ends.sort_unstable_by(|a, b| b.cmp(a));
-        ends.get(last).copied().unwrap_or(Instant::ZERO)
+        nth_largest(all.map(|(end, _)| *end), others).unwrap_or(Instant::ZERO)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod prng;
 pub mod progress;
 pub mod promise;
+pub mod rank;
 pub mod reads;
 pub mod rebuild;
 pub mod repair;

@@ -17,6 +17,7 @@ use crate::{
         leases::Lease,
         pipeline::{Acknowledged, Pipeline},
         plan::Plan,
+        rank::nth_largest,
         reads::Rounds,
         rebuild::{Leaving, Rebuild},
         votes::Votes,
@@ -175,15 +176,6 @@ impl Primary {
         let all = self.echoes.iter().zip(0_u8..);
         all.filter(move |(_, index)| ReplicaIndex(*index) != me).map(|(echo, _)| *echo)
     }
-}
-
-/// The `n`-th largest value, counted from 1; `None` for the zeroth, or if there are fewer.
-///
-/// Groups are small, so that comparing all of them costs less than to sort a list of them.
-fn nth_largest<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone, n: u32) -> Option<T> {
-    let n = usize::try_from(n).ok().filter(|n| *n > 0)?;
-    let reached = |value: &T| values.clone().filter(|other| *other >= *value).count() >= n;
-    values.clone().filter(reached).max()
 }
 
 /// What only a backup of a started view has.

@@ -1,0 +1,22 @@
+//! The n-th largest of a few values: how far at least n replicas are.
+
+/// The `n`-th largest value, counted from 1; `None` for the zeroth, or if there are fewer.
+///
+/// Groups are small, so that comparing all of them costs less than to sort a list of them.
+#[must_use]
+pub fn nth_largest<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone, n: u32) -> Option<T> {
+    let n = usize::try_from(n).ok().filter(|n| *n > 0)?;
+    let reached = |value: &T| values.clone().filter(|other| *other >= *value).count() >= n;
+    values.clone().filter(reached).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_count_each() {
+        let nth = |n| nth_largest([3, 1, 3, 2].into_iter(), n);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(nth), [None, Some(3), Some(3), Some(2), Some(1), None]);
+    }
+}
