@@ -266,17 +266,6 @@ pub enum Forward {
     Register(Register),
 }
 
-impl Forward {
-    /// Bytes of its operation.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Self::Request(request) => u64::try_from(request.operation.len()).unwrap_or(u64::MAX),
-            Self::Register(_) => 0,
-        }
-    }
-}
-
 /// What a backup tells the client whose request it forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardReply {

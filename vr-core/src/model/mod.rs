@@ -19,6 +19,7 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 #[expect(unreachable_pub, reason = "public with the feature only")]
 pub(crate) mod mutants;
+pub mod payload;
 pub mod read;
 pub mod snapshot;
 pub mod time;

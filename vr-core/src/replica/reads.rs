@@ -41,9 +41,8 @@ impl Replica {
 
     /// Whether one more query may wait.
     pub(in crate::replica) fn reads_fit(&self, m: &Query) -> bool {
-        let bytes = u64::try_from(m.query.len()).unwrap_or(u64::MAX);
         self.reads_held() < usize::try_from(self.config.reads_max).unwrap_or(0)
-            && self.reads.bytes().saturating_add(bytes) <= self.config.queue_bytes_max
+            && self.config.may_wait(self.reads.bytes(), m.bytes())
     }
 
     /// Queries of own clients that have not been answered, those of a round under way included.

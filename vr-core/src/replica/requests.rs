@@ -11,6 +11,7 @@ use crate::{
             Rejection, Reply, Request,
         },
         mutants::Mutant,
+        payload::length,
         read::Read,
         time::Now,
         types::{Checksum, ClientId, OpNumber, Peer, RequestNumber},
@@ -95,7 +96,7 @@ impl Replica {
         if m.request_number == RequestNumber::ZERO {
             return Err(Ignored::Malformed);
         }
-        let bytes = u32::try_from(m.operation.len()).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(m.bytes()).unwrap_or(u32::MAX);
         let bytes_max = self.config.request_bytes_max;
         if bytes > bytes_max {
             let reason = Rejection::TooLarge { bytes, bytes_max };
@@ -119,9 +120,8 @@ impl Replica {
         if matches!(from, Peer::Replica(_)) {
             return Err(Ignored::NotPrimary);
         }
-        let bytes = self.forwards.bytes().saturating_add(request.bytes());
         let full = self.forwards.len() >= usize::try_from(self.config.forward_ops_max).unwrap_or(0)
-            || bytes > self.config.queue_bytes_max;
+            || !self.config.may_wait(self.forwards.bytes(), request.bytes());
         if full && !self.mutant(Mutant::EndlessForwards) {
             return self.busy(from, &request, Limit::Forward);
         }
@@ -144,8 +144,9 @@ impl Replica {
         if room && primary.pipeline.queued() == 0 {
             return self.place(now, from, request);
         }
-        let bytes = primary.pipeline.queued_bytes().saturating_add(request.bytes());
-        if primary.pipeline.queued() < queue_max && bytes <= self.config.queue_bytes_max {
+        if primary.pipeline.queued() < queue_max
+            && self.config.may_wait(primary.pipeline.queued_bytes(), request.bytes())
+        {
             primary.pipeline.queue(from, request);
             return Ok(());
         }
@@ -206,7 +207,7 @@ impl Replica {
         if self.admitted.len() >= self.config.sessions_max() {
             return self.busy(from, &request, Limit::Clients);
         }
-        if !self.log_has_room(payload.len()) {
+        if !self.log_has_room(length(&payload)) {
             return self.busy(from, &request, Limit::Log);
         }
         self.routes.set(m.client, from);
@@ -243,7 +244,7 @@ impl Replica {
             self.resend_if_executed(client, number, number <= known.done);
             return Err(Ignored::Duplicate);
         }
-        if !self.log_has_room(m.operation.len()) {
+        if !self.log_has_room(m.bytes()) {
             return self.busy(from, &Forward::Request(m), Limit::Log);
         }
         if number == known.last.next() {
@@ -277,8 +278,7 @@ impl Replica {
         if full || m.request_number > known.done.plus(u64::from(window)) {
             return self.busy(from, &Forward::Request(m), Limit::Window);
         }
-        let bytes = u64::try_from(m.operation.len()).unwrap_or(u64::MAX);
-        if primary.pipeline.parked_bytes().saturating_add(bytes) > self.config.queue_bytes_max {
+        if !self.config.may_wait(primary.pipeline.parked_bytes(), m.bytes()) {
             primary.pipeline.forget_parked();
         }
         primary.pipeline.park(m);
@@ -299,15 +299,14 @@ impl Replica {
             let Some(request) = primary.pipeline.unpark(client, next) else { return };
             if !room {
                 let request = Forward::Request(request);
-                let bytes = primary.pipeline.queued_bytes().saturating_add(request.bytes());
-                if bytes <= self.config.queue_bytes_max {
+                if self.config.may_wait(primary.pipeline.queued_bytes(), request.bytes()) {
                     primary.pipeline.queue(from, request);
                 } else {
                     let _told = self.busy(from, &request, Limit::Pipeline);
                 }
                 return;
             }
-            if !self.log_has_room(request.operation.len()) {
+            if !self.log_has_room(request.bytes()) {
                 let _told = self.busy(from, &Forward::Request(request), Limit::Log);
                 return;
             }
@@ -326,8 +325,8 @@ impl Replica {
         self.append(now, header, m.operation);
     }
 
-    fn log_has_room(&self, payload: usize) -> bool {
-        let bytes = u64::try_from(payload).unwrap_or(u64::MAX).saturating_add(128);
+    fn log_has_room(&self, payload: u64) -> bool {
+        let bytes = payload.saturating_add(128);
         self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
             && self.log.op_number().since(self.log.base().op_number) < self.config.log_ops_max
     }
@@ -414,7 +413,7 @@ impl Replica {
     }
 
     fn on_query(&mut self, now: Now, from: Peer, m: Query) -> Result<(), Ignored> {
-        let bytes = u32::try_from(m.query.len()).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(m.bytes()).unwrap_or(u32::MAX);
         let bytes_max = self.config.request_bytes_max;
         if bytes > bytes_max {
             let reason = Rejection::TooLarge { bytes, bytes_max };

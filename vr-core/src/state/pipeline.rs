@@ -77,10 +77,10 @@ impl Pipeline {
 
     /// Lets a request wait for the numbers before it.
     pub fn park(&mut self, request: Request) {
-        self.parked_bytes += length(&request);
+        self.parked_bytes += request.bytes();
         let key = (request.client, request.request_number);
         if let Some(before) = self.parked.insert(key, request) {
-            self.parked_bytes -= length(&before);
+            self.parked_bytes -= before.bytes();
         }
     }
 
@@ -93,7 +93,7 @@ impl Pipeline {
     /// `client` has no session any more.
     pub fn forget(&mut self, client: ClientId) {
         self.parked.retain(|(parked, _), _| *parked != client);
-        self.parked_bytes = self.parked.values().map(length).sum();
+        self.parked_bytes = self.parked.values().map(Request::bytes).sum();
     }
 
     /// Drops everything that waits for the numbers before it: some of it may be of clients that are
@@ -124,14 +124,9 @@ impl Pipeline {
     /// Takes the parked request of `client` with `number`.
     pub fn unpark(&mut self, client: ClientId, number: RequestNumber) -> Option<Request> {
         let request = self.parked.remove(&(client, number))?;
-        self.parked_bytes -= length(&request);
+        self.parked_bytes -= request.bytes();
         Some(request)
     }
-}
-
-/// Bytes of the operation of `request`.
-fn length(request: &Request) -> u64 {
-    u64::try_from(request.operation.len()).unwrap_or(u64::MAX)
 }
 
 /// How far a backup is, as its primary knows.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::model::{
+    payload::length,
     time::Instant,
     types::{ClientId, HeartbeatNumber, OpNumber, Peer, ReplicaId, RequestId, RequestNumber},
 };
@@ -25,7 +26,7 @@ pub struct LocalRead {
 impl LocalRead {
     /// Bytes of the query.
     fn bytes(&self) -> u64 {
-        u64::try_from(self.query.len()).unwrap_or(u64::MAX)
+        length(&self.query)
     }
 }
 
