@@ -45,9 +45,7 @@ impl Replica {
             return self.read_linearizable(from, m);
         }
         let (time, _) = self.clock.read(now, self.config.clock_jump_max);
-        let Query { client, request_number, query, .. } = m;
-        let read = LocalRead { to: from, client, request_number, query };
-        self.reads.push_ready(read, self.commit_number, time);
+        self.reads.push_ready(LocalRead::of(from, m), self.commit_number, time);
         Ok(())
     }
 

@@ -30,12 +30,7 @@ impl Replica {
             self.reject(from, m.client, m.request_number, reason);
             return Err(Ignored::Busy);
         }
-        self.reads.push(LocalRead {
-            to: from,
-            client: m.client,
-            request_number: m.request_number,
-            query: m.query,
-        });
+        self.reads.push(LocalRead::of(from, m));
         Ok(())
     }
 
@@ -96,8 +91,7 @@ impl Replica {
             return Err(Ignored::Busy);
         }
         let (time, _) = self.clock.read(now, self.config.clock_jump_max);
-        let Query { client, request_number, query, .. } = m;
-        let read = LocalRead { to: from, client, request_number, query };
+        let read = LocalRead::of(from, m);
         self.reads.hold(now.monotonic, ReadyRead { index, time, read });
         Err(Ignored::Kept)
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::model::{
+    message::Query,
     payload::length,
     time::Instant,
     types::{ClientId, HeartbeatNumber, OpNumber, Peer, ReplicaId, RequestId, RequestNumber},
@@ -24,6 +25,13 @@ pub struct LocalRead {
 }
 
 impl LocalRead {
+    /// The query that `from` asked.
+    #[must_use]
+    pub fn of(from: Peer, m: Query) -> Self {
+        let Query { client, request_number, query, .. } = m;
+        Self { to: from, client, request_number, query }
+    }
+
     /// Bytes of the query.
     fn bytes(&self) -> u64 {
         length(&self.query)
