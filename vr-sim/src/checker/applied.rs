@@ -55,11 +55,9 @@ impl Applied {
     /// # Errors
     /// When that was never applied anywhere.
     pub fn restored(&mut self, replica: ReplicaId, op_number: OpNumber) -> Verdict {
-        let last = self.history.range(..=(op_number, u32::MAX)).next_back();
-        let place = last.map_or_else(Place::default, |(place, _)| *place);
-        if place.0 != op_number {
+        let Some(place) = self.end_of(op_number) else {
             return broken(format!("r{replica} restored op {op_number}, which nobody applied"));
-        }
+        };
         self.through.insert(replica, place);
         Ok(())
     }
@@ -67,10 +65,17 @@ impl Applied {
     /// `replica` has a state in which `op_number` is the last operation. Who goes on from one that no
     /// group ever was in is found out with the next operation.
     pub fn found(&mut self, replica: ReplicaId, op_number: OpNumber) {
-        let last = self.history.range(..=(op_number, u32::MAX)).next_back();
-        if let Some((place, _)) = last.filter(|(place, _)| place.0 == op_number) {
-            self.through.insert(replica, *place);
+        if let Some(place) = self.end_of(op_number) {
+            self.through.insert(replica, place);
         }
+    }
+
+    /// The place of the last operation at `op_number`, if any was applied there; that of op 0, the
+    /// empty state, is there always.
+    fn end_of(&self, op_number: OpNumber) -> Option<Place> {
+        let last = self.history.range(..=(op_number, u32::MAX)).next_back();
+        let place = last.map_or_else(Place::default, |(place, _)| *place);
+        (place.0 == op_number).then_some(place)
     }
 
     /// `replica` applied `record` at `op_number`.
