@@ -7,6 +7,8 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
+mod predecessor;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -19,8 +21,8 @@ use tokio::{
     sync::watch,
 };
 use vr_core::{
-    Client, Config, Members, Node, NodeError, NodeHandle, Read, ReplicaId, StorageError,
-    conformance::state_machine, node::local::LocalNetwork,
+    Client, Config, Members, Node, NodeHandle, Read, ReplicaId, conformance::state_machine,
+    node::local::LocalNetwork,
 };
 use vr_examples::{
     kv::demo::fleet::lease_port,
@@ -28,6 +30,8 @@ use vr_examples::{
 };
 use vr_storage::FileStorage;
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
+
+use crate::predecessor::once_let_go;
 
 fn operations() -> Vec<Operation> {
     let key = |number: u64| format!("key {}", number % 5);
@@ -101,23 +105,15 @@ impl Group {
     fn start_one(&self, id: u64) -> (NodeHandle<RedbKv>, Counts) {
         let dir = self.dir_of(id);
         std::fs::create_dir_all(&dir).unwrap();
-        loop {
-            let store = match RedbKv::open(dir.join("state.redb")) {
-                Err(redb::Error::DatabaseAlreadyOpen) => continue,
-                opened => opened.unwrap(),
+        self.runtime.block_on(once_let_go(async || {
+            let store = loop {
+                match RedbKv::open(dir.join("state.redb")) {
+                    Err(redb::Error::DatabaseAlreadyOpen) => tokio::task::yield_now().await,
+                    opened => break opened.unwrap(),
+                }
             };
             let counts = store.counts();
-            match self.try_start(id, store) {
-                Err(NodeError::Storage(error)) if matches!(*error, StorageError::InUse { .. }) => {}
-                started => return (started.unwrap(), counts),
-            }
-        }
-    }
-
-    fn try_start(&self, id: u64, store: RedbKv) -> Result<NodeHandle<RedbKv>, NodeError> {
-        let dir = self.dir_of(id);
-        self.runtime.block_on(async {
-            Node::builder(store)
+            let node = Node::builder(store)
                 .replica(ReplicaId(id))
                 .members(Members::local(3).unwrap())
                 .storage(FileStorage::new(dir.join("log")))
@@ -125,8 +121,9 @@ impl Group {
                 .runtime(TokioRuntime::current())
                 .config(self.config.clone())
                 .start()
-                .await
-        })
+                .await?;
+            Ok((node, counts))
+        }))
     }
 
     /// Adds 1 so often, through the node of `id`.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect has failed")]
 
+mod predecessor;
+
 use std::{
     path::Path,
     sync::{
@@ -12,12 +14,14 @@ use std::{
 };
 
 use vr_core::{
-    Client, Config, Context, Members, Node, NodeError, NodeHandle, OpNumber, QueryContext, Read,
-    ReplicaId, StateMachine, StorageError, node::local::LocalNetwork,
+    Client, Config, Context, Members, Node, NodeHandle, OpNumber, QueryContext, Read, ReplicaId,
+    StateMachine, node::local::LocalNetwork,
 };
 use vr_examples::kv::demo::fleet::lease_port;
 use vr_storage::{FileStorage, StoreOptions};
 use vr_transport_tcp::{TcpConfig, TcpTransport, TokioRuntime};
+
+use crate::predecessor::once_let_go;
 
 /// What the build before spoke.
 const OLD: u16 = 1;
@@ -55,9 +59,9 @@ async fn start(id: u64, members: &Members, dir: &Path, version: u16) -> NodeHand
     let id = ReplicaId(id);
     let mut config = Config::default();
     config.lease = Duration::from_millis(120);
-    loop {
-        let own = members.address_of(id).unwrap();
-        let node = Node::builder(Counter::default())
+    let own = members.address_of(id).unwrap();
+    once_let_go(async || {
+        Node::builder(Counter::default())
             .group("upgrade")
             .replica(id)
             .members(members.clone())
@@ -66,15 +70,9 @@ async fn start(id: u64, members: &Members, dir: &Path, version: u16) -> NodeHand
             .transport(TcpTransport::bind_with(own, speaking(version)).await.unwrap())
             .runtime(TokioRuntime::current())
             .start()
-            .await;
-        match node {
-            // The threads of the node before have yet to let go of the files.
-            Err(NodeError::Storage(error)) if matches!(*error, StorageError::InUse { .. }) => {
-                tokio::task::yield_now().await;
-            }
-            started => return started.unwrap(),
-        }
-    }
+            .await
+    })
+    .await
 }
 
 async fn client(members: &Members, version: u16) -> Client<Counter> {
@@ -158,8 +156,8 @@ async fn start_alone(dir: &Path) -> NodeHandle<Counter> {
     config.checkpoint_ops = 8;
     config.log_retain_ops = 2;
     let options = StoreOptions::default().with_segment_bytes(16 << 10);
-    loop {
-        let node = Node::builder(Counter::default())
+    once_let_go(async || {
+        Node::builder(Counter::default())
             .group("fixture")
             .replica(ReplicaId(0))
             .members(Members::local(1).unwrap())
@@ -168,14 +166,9 @@ async fn start_alone(dir: &Path) -> NodeHandle<Counter> {
             .transport(LocalNetwork::new().transport())
             .runtime(TokioRuntime::current())
             .start()
-            .await;
-        match node {
-            Err(NodeError::Storage(error)) if matches!(*error, StorageError::InUse { .. }) => {
-                tokio::task::yield_now().await;
-            }
-            started => return started.unwrap(),
-        }
-    }
+            .await
+    })
+    .await
 }
 
 /// A directory of the version before is opened as it is, and goes on.
