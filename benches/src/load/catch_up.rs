@@ -12,7 +12,7 @@ use vr_core::{Client, Durability, Raw};
 
 use crate::load::{
     fleet::Fleet,
-    generator::{Measured, drive, say},
+    generator::{drive, say},
     row::microseconds,
     summary::{Summary, count, median},
     workload::Workload,
@@ -211,11 +211,8 @@ async fn measure(clients: &[Client<Raw>], options: &Options) -> anyhow::Result<D
         rate: Some(options.rate),
         progress: false,
     };
-    let Measured { latencies, error, errors, .. } = drive(clients, &workload).await;
-    if let Some(error) = error {
-        bail!("{errors} calls returned an error, such as: {error}");
-    }
-    Ok(Summary::of(latencies).p99)
+    let measured = drive(clients, &workload).await.without_errors()?;
+    Ok(Summary::of(measured.latencies).p99)
 }
 
 fn middle(windows: &[Duration]) -> Duration {

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::bail;
 use bytes::Bytes;
 
 use crate::load::{summary::count, workload::Workload};
@@ -41,6 +42,19 @@ pub struct Measured {
     pub elapsed: Duration,
     /// The longest time without an operation that succeeded, over the whole run.
     pub longest_gap: Duration,
+}
+
+impl Measured {
+    /// The same, for a run in which no call may return an error.
+    ///
+    /// # Errors
+    /// A call returned an error.
+    pub fn without_errors(self) -> anyhow::Result<Self> {
+        match &self.error {
+            Some(error) => bail!("{} calls returned an error, such as: {error}", self.errors),
+            None => Ok(self),
+        }
+    }
 }
 
 /// What all clients of a run share.

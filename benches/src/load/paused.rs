@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use vr_core::Durability;
 
@@ -91,10 +91,7 @@ async fn per_second(
     clients: &[vr_core::Client<vr_core::Raw>],
     workload: &Workload,
 ) -> anyhow::Result<f64> {
-    let measured = drive(clients, workload).await;
-    if let Some(error) = measured.error {
-        bail!("{} calls returned an error, such as: {error}", measured.errors);
-    }
+    let measured = drive(clients, workload).await.without_errors()?;
     Ok(count(measured.succeeded) / workload.duration.as_secs_f64())
 }
 

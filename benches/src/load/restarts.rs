@@ -165,10 +165,7 @@ impl Load {
 
     async fn end(self, seen: Disturbed) -> anyhow::Result<Disturbed> {
         self.observer.stop();
-        let measured = self.task.await?;
-        if let Some(error) = measured.error {
-            bail!("{} calls returned an error, such as: {error}", measured.errors);
-        }
+        let measured = self.task.await?.without_errors()?;
         Ok(Disturbed { succeeded: measured.succeeded, ..seen })
     }
 }
