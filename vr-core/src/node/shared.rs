@@ -228,3 +228,31 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_idle_since_it_was_last_further_than_before() {
+        let mut numbers = Numbers::default();
+        let second = |seconds: u64| Instant(seconds * 1_000_000_000);
+        let idle = |numbers: &Numbers, at| numbers.fetching_status(second(at)).map(|it| it.idle);
+        let steps = [
+            (1, Some((9, 0, 0)), Some(0)),
+            (3, Some((9, 0, 0)), Some(2)),
+            (4, Some((9, 0, 7)), Some(0)),
+            (7, Some((9, 1, 7)), Some(0)),
+            (9, Some((9, 1, 7)), Some(2)),
+            (9, None, None),
+            (9, Some((9, 1, 7)), Some(0)),
+        ];
+        for (at, extent, expected) in steps {
+            let extent = extent.map(|(op, here, all)| (OpNumber(op), here, all));
+            numbers.note_fetching(second(at), extent);
+            assert_eq!(idle(&numbers, at), expected.map(Duration::from_secs), "at {at}");
+        }
+    }
+}
