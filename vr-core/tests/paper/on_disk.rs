@@ -88,11 +88,13 @@ fn a_state_ahead_of_the_log_waits() {
     let entries = log(5);
     let (mut backup, outputs) = backup(&entries[..2], state(&entries, 4));
     assert_eq!((work(&outputs), events(&outputs)), (vec![belong()], Vec::new()));
+    assert_eq!(backup.status().state_waits, Some(OpNumber(4)));
     let outputs = backup.hear(0, 0, prepare(&entries[2..], committed(&entries, 3)));
     assert_eq!(outputs.ordered(), Vec::<u64>::new());
     backup.persisted();
     let outputs = backup.hear(0, 0, commit(committed(&entries, 5), 2, 5));
     assert_eq!(events(&outputs), resumed(4));
+    assert_eq!(backup.status().state_waits, None);
     assert_eq!(work(&outputs)[0], Work::Resume);
     assert_eq!(outputs.ordered(), [5]);
 }
