@@ -297,10 +297,9 @@ async fn smoke_of_faults() -> anyhow::Result<()> {
     let options = soak::short(durability);
     print(&soak::describe(&options, &soak::run(&options).await?))?;
     let seconds = Duration::from_millis(300);
-    let options = paused::Options { rounds: 1, seconds, clients: 8, durability, dir: dir.clone() };
+    let options = paused::Options { rounds: 1, seconds, clients: 8, durability, dir };
     print(&paused::describe(&options, &paused::run(&options).await?))?;
-    let (mib, sources_killed, interruptions, rate) = (16, 1, 2, 100);
-    let options = catch_up::Options { mib, sources_killed, interruptions, rate, durability, dir };
+    let options = catch_up::short(durability);
     print(&catch_up::describe(&options, &catch_up::run(&options).await?))
 }
 

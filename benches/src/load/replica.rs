@@ -45,6 +45,9 @@ pub struct Options {
     /// Operations between two checkpoints
     #[arg(long, value_name = "OPS", default_value_t = Config::default().checkpoint_ops)]
     pub checkpoint_ops: u32,
+    /// Bytes of operations between two checkpoints
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().checkpoint_bytes)]
+    pub checkpoint_bytes: u64,
     /// Operations that stay in the log below a checkpoint
     #[arg(long, value_name = "OPS", default_value_t = Config::default().log_retain_ops)]
     pub log_retain_ops: u32,
@@ -62,6 +65,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let transport = TcpTransport::bind(own).await?;
     let mut config = Config::default();
     config.checkpoint_ops = options.checkpoint_ops;
+    config.checkpoint_bytes = options.checkpoint_bytes;
     config.log_retain_ops = options.log_retain_ops;
     let node = with_storage(Node::builder_raw(Keeper::of(options.keep)), &options)?
         .config(config)
@@ -120,9 +124,10 @@ fn status(node: &NodeHandle<Raw>) -> String {
     let (replica, is_well) = (&status.replica, node.explain().is_well());
     let is_primary = replica.serving && replica.primary == replica.replica;
     let view = replica.view.0;
-    let (_, here, all) = replica.snapshot.unwrap_or_default();
+    let (checkpoint, here, all) = replica.snapshot.unwrap_or_default();
     format!(
-        "view={view} primary={is_primary} well={is_well} applied={} chunks={here} of={all}",
+        "view={view} primary={is_primary} well={is_well} applied={} checkpoint={checkpoint} \
+         chunks={here} of={all}",
         replica.applied
     )
 }

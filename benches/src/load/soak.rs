@@ -11,6 +11,8 @@ use crate::load::{fleet::Fleet, generator::say, row::markdown, summary::count};
 
 /// Operations of one session that are in flight at a time.
 const WINDOW: u64 = 16;
+/// Operations of each session that fills the client table: more than its stored replies.
+const FILLING: u64 = 128;
 const PAYLOAD: &[u8] = &[0x5a; 256];
 
 /// How much is done, and by how many.
@@ -19,7 +21,8 @@ pub struct Options {
     /// Operations in all
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     pub operations: u64,
-    /// Sessions in all; each does its share and is left behind
+    /// Sessions in all; each does its share and is left behind. As many fill the client table before
+    /// anything is counted
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub sessions: u64,
     /// Sessions that are in use at a time, each with 16 operations in flight
@@ -68,11 +71,13 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Sample>> {
     let samples = options.samples.clamp(1, options.operations.max(1));
     let sessions = options.sessions.div_ceil(samples).max(1);
     let each = options.operations.div_ceil(samples).div_ceil(sessions).max(1);
+    let at_once = options.at_once.max(1);
+    execute(&fleet, options.sessions, FILLING, at_once).await?;
     let mut seen: Vec<Sample> = Vec::new();
     let mut operations = 0;
     for _ in 0..samples {
         let began = Instant::now();
-        let since = execute(&fleet, sessions, each, options.at_once.max(1)).await?;
+        let since = execute(&fleet, sessions, each, at_once).await?;
         operations += since;
         let replicas = 0..fleet.count();
         let sample = Sample {
