@@ -59,6 +59,9 @@ pub struct Options {
     /// Operations of 256 bytes a second meanwhile
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1000)]
     pub rate: u32,
+    /// MiB that it fetches per second while operations are ordered; 0: no limit
+    #[arg(long, value_name = "MIB", default_value_t = Config::default().fetch_bytes_per_second >> 20)]
+    pub budget: u64,
     /// What is on disk: full, view-only or diskless
     #[arg(long, value_name = "MODE", default_value_t = Durability::Full)]
     pub durability: Durability,
@@ -110,6 +113,7 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
         ("--checkpoint-ops", CHECKPOINT_OPS),
         ("--checkpoint-bytes", checkpoint_bytes.max(PAYLOAD_BYTES)),
         ("--log-retain-ops", ops / 64),
+        ("--fetch-bytes-per-second", options.budget << 20),
     ];
     let arguments =
         arguments.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]);
@@ -336,7 +340,16 @@ pub fn describe(options: &Options, seen: &CaughtUp) -> String {
 /// A catch-up as short as a test needs.
 #[must_use]
 pub fn short(durability: Durability) -> Options {
-    Options { mib: 8, cuts: 1, sources_killed: 1, restarts: 1, rate: 500, durability, dir: None }
+    Options {
+        mib: 8,
+        cuts: 1,
+        sources_killed: 1,
+        restarts: 1,
+        rate: 500,
+        budget: 32,
+        durability,
+        dir: None,
+    }
 }
 
 #[cfg(test)]

@@ -147,8 +147,9 @@ impl Fleet {
         }
         let seen = match around {
             Some((around, relay)) => relay.put_around(around, &addresses)?,
-            None => vec![listed(&addresses); count],
+            None => vec![addresses.clone(); count],
         };
+        let seen = seen.iter().map(|addresses| listed(addresses)).collect();
         let members = listed(&addresses).parse()?;
         let mut fleet = Self { dir, members, seen, durability, arguments, replicas };
         for replica in 0..fleet.count() {
@@ -371,7 +372,7 @@ impl Fleet {
 }
 
 /// Addresses as a list of members.
-pub(crate) fn listed(addresses: &[SocketAddr]) -> String {
+fn listed(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 

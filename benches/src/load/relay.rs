@@ -19,8 +19,6 @@ use tokio::{
     sync::watch,
 };
 
-use crate::load::fleet::listed;
-
 /// Bytes that are read at a time.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -58,11 +56,15 @@ impl Relay {
         Ok(Self { runtime: handle, cuts, received: Arc::default() })
     }
 
-    /// Stands between a replica and the others; the list of members that each must be given.
+    /// Stands between a replica and the others; the members' addresses that each must be given.
     ///
     /// # Errors
     /// The system refused.
-    pub fn put_around(&self, replica: usize, addresses: &[SocketAddr]) -> io::Result<Vec<String>> {
+    pub fn put_around(
+        &self,
+        replica: usize,
+        addresses: &[SocketAddr],
+    ) -> io::Result<Vec<Vec<SocketAddr>>> {
         let (mut of_others, mut own) = (addresses.to_vec(), addresses.to_vec());
         for (index, address) in addresses.iter().enumerate() {
             let is_its = index == replica;
@@ -72,9 +74,8 @@ impl Relay {
                 *place = self.listen(*address, side)?;
             }
         }
-        let lists =
-            (0..addresses.len()).map(|index| if index == replica { &own } else { &of_others });
-        Ok(lists.map(|list| listed(list)).collect())
+        let of = |index| if index == replica { own.clone() } else { of_others.clone() };
+        Ok((0..addresses.len()).map(of).collect())
     }
 
     /// Cuts every connection that there is; new ones are passed on.
@@ -167,11 +168,9 @@ mod tests {
         let addresses = replicas.each_ref().map(|replica| replica.local_addr().unwrap());
         let relay = Relay::new().unwrap();
         let seen = relay.put_around(1, &addresses).unwrap();
-        let address_of = |list: &str, index| list.split(',').nth(index).unwrap().to_owned();
-        assert_eq!(address_of(&seen[0], 0), addresses[0].to_string());
-        assert_eq!(address_of(&seen[1], 1), addresses[1].to_string());
+        assert_eq!((seen[0][0], seen[1][1]), (addresses[0], addresses[1]));
 
-        let mut there = TcpStream::connect(address_of(&seen[0], 1)).unwrap();
+        let mut there = TcpStream::connect(seen[0][1]).unwrap();
         let (mut here, _) = replicas[1].accept().unwrap();
         let mut word = [0; 5];
         there.write_all(b"hello").unwrap();
@@ -180,7 +179,7 @@ mod tests {
         there.read_exact(&mut word).unwrap();
         assert_eq!((&word, relay.received()), (b"welco", 5));
 
-        let mut here = TcpStream::connect(address_of(&seen[1], 0)).unwrap();
+        let mut here = TcpStream::connect(seen[1][0]).unwrap();
         let (mut other, _) = replicas[0].accept().unwrap();
         here.write_all(b"hello").unwrap();
         other.read_exact(&mut word).unwrap();

@@ -48,6 +48,9 @@ pub struct Options {
     /// Bytes of operations between two checkpoints
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().checkpoint_bytes)]
     pub checkpoint_bytes: u64,
+    /// Bytes of a checkpoint that are fetched per second while operations are ordered; 0: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().fetch_bytes_per_second)]
+    pub fetch_bytes_per_second: u64,
     /// Operations that stay in the log below a checkpoint
     #[arg(long, value_name = "OPS", default_value_t = Config::default().log_retain_ops)]
     pub log_retain_ops: u32,
@@ -66,6 +69,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut config = Config::default();
     config.checkpoint_ops = options.checkpoint_ops;
     config.checkpoint_bytes = options.checkpoint_bytes;
+    config.fetch_bytes_per_second = options.fetch_bytes_per_second;
     config.log_retain_ops = options.log_retain_ops;
     let node = with_storage(Node::builder_raw(Keeper::of(options.keep)), &options)?
         .config(config)
