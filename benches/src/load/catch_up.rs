@@ -31,9 +31,6 @@ const WINDOW: Duration = Duration::from_secs(1);
 const WINDOWS_BEFORE: usize = 5;
 /// The replica that is away; the first primary is another.
 const AWAY: usize = 1;
-/// Operations between two checkpoints: under the usual load one is taken every ten seconds, while
-/// bytes decide as long as much is written.
-const CHECKPOINT_OPS: u64 = 10_000;
 /// Checkpoints that are taken while the replica is away.
 const CHECKPOINTS: u64 = 8;
 /// Chunks of a checkpoint are of 256 KiB.
@@ -110,7 +107,6 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     let checkpoint_bytes = (options.mib << 20) / CHECKPOINTS;
     let arguments = [
         ("--keep", ops),
-        ("--checkpoint-ops", CHECKPOINT_OPS),
         ("--checkpoint-bytes", checkpoint_bytes.max(PAYLOAD_BYTES)),
         ("--log-retain-ops", ops / 64),
         ("--fetch-bytes-per-second", options.budget << 20),

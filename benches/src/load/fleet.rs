@@ -179,7 +179,7 @@ impl Fleet {
     /// The process cannot be started.
     pub fn start_one(&mut self, replica: usize) -> anyhow::Result<()> {
         let data = self.dir.path().join(format!("replica-{replica}"));
-        let log = fs::File::create(self.log_file(replica))?;
+        let log = fs::File::options().create(true).append(true).open(self.log_file(replica))?;
         let durability = self.durability.to_string();
         let place = self.replicas.get_mut(replica).context("there is no such replica")?;
         let members = self.seen.get(replica).context("there is no such replica")?;

@@ -3,12 +3,14 @@
 use std::{
     io::{self, BufRead, Write},
     path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use vr_core::{
-    Config, Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
+    Config, Durability, Event, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
 };
 use vr_storage::{FileStorage, MemoryStorage};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
@@ -83,8 +85,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .start()
         .await?;
     let mut orders = orders()?;
+    let mut events = node.events();
     loop {
         tokio::select! {
+            Some(event) = events.next() => log(&event),
             ended = node.stopped() => return Ok(ended?),
             order = orders.recv() => match order.as_deref() {
                 Some("status") => answer(&status(&node))?,
@@ -115,6 +119,12 @@ fn orders() -> io::Result<mpsc::Receiver<String>> {
         }
     })?;
     Ok(orders)
+}
+
+/// What happened, and when, for whoever looks into why something took long.
+fn log(event: &Event) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    eprintln!("{:.4} {event:?}", now.as_secs_f64());
 }
 
 fn answer(line: &str) -> io::Result<()> {
