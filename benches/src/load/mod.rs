@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod generator;
 pub mod group;
 pub mod paused;
+pub mod plot;
 pub mod relay;
 pub mod replica;
 pub mod restarts;

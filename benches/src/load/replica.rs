@@ -124,7 +124,8 @@ fn orders() -> io::Result<mpsc::Receiver<String>> {
 /// What happened, and when, for whoever looks into why something took long.
 fn log(event: &Event) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    eprintln!("{:.4} {event:?}", now.as_secs_f64());
+    // Whoever closed it does not read it.
+    let _ = writeln!(io::stderr(), "{:.4} {event:?}", now.as_secs_f64());
 }
 
 fn answer(line: &str) -> io::Result<()> {
