@@ -7,6 +7,7 @@ pub mod fail_over;
 pub mod fleet;
 pub mod generator;
 pub mod group;
+pub mod growth;
 pub mod paused;
 pub mod plot;
 pub mod relay;
