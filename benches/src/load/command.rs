@@ -16,7 +16,7 @@ use crate::load::{
     fail_over,
     fleet::{Fleet, connect},
     generator::{Measured, drive, say},
-    group, paused, replica, restarts,
+    group, growth, paused, replica, restarts,
     row::{Row, append_csv, table},
     soak,
     workload::{self, Workload},
@@ -55,6 +55,8 @@ enum What {
     Soak(soak::Options),
     /// Lets a replica come back that missed much, under load and while it is disturbed
     CatchUp(catch_up::Options),
+    /// Compares groups that are old, have many sessions or a large state with a young, small one
+    Growth(growth::Options),
     /// Pauses a backup under load: it must cost neither throughput nor memory
     PausedBackup(paused::Options),
     /// A short run of each of the others, for tests
@@ -162,6 +164,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             print(&restarts::describe("hand-off", &options, &seen))
         }
         What::Soak(options) => print(&soak::describe(&options, &soak::run(&options).await?)),
+        What::Growth(options) => print(&growth::describe(&growth::run(&options).await?)),
         What::CatchUp(options) => {
             let seen = catch_up::run(&options).await?;
             print(&catch_up::describe(&options, &seen))
@@ -297,10 +300,10 @@ async fn smoke_of_faults() -> anyhow::Result<()> {
     let options = soak::short(durability);
     print(&soak::describe(&options, &soak::run(&options).await?))?;
     let seconds = Duration::from_millis(300);
-    let options = paused::Options { rounds: 1, seconds, clients: 8, durability, dir: dir.clone() };
+    let options = paused::Options { rounds: 1, seconds, clients: 8, durability, dir };
     print(&paused::describe(&options, &paused::run(&options).await?))?;
-    let (mib, sources_killed, interruptions, rate) = (16, 1, 2, 100);
-    let options = catch_up::Options { mib, sources_killed, interruptions, rate, durability, dir };
+    print(&growth::describe(&growth::run(&growth::short()).await?))?;
+    let options = catch_up::short(durability);
     print(&catch_up::describe(&options, &catch_up::run(&options).await?))
 }
 

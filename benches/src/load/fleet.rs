@@ -24,6 +24,8 @@ use tokio::{
 use vr_core::{Client, Durability, Members, Raw};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
 
+use crate::load::relay::Relay;
+
 /// How long a process may take to answer, and a group to become well.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a replica is asked whether all is well.
@@ -36,6 +38,8 @@ pub const GROUP: &str = "load";
 pub struct Fleet {
     dir: TempDir,
     members: Members,
+    /// The members' addresses as each replica knows them.
+    seen: Vec<String>,
     durability: Durability,
     /// What each replica is told besides.
     arguments: Vec<String>,
@@ -69,6 +73,8 @@ pub struct Status {
     pub is_well: bool,
     /// The last op that it has executed.
     pub applied: u64,
+    /// The op of the checkpoint that it fetches; zero while it fetches none.
+    pub checkpoint: u64,
     /// Parts of a checkpoint that it has fetched, and of how many; zero while it fetches none.
     pub chunks: (u32, u32),
 }
@@ -85,6 +91,7 @@ impl Status {
             is_primary: field("primary")?.parse().ok()?,
             is_well: field("well")?.parse().ok()?,
             applied: field("applied")?.parse().ok()?,
+            checkpoint: field("checkpoint")?.parse().ok()?,
             chunks: (field("chunks")?.parse().ok()?, field("of")?.parse().ok()?),
         })
     }
@@ -110,6 +117,20 @@ impl Fleet {
         dir: Option<&Path>,
         arguments: Vec<String>,
     ) -> anyhow::Result<Self> {
+        Self::start_around(count, durability, dir, arguments, None).await
+    }
+
+    /// The same, where everything between one of them and the others passes a relay.
+    ///
+    /// # Errors
+    /// The system refused, or they do not become well.
+    pub async fn start_around(
+        count: usize,
+        durability: Durability,
+        dir: Option<&Path>,
+        arguments: Vec<String>,
+        around: Option<(usize, &Relay)>,
+    ) -> anyhow::Result<Self> {
         let builder = || tempfile::Builder::new().prefix("vr-load-").to_owned();
         let dir = match dir {
             Some(dir) => {
@@ -121,11 +142,16 @@ impl Fleet {
         let (mut replicas, mut addresses) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let lease = lease_port()?;
-            addresses.push(lease.local_addr()?.to_string());
+            addresses.push(lease.local_addr()?);
             replicas.push(Replica { process: None, has_run: false, _lease: lease });
         }
-        let members = addresses.join(",").parse()?;
-        let mut fleet = Self { dir, members, durability, arguments, replicas };
+        let seen = match around {
+            Some((around, relay)) => relay.put_around(around, &addresses)?,
+            None => vec![addresses.clone(); count],
+        };
+        let seen = seen.iter().map(|addresses| listed(addresses)).collect();
+        let members = listed(&addresses).parse()?;
+        let mut fleet = Self { dir, members, seen, durability, arguments, replicas };
         for replica in 0..fleet.count() {
             fleet.start_one(replica)?;
         }
@@ -153,14 +179,13 @@ impl Fleet {
     /// The process cannot be started.
     pub fn start_one(&mut self, replica: usize) -> anyhow::Result<()> {
         let data = self.dir.path().join(format!("replica-{replica}"));
-        let log = fs::File::create(self.log_file(replica))?;
-        let members: Vec<&str> =
-            self.members.as_slice().iter().map(|member| member.address.as_str()).collect();
-        let (members, durability) = (members.join(","), self.durability.to_string());
+        let log = fs::File::options().create(true).append(true).open(self.log_file(replica))?;
+        let durability = self.durability.to_string();
         let place = self.replicas.get_mut(replica).context("there is no such replica")?;
+        let members = self.seen.get(replica).context("there is no such replica")?;
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["replica", "--replica", &replica.to_string(), "--members", &members])
+            .args(["replica", "--replica", &replica.to_string(), "--members", members])
             .args(["--durability", &durability, "--group", GROUP])
             .args(&self.arguments)
             .arg("--data")
@@ -346,6 +371,11 @@ impl Fleet {
     }
 }
 
+/// Addresses as a list of members.
+fn listed(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// A client of a group over TCP.
 ///
 /// # Errors
@@ -394,10 +424,16 @@ mod tests {
 
     #[test]
     fn a_status_is_read_as_it_is_printed() {
-        let line = "view=7 primary=true well=false applied=12 chunks=3 of=4096";
+        let line = "view=7 primary=true well=false applied=12 checkpoint=9 chunks=3 of=4096";
         let status = Status::parse(line);
-        let chunks = (3, 4096);
-        let expected = Status { view: 7, is_primary: true, is_well: false, applied: 12, chunks };
+        let expected = Status {
+            view: 7,
+            is_primary: true,
+            is_well: false,
+            applied: 12,
+            checkpoint: 9,
+            chunks: (3, 4096),
+        };
         assert_eq!(status, Some(expected));
         assert_eq!(Status::parse("unknown"), None);
     }

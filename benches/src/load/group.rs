@@ -1,7 +1,9 @@
 //! A whole group in this process, on the thread that runs it.
 
+use core::fmt;
+
 use vr_core::{
-    Client, Durability, Genesis, Members, Node, NodeBuilder, Raw, ReplicaId,
+    Client, Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
     node::local::LocalNetwork,
 };
 use vr_storage::MemoryStorage;
@@ -37,34 +39,79 @@ async fn run<S>(
 where
     Client<S>: Target,
 {
-    let (network, runtime) = (LocalNetwork::new(), TokioRuntime::current());
-    let members = Members::local(3)?;
-    let mut nodes = Vec::new();
-    for id in 0..3 {
-        let node = node()
-            .replica(ReplicaId(id))
-            .members(members.clone())
-            .durability(durability)
-            .genesis(Genesis::Found)
-            .storage(MemoryStorage::new())
-            .transport(network.transport())
-            .runtime(runtime.clone());
-        nodes.push(node.start().await?);
-    }
+    let group = Group::start(durability, node).await?;
     let mut clients = Vec::new();
     for _ in 0..workload.sessions() {
-        let client = Client::<S>::builder()
-            .members(members.clone())
-            .transport(network.transport())
-            .runtime(runtime.clone());
-        clients.push(client.connect().await?);
+        clients.push(group.client().await?);
     }
     let measured = drive(&clients, workload).await;
     drop(clients);
-    for node in nodes {
-        node.shutdown().await?;
-    }
+    group.stop().await?;
     Ok(measured)
+}
+
+/// Three nodes on the thread that runs them.
+pub struct Group<S> {
+    network: LocalNetwork,
+    runtime: TokioRuntime,
+    members: Members,
+    nodes: Vec<NodeHandle<S>>,
+}
+
+impl<S> Group<S> {
+    /// Founds a group of nodes, each of which `node` makes.
+    ///
+    /// # Errors
+    /// A node did not start.
+    pub async fn start(
+        durability: Durability,
+        node: impl Fn() -> NodeBuilder<S>,
+    ) -> anyhow::Result<Self> {
+        let (network, runtime) = (LocalNetwork::new(), TokioRuntime::current());
+        let members = Members::local(3)?;
+        let mut nodes = Vec::new();
+        for id in 0..3 {
+            let node = node()
+                .replica(ReplicaId(id))
+                .members(members.clone())
+                .durability(durability)
+                .genesis(Genesis::Found)
+                .storage(MemoryStorage::new())
+                .transport(network.transport())
+                .runtime(runtime.clone());
+            nodes.push(node.start().await?);
+        }
+        Ok(Self { network, runtime, members, nodes })
+    }
+
+    /// A client with a session of its own.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub async fn client(&self) -> anyhow::Result<Client<S>> {
+        let client = Client::<S>::builder()
+            .members(self.members.clone())
+            .transport(self.network.transport())
+            .runtime(self.runtime.clone());
+        Ok(client.connect().await?)
+    }
+
+    /// Shuts the nodes down.
+    ///
+    /// # Errors
+    /// One stopped by itself.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for node in self.nodes {
+            node.shutdown().await?;
+        }
+        Ok(())
+    }
+}
+
+impl<S> fmt::Debug for Group<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("members", &self.members).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

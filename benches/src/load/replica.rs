@@ -3,12 +3,14 @@
 use std::{
     io::{self, BufRead, Write},
     path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use vr_core::{
-    Config, Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
+    Config, Durability, Event, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
 };
 use vr_storage::{FileStorage, MemoryStorage};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
@@ -45,6 +47,12 @@ pub struct Options {
     /// Operations between two checkpoints
     #[arg(long, value_name = "OPS", default_value_t = Config::default().checkpoint_ops)]
     pub checkpoint_ops: u32,
+    /// Bytes of operations between two checkpoints
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().checkpoint_bytes)]
+    pub checkpoint_bytes: u64,
+    /// Bytes of a checkpoint that are fetched per second while operations are ordered; 0: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().fetch_bytes_per_second)]
+    pub fetch_bytes_per_second: u64,
     /// Operations that stay in the log below a checkpoint
     #[arg(long, value_name = "OPS", default_value_t = Config::default().log_retain_ops)]
     pub log_retain_ops: u32,
@@ -62,6 +70,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let transport = TcpTransport::bind(own).await?;
     let mut config = Config::default();
     config.checkpoint_ops = options.checkpoint_ops;
+    config.checkpoint_bytes = options.checkpoint_bytes;
+    config.fetch_bytes_per_second = options.fetch_bytes_per_second;
     config.log_retain_ops = options.log_retain_ops;
     let node = with_storage(Node::builder_raw(Keeper::of(options.keep)), &options)?
         .config(config)
@@ -75,8 +85,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .start()
         .await?;
     let mut orders = orders()?;
+    let mut events = node.events();
     loop {
         tokio::select! {
+            Some(event) = events.next() => log(&event),
             ended = node.stopped() => return Ok(ended?),
             order = orders.recv() => match order.as_deref() {
                 Some("status") => answer(&status(&node))?,
@@ -109,6 +121,13 @@ fn orders() -> io::Result<mpsc::Receiver<String>> {
     Ok(orders)
 }
 
+/// What happened, and when, for whoever looks into why something took long.
+fn log(event: &Event) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Whoever closed it does not read it.
+    let _ = writeln!(io::stderr(), "{:.4} {event:?}", now.as_secs_f64());
+}
+
 fn answer(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
@@ -120,9 +139,10 @@ fn status(node: &NodeHandle<Raw>) -> String {
     let (replica, is_well) = (&status.replica, node.explain().is_well());
     let is_primary = replica.serving && replica.primary == replica.replica;
     let view = replica.view.0;
-    let (_, here, all) = replica.snapshot.unwrap_or_default();
+    let (checkpoint, here, all) = replica.snapshot.unwrap_or_default();
     format!(
-        "view={view} primary={is_primary} well={is_well} applied={} chunks={here} of={all}",
+        "view={view} primary={is_primary} well={is_well} applied={} checkpoint={checkpoint} \
+         chunks={here} of={all}",
         replica.applied
     )
 }

@@ -7,10 +7,18 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use vr_core::Durability;
 
-use crate::load::{fleet::Fleet, generator::say, row::markdown, summary::count};
+use crate::load::{
+    fleet::Fleet,
+    generator::say,
+    plot::{Panel, svg},
+    row::markdown,
+    summary::count,
+};
 
 /// Operations of one session that are in flight at a time.
 const WINDOW: u64 = 16;
+/// Operations of each session that fills the client table: more than its stored replies.
+const FILLING: u64 = 128;
 const PAYLOAD: &[u8] = &[0x5a; 256];
 
 /// How much is done, and by how many.
@@ -19,7 +27,8 @@ pub struct Options {
     /// Operations in all
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     pub operations: u64,
-    /// Sessions in all; each does its share and is left behind
+    /// Sessions in all; each does its share and is left behind. As many fill the client table before
+    /// anything is counted
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub sessions: u64,
     /// Sessions that are in use at a time, each with 16 operations in flight
@@ -37,6 +46,9 @@ pub struct Options {
     /// Where the replicas' directories are made
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Where to draw memory and disk over the operations, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
 }
 
 /// What the replicas took at one moment.
@@ -68,11 +80,13 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Sample>> {
     let samples = options.samples.clamp(1, options.operations.max(1));
     let sessions = options.sessions.div_ceil(samples).max(1);
     let each = options.operations.div_ceil(samples).div_ceil(sessions).max(1);
+    let at_once = options.at_once.max(1);
+    execute(&fleet, options.sessions, FILLING, at_once).await?;
     let mut seen: Vec<Sample> = Vec::new();
     let mut operations = 0;
     for _ in 0..samples {
         let began = Instant::now();
-        let since = execute(&fleet, sessions, each, options.at_once.max(1)).await?;
+        let since = execute(&fleet, sessions, each, at_once).await?;
         operations += since;
         let replicas = 0..fleet.count();
         let sample = Sample {
@@ -84,6 +98,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Sample>> {
         };
         say(&format!("  {operations} operations, {:?} KiB", sample.rss_kib));
         seen.push(sample);
+    }
+    if let Some(file) = &options.plot {
+        std::fs::write(file, picture(&seen))?;
     }
     Ok(seen)
 }
@@ -167,6 +184,25 @@ pub fn describe(options: &Options, samples: &[Sample]) -> String {
     text
 }
 
+/// Memory and disk over the operations, as SVG.
+#[must_use]
+pub fn picture(samples: &[Sample]) -> String {
+    let panel = |title: &str, unit: u64, of: fn(&Sample) -> &[u64]| {
+        let replicas = samples.iter().map(|sample| of(sample).len()).max().unwrap_or(0);
+        let line = |replica: usize| {
+            let points = samples.iter().filter_map(|sample| {
+                let value = of(sample).get(replica)?;
+                Some((count(sample.operations) / 1e6, count(*value) / count(unit)))
+            });
+            (format!("replica {replica}"), points.collect())
+        };
+        Panel { title: title.to_owned(), lines: (0..replicas).map(line).collect() }
+    };
+    let memory = panel("memory in MiB", 1024, |sample| &sample.rss_kib);
+    let disk = panel("disk in MiB", 1 << 20, |sample| &sample.disk_bytes);
+    svg(&[memory, disk], "millions of operations")
+}
+
 /// A soak as short as a test needs.
 #[must_use]
 pub fn short(durability: Durability) -> Options {
@@ -178,6 +214,7 @@ pub fn short(durability: Durability) -> Options {
         dead_backup: true,
         durability,
         dir: None,
+        plot: None,
     }
 }
 
@@ -195,5 +232,6 @@ mod tests {
         let samples = [sample(1, 1), sample(100, 50), sample(300, 9), sample(150, 100)];
         assert_eq!(growth(&samples).unwrap(), (1.5, 2.0));
         assert!(growth(&samples[..3]).is_err());
+        assert_eq!(picture(&samples).matches("<polyline").count(), 4, "two replicas, twice");
     }
 }

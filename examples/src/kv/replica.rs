@@ -104,6 +104,8 @@ impl Backend for ReplicaBackend {
             ("durable_op", status.durable_op_number.to_string()),
             ("commit", status.commit_number.to_string()),
             ("applied", status.applied.to_string()),
+            ("checkpoint", status.checkpoint.op_number.to_string()),
+            ("log_base", status.log_base.to_string()),
             ("log_bytes", status.log_bytes.to_string()),
             ("epoch", status.epoch.to_string()),
             ("sessions", status.clients.to_string()),

@@ -15,8 +15,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 use vr_core::{
-    Config, Durability, Genesis, Members, Node, NodeBuilder, NodeError, NodeHandle, ReplicaId,
-    TransportError,
+    Config, ConfigError, Durability, Genesis, Members, Node, NodeBuilder, NodeError, NodeHandle,
+    ReplicaId, TransportError,
 };
 use vr_storage::{FileStorage, MemoryStorage};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
@@ -69,9 +69,41 @@ pub struct Options {
     /// The group's name, the same at each member
     #[arg(long, default_value = "kv")]
     pub group: String,
+    /// When a checkpoint is taken, and what it releases of the log
+    #[command(flatten)]
+    pub checkpoints: Checkpoints,
     /// Stop when standard input ends; for a process that must not outlive its parent
     #[arg(long, hide = true)]
     pub stop_with_stdin: bool,
+}
+
+/// When a checkpoint is taken, and what it releases of the log.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Checkpoints {
+    /// Operations between two checkpoints, the same at each member; with 0 there are none, and the
+    /// log is kept whole
+    #[arg(long, value_name = "OPS", default_value_t = Config::default().checkpoint_ops)]
+    pub checkpoint_ops: u32,
+    /// Bytes of log between two checkpoints, if that comes first; the same at each member
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().checkpoint_bytes)]
+    pub checkpoint_bytes: u64,
+    /// Operations that stay in the log although a checkpoint has them, so that a replica that was
+    /// away for a little while gets them instead of the whole state
+    #[arg(long, value_name = "OPS", default_value_t = Config::default().log_retain_ops)]
+    pub log_retain_ops: u32,
+}
+
+impl Checkpoints {
+    /// The limits of a replica of this service with these numbers.
+    fn to_config(&self) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        config.request_bytes_max = REQUEST_BYTES_MAX;
+        config.checkpoint_ops = self.checkpoint_ops;
+        config.checkpoint_bytes = self.checkpoint_bytes;
+        config.log_retain_ops = self.log_retain_ops;
+        config.validate()?;
+        Ok(config)
+    }
 }
 
 /// Why a replica did not start, or stopped.
@@ -86,6 +118,9 @@ pub enum ServeError {
         /// Who the members are.
         members: String,
     },
+    /// The limits contradict each other.
+    #[error("correct --checkpoint-ops, --checkpoint-bytes or --log-retain-ops")]
+    Limits(#[source] ConfigError),
     /// A mode with a disk, and no directory.
     #[error(
         "--data is missing: with --durability {durability} a replica keeps what it must not forget \
@@ -147,7 +182,7 @@ impl ServeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotAMember { .. } | Self::NoData { .. } => 2,
+            Self::NotAMember { .. } | Self::NoData { .. } | Self::Limits(_) => 2,
             Self::Resp { .. } | Self::Transport(_) => 3,
             Self::Data { .. } => 4,
             Self::Start(NodeError::Transport(_)) => 3,
@@ -166,6 +201,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         let members = options.members.to_membership().to_string();
         return Err(ServeError::NotAMember { replica, members });
     };
+    let config = options.checkpoints.to_config().map_err(ServeError::Limits)?;
     let data = directory(&options)?;
     let listen = options.listen.clone().unwrap_or_else(|| own.to_owned());
     let listener = TcpListener::bind(&options.resp)
@@ -182,7 +218,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         .genesis(if options.found { Genesis::Found } else { Genesis::Join })
         .transport(transport)
         .runtime(TokioRuntime::current())
-        .config(config())
+        .config(config)
         .start()
         .await
         .map_err(|error| ServeError::start(error, data))?;
@@ -234,12 +270,6 @@ fn with_storage(node: NodeBuilder<Kv>, data: Option<PathBuf>) -> NodeBuilder<Kv>
         Some(path) => node.storage(FileStorage::new(path)),
         None => node.storage(MemoryStorage::new()),
     }
-}
-
-fn config() -> Config {
-    let mut config = Config::default();
-    config.request_bytes_max = REQUEST_BYTES_MAX;
-    config
 }
 
 /// Says in words what keeps the replica from serving, whenever the causes change.

@@ -7,10 +7,12 @@
 )]
 
 mod disk;
+mod exactly_once;
 mod history;
 mod modes;
 mod processes;
 mod redis_tools;
+mod relay;
 mod rescue;
 mod resp;
 mod rot;

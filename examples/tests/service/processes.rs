@@ -14,7 +14,7 @@ use nix::{
 };
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::time::timeout;
-use vr_core::Durability;
+use vr_core::{Config, Durability};
 use vr_examples::kv::{
     client::{Info, RedisClient},
     demo::fleet::Fleet,
@@ -207,6 +207,68 @@ fn a_bad_member_list_is_refused_with_what_is_wrong() {
         assert!(text.contains(expected), "{text}");
     }
     assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn limits_of_checkpoints_that_do_not_fit_are_refused_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let serve = ["--replica", "0", "--members", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--data"];
+    let serve = [&serve[..], &[data.to_str().unwrap()]].concat();
+    let table = [
+        ("--checkpoint-bytes=0", "checkpoint_bytes is zero; it must be positive"),
+        ("--checkpoint-bytes=5000000000", "checkpoint_bytes must be at most half of log_bytes_max"),
+        ("--checkpoint-ops=1000001", "and be at least twice checkpoint_ops"),
+    ];
+    for (option, rule) in table {
+        let (code, text) = refused(&[&serve[..], &[option]].concat());
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains("correct --checkpoint-ops, --checkpoint-bytes or"), "{text}");
+        assert!(text.contains(rule), "{text}");
+    }
+    let (code, text) = refused(&[&serve[..], &["--log-retain-ops=some"]].concat());
+    assert!(code == 2 && text.contains("invalid value 'some' for '--log-retain-ops"), "{text}");
+    assert!(!data.exists());
+}
+
+/// What the help promises are the limits that a replica has when nothing is said.
+#[test]
+fn the_help_names_the_limits_of_checkpoints_and_their_defaults() {
+    let output = Command::new(kv()).args(["serve", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let Config { checkpoint_ops, checkpoint_bytes, log_retain_ops, .. } = Config::default();
+    for (option, default) in [
+        ("--checkpoint-ops <OPS>", u64::from(checkpoint_ops)),
+        ("--checkpoint-bytes <BYTES>", checkpoint_bytes),
+        ("--log-retain-ops <OPS>", u64::from(log_retain_ops)),
+    ] {
+        let (_, said) = help.split_once(option).unwrap();
+        let (_, said) = said.split_once("[default: ").unwrap();
+        assert!(said.starts_with(&format!("{default}]")), "{option} in {help}");
+    }
+}
+
+/// A group that is told to releases its log, and answers as before.
+#[tokio::test]
+async fn a_small_checkpoint_interval_keeps_the_log_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let fleet = Fleet::new(kv(), dir.path().to_owned(), 3).unwrap();
+    let mut fleet = fleet.with_options(&["--checkpoint-ops", "10", "--log-retain-ops", "3"]);
+    fleet.start_all().unwrap();
+    fleet.wait_until_normal(PATIENCE).await.unwrap();
+    for counted in 1..=40 {
+        let mut client = RedisClient::connect(fleet.addresses()[0]).await.unwrap();
+        let answer = client.call(["INCR", "n"]).await.unwrap();
+        assert_eq!(answer, BytesFrame::Integer(counted));
+    }
+    for replica in 0..3 {
+        let is_short = |info: &Info| {
+            let (checkpoint, base) = (info.number("checkpoint"), info.number("log_base"));
+            checkpoint >= 40 && base > 30 && base < checkpoint
+        };
+        fleet.wait_for(replica, PATIENCE, is_short).await.unwrap();
+        assert_eq!(ask(&fleet, replica, &["GET", "n"]).await, "40");
+    }
 }
 
 #[test]

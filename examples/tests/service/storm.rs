@@ -152,14 +152,18 @@ pub(crate) fn kv() -> PathBuf {
 }
 
 /// Waits until the clients have come `PROGRESS` further.
-async fn progress(acknowledged: &mut watch::Receiver<u64>) {
+pub(crate) async fn progress(acknowledged: &mut watch::Receiver<u64>) {
     let before = *acknowledged.borrow_and_update();
     let further = acknowledged.wait_for(|count| *count >= before + PROGRESS);
     timeout(PATIENCE, further).await.expect("clients go on").unwrap();
 }
 
 /// Kills one replica, lets the others go on, and brings it back.
-async fn kill_one(fleet: &mut Fleet, victim: usize, acknowledged: &mut watch::Receiver<u64>) {
+pub(crate) async fn kill_one(
+    fleet: &mut Fleet,
+    victim: usize,
+    acknowledged: &mut watch::Receiver<u64>,
+) {
     fleet.kill(&[victim]).await.unwrap();
     progress(acknowledged).await;
     let mut committed = 0;
@@ -172,7 +176,7 @@ async fn kill_one(fleet: &mut Fleet, victim: usize, acknowledged: &mut watch::Re
     fleet.wait_for(victim, PATIENCE, is_back).await.unwrap();
 }
 
-async fn kill_all(fleet: &mut Fleet) {
+pub(crate) async fn kill_all(fleet: &mut Fleet) {
     let all: Vec<usize> = (0..fleet.count()).collect();
     fleet.kill(&all).await.unwrap();
     fleet.start_all().unwrap();

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
     model::{
@@ -15,42 +15,80 @@ use crate::{
         types::{Checksum, OpNumber},
     },
     ports::{
-        state_machine::{SnapshotError, SnapshotSource, SnapshotWriter},
+        state_machine::{SnapshotError, SnapshotReader, SnapshotSource, SnapshotWriter},
         storage::{Anchor, Checkpoints, StorageError},
     },
 };
 
-/// Version of what stands in front of the state in a checkpoint.
-const CHECKPOINT_VERSION: u16 = 1;
-/// Bytes of that: the version, the op and the time, little-endian.
+/// Version of what stands in front of the state in a checkpoint. In version 1 the state followed the
+/// client table at once; it is still read.
+const CHECKPOINT_VERSION: u16 = 2;
+/// Bytes of version, op and time, little-endian.
 const PREFIX_BYTES: usize = 18;
+/// The place of the state in the smallest checkpoint.
+const HEAD_BYTES_MIN: usize = 4 << 10;
 
-/// What stands in front of the client table and the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix {
+/// What stands in front of the state: the op and its time, and the client table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
     /// The last op that is in the state.
     pub(crate) op_number: OpNumber,
     /// Its time, since 1970.
     pub(crate) time: Duration,
+    /// The client table's snapshot.
+    pub(crate) table: Vec<u8>,
 }
 
-impl Prefix {
-    pub(crate) fn write(self, out: &mut impl Write) -> io::Result<()> {
+impl Head {
+    /// Its bytes, with zeros up to the state's place. As long as the client table does not outgrow
+    /// its room, which doubles up to the size of a chunk and grows by chunks from there, chunks of a
+    /// state that has not changed are those of the checkpoint before.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let time = u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX);
-        out.write_all(&CHECKPOINT_VERSION.to_le_bytes())?;
-        out.write_all(&self.op_number.0.to_le_bytes())?;
-        out.write_all(&time.to_le_bytes())
+        let mut bytes = Vec::with_capacity(HEAD_BYTES_MIN);
+        bytes.put_u16_le(CHECKPOINT_VERSION);
+        bytes.put_u64_le(self.op_number.0);
+        bytes.put_u64_le(time);
+        let length = PREFIX_BYTES + 4 + self.table.len();
+        let chunk = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX);
+        let place = match length <= chunk {
+            true => length.next_power_of_two().max(HEAD_BYTES_MIN),
+            false => length.next_multiple_of(chunk),
+        };
+        bytes.put_u32_le(u32::try_from(place).unwrap_or(u32::MAX));
+        bytes.extend_from_slice(&self.table);
+        bytes.resize(place, 0);
+        bytes
     }
 
-    pub(crate) fn read(from: &mut impl Read) -> Result<Self, SnapshotError> {
+    /// Reads op, time and client table, which `restore` takes; then `from` is at the state.
+    pub(crate) fn read(
+        from: &mut SnapshotReader<'_>,
+        restore: impl FnOnce(&mut SnapshotReader<'_>) -> Result<(), SnapshotError>,
+    ) -> Result<(OpNumber, Duration), SnapshotError> {
         let mut bytes = [0; PREFIX_BYTES];
         from.read_exact(&mut bytes)?;
         let mut fields = bytes.as_slice();
-        if fields.get_u16_le() != CHECKPOINT_VERSION {
-            return Err(SnapshotError::Unreadable);
+        let version = fields.get_u16_le();
+        let (op_number, time) = (OpNumber(fields.get_u64_le()), fields.get_u64_le());
+        match version {
+            1 => restore(from)?,
+            CHECKPOINT_VERSION => {
+                let mut place = [0; 4];
+                from.read_exact(&mut place)?;
+                let place = u64::from(u32::from_le_bytes(place));
+                let before = u64::try_from(PREFIX_BYTES + 4).unwrap_or(u64::MAX);
+                let left = place.checked_sub(before).ok_or(SnapshotError::Unreadable)?;
+                let mut table = Vec::new();
+                from.by_ref().take(left).read_to_end(&mut table)?;
+                if u64::try_from(table.len()) != Ok(left) {
+                    return Err(SnapshotError::Unreadable);
+                }
+                restore(&mut SnapshotReader::new(&mut table.as_slice()))?;
+            }
+            _ => return Err(SnapshotError::Unreadable),
         }
-        let op_number = OpNumber(fields.get_u64_le());
-        Ok(Self { op_number, time: Duration::from_nanos(fields.get_u64_le()) })
+        Ok((op_number, Duration::from_nanos(time)))
     }
 }
 
@@ -163,7 +201,7 @@ pub(crate) fn take(
 /// A state that was frozen, to be written while the live one goes on.
 pub struct Frozen {
     pub(crate) at: Anchor,
-    /// The prefix and the client table.
+    /// [`Head::to_bytes`].
     pub(crate) head: Vec<u8>,
     pub(crate) source: Box<dyn SnapshotSource>,
     pub(crate) store: Arc<dyn Checkpoints>,
@@ -228,5 +266,69 @@ impl Read for ChunkReader<'_> {
             self.chunk.copy_to_slice(into);
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(table: Vec<u8>) -> Head {
+        Head { op_number: OpNumber(7), time: Duration::from_nanos(9), table }
+    }
+
+    /// What is read of `bytes` if the table has `length` bytes: op, time, table, and what follows.
+    fn read(bytes: &[u8], length: usize) -> Result<(u64, u128, Vec<u8>, Vec<u8>), SnapshotError> {
+        let mut from = bytes;
+        let mut reader = SnapshotReader::new(&mut from);
+        let mut table = vec![0; length];
+        let head = Head::read(&mut reader, |from| Ok(from.read_exact(&mut table)?))?;
+        let mut state = Vec::new();
+        reader.read_to_end(&mut state)?;
+        Ok((head.0.0, head.1.as_nanos(), table, state))
+    }
+
+    #[test]
+    fn a_table_that_grows_moves_the_state_by_doubling_and_then_by_chunks() {
+        let place = |length| head(vec![1; length]).to_bytes().len();
+        let chunk = usize::try_from(CHUNK_BYTES).unwrap();
+        assert_eq!([place(0), place(4000), place(4074)], [4096; 3]);
+        assert_eq!([place(4075), place(8000)], [8192; 2]);
+        assert_eq!([place(chunk - 22), place(chunk - 21)], [chunk, 2 * chunk]);
+        assert_eq!(place(5 * chunk), 6 * chunk);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_the_state_follows() {
+        for length in [0, 5, 5000] {
+            let mut bytes = head(vec![3; length]).to_bytes();
+            bytes.extend_from_slice(b"state");
+            let read = read(&bytes, length).unwrap();
+            assert_eq!(read, (7, 9, vec![3; length], b"state".to_vec()));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_is_read() {
+        let mut bytes = Vec::new();
+        bytes.put_u16_le(1);
+        bytes.put_u64_le(7);
+        bytes.put_u64_le(9);
+        bytes.extend_from_slice(b"tablestate");
+        assert_eq!(read(&bytes, 5).unwrap(), (7, 9, b"table".to_vec(), b"state".to_vec()));
+    }
+
+    #[test]
+    fn what_is_cut_off_or_of_another_version_is_refused() {
+        let bytes = head(vec![3; 5]).to_bytes();
+        for end in 0..bytes.len() {
+            assert!(read(&bytes[..end], 5).is_err(), "{end} bytes");
+        }
+        let mut later = bytes.clone();
+        later[0] = 3;
+        assert!(matches!(read(&later, 5), Err(SnapshotError::Unreadable)));
+        let mut short = bytes;
+        short[18..22].copy_from_slice(&21_u32.to_le_bytes());
+        assert!(matches!(read(&short, 5), Err(SnapshotError::Unreadable)));
     }
 }

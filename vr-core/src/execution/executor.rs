@@ -9,7 +9,7 @@ use twox_hash::XxHash3_128;
 
 use crate::{
     execution::{
-        checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Prefix},
+        checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Head},
         client_table::{ClientTable, Turn},
         persistence::Persistence,
         work::{Finished, Restored, Work},
@@ -350,10 +350,9 @@ impl Executor {
         // So that what is released for it is never above what is durable.
         self.persist()?;
         let snapshot = |source| CheckpointFailure::Snapshot { op_number: at.op_number, source };
-        let mut head = Vec::new();
-        let prefix = Prefix { op_number: self.applied, time: self.time };
-        prefix.write(&mut head).map_err(|error| snapshot(error.into()))?;
-        self.client_table.snapshot(&mut SnapshotWriter::new(&mut head)).map_err(snapshot)?;
+        let mut table = Vec::new();
+        self.client_table.snapshot(&mut SnapshotWriter::new(&mut table)).map_err(snapshot)?;
+        let head = Head { op_number: self.applied, time: self.time, table }.to_bytes();
         if let Some(source) = self.state_machine.fork() {
             let store = Arc::clone(self.store());
             self.frozen = Some(Frozen { at, head, source, store });
@@ -384,14 +383,13 @@ impl Executor {
         id: CheckpointId,
         from: &mut SnapshotReader<'_>,
     ) -> Result<Restored, SnapshotError> {
-        let prefix = Prefix::read(from)?;
-        if prefix.op_number != id.op_number {
+        let (op_number, time) = Head::read(from, |table| self.client_table.restore(table))?;
+        if op_number != id.op_number {
             return Err(SnapshotError::Unreadable);
         }
-        self.client_table.restore(from)?;
         self.state_machine.restore(from)?;
         self.applied = id.op_number;
-        self.time = prefix.time;
+        self.time = time;
         self.persistence.iter_mut().for_each(|it| it.replaced_by(id.checksum));
         Ok(self.restored())
     }

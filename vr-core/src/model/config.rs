@@ -58,6 +58,7 @@ pub enum Genesis {
 /// | `reads_max` | 65 536 | queries are answered busy |
 /// | `transfer_headers_max` | 1024 | a larger range takes several questions |
 /// | `transfer_bytes_max` | 1 MiB | a larger range takes several questions |
+/// | `fetch_bytes_per_second` | 32 MiB | while operations are ordered, a checkpoint is fetched no faster; 0: as fast as it comes |
 /// | `scrub_bytes_per_second` | 1 MiB | an idle replica reads its log back no faster, to notice damage; 0: never |
 /// | `scrub_interval` | 1 h | the pause between two passes over the whole log |
 /// | `clock_jump_max` | 60 s | a wall clock that jumped further ahead is not believed |
@@ -137,6 +138,9 @@ pub struct Config {
     pub transfer_headers_max: u32,
     /// Bytes of entries in one answer.
     pub transfer_bytes_max: u32,
+    /// Bytes of a checkpoint that a replica fetches per second while the group orders operations, so
+    /// that these are not held up; a group that orders none gives what it can. 0 for no limit.
+    pub fetch_bytes_per_second: u64,
     /// Bytes of its own log that an idle replica reads back per second, to notice damage before an
     /// entry is needed; 0 for none.
     pub scrub_bytes_per_second: u64,
@@ -184,6 +188,7 @@ impl Default for Config {
             reads_max: 65_536,
             transfer_headers_max: 1024,
             transfer_bytes_max: 1 << 20,
+            fetch_bytes_per_second: 32 << 20,
             scrub_bytes_per_second: 1 << 20,
             scrub_interval: Duration::from_secs(3600),
             clock_jump_max: Duration::from_secs(60),

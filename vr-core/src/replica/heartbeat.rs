@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// For how many heartbeats a group counts as busy that has ordered something.
+const BUSY: u32 = 4;
+
 impl Replica {
     /// The last op of the log, holes or not.
     pub(in crate::replica) fn told_op_number(&self) -> OpNumber {
@@ -92,6 +95,10 @@ impl Replica {
         m: &Commit,
     ) -> Result<(), Ignored> {
         self.peers.stands(from.index, now.monotonic, m.standing);
+        if let Some(incoming) = &mut self.incoming {
+            let lasting = self.config.heartbeat_interval.saturating_mul(BUSY);
+            incoming.told(now.monotonic, m.standing.op_number, lasting);
+        }
         if self.mutant(Mutant::CommitOverUncertainLog) && from.view > self.promise.log_view() {
             self.advance_commit(m.commit.op_number);
         }

@@ -380,6 +380,7 @@ impl Replica {
         let Peer::Replica(id) = peer else { return };
         let Some(index) = self.membership.index_of(id) else { return };
         self.peers.connected(index);
+        self.on_snapshot_way(now, index);
         match &mut self.status {
             Status::Blank(_) => self.timers.arm(Timer::Hello, now.monotonic),
             Status::Normal(_) => self.heartbeat_now(),
@@ -398,6 +399,7 @@ impl Replica {
             Peer::Replica(id) => {
                 if let Some(index) = self.membership.index_of(id) {
                     self.peers.disconnected(index);
+                    self.on_snapshot_way(now, index);
                     self.suspect_lost(now, id);
                 }
             }

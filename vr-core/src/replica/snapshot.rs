@@ -32,6 +32,7 @@ use crate::{
     },
     state::{
         incoming::{Incoming, Next},
+        pace::Pace,
         repair::Rebased,
         status::{Role, Status},
         timers::Timer,
@@ -90,7 +91,8 @@ impl Replica {
         }
         let op_number = m.checkpoint.op_number;
         self.out.push_back(Output::Event(Event::SnapshotBegan { op_number }));
-        self.incoming = Some(Incoming::new(m.checkpoint));
+        let pace = Pace::of(self.config.fetch_bytes_per_second);
+        self.incoming = Some(Incoming::new(m.checkpoint, pace));
         self.ask_for_snapshot(now);
         Ok(())
     }
@@ -108,14 +110,14 @@ impl Replica {
 
     /// Asks for as much as may be asked for at a time.
     fn ask_for_snapshot(&mut self, now: Now) {
-        let peers = self.present();
+        let (peers, now) = (self.present(), now.monotonic);
+        let primary = self.membership.index_of(self.primary()).unwrap_or(self.index);
         let patience = self.config.retry_interval.saturating_mul(PATIENCE);
         loop {
             let request = self.questions.next();
             let Some(incoming) = &mut self.incoming else { return };
-            let Some((index, question)) = incoming.question(request, &peers, now.monotonic) else {
-                let at = incoming.expires(patience).unwrap_or(now.monotonic + patience);
-                self.timers.arm(Timer::Snapshot, at);
+            let Some((index, question)) = incoming.question(request, &peers, primary, now) else {
+                self.timers.arm(Timer::Snapshot, incoming.due(now, patience));
                 return;
             };
             self.questions = request;
@@ -123,6 +125,15 @@ impl Replica {
                 self.send(to, Message::GetSnapshot(question));
             }
         }
+    }
+
+    /// A way to `index` opened or broke: who else is there is asked.
+    pub(in crate::replica) fn on_snapshot_way(&mut self, now: Now, index: ReplicaIndex) {
+        let Some(incoming) = &mut self.incoming else { return };
+        if self.peers.is_lost(index) {
+            incoming.lost(index);
+        }
+        self.ask_for_snapshot(now);
     }
 
     /// Questions that were not answered are asked again; what nobody has any more is given up, and

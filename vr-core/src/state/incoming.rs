@@ -3,12 +3,15 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{
-    checkpoint::Manifest,
-    durable::CheckpointId,
-    snapshot::{GetSnapshot, SnapshotPart},
-    time::Instant,
-    types::{Checksum, OpNumber, PersistId, ReplicaIndex, ReplicaSet, RequestId},
+use crate::{
+    model::{
+        checkpoint::Manifest,
+        durable::CheckpointId,
+        snapshot::{GetSnapshot, SnapshotPart},
+        time::Instant,
+        types::{Checksum, OpNumber, PersistId, ReplicaIndex, ReplicaSet, RequestId},
+    },
+    state::pace::Pace,
 };
 
 /// Questions that one peer has open at most.
@@ -62,6 +65,7 @@ pub struct Incoming {
     /// Bytes of chunks that arrived.
     received: u64,
     turn: usize,
+    pace: Pace,
 }
 
 /// What comes next.
@@ -76,9 +80,9 @@ pub enum Next {
 }
 
 impl Incoming {
-    /// Nothing of `checkpoint` is here.
+    /// Nothing of `checkpoint` is here; its chunks are asked for at this pace.
     #[must_use]
-    pub fn new(checkpoint: CheckpointId) -> Self {
+    pub fn new(checkpoint: CheckpointId, pace: Pace) -> Self {
         Self {
             checkpoint,
             step: Step::Manifest(Manifest::default()),
@@ -92,7 +96,13 @@ impl Incoming {
             progress: false,
             received: 0,
             turn: 0,
+            pace,
         }
+    }
+
+    /// The primary tells how far its log goes: see [`Pace::told`].
+    pub fn told(&mut self, now: Instant, op_number: OpNumber, lasting: Duration) {
+        self.pace.told(now, op_number, lasting);
     }
 
     /// Which one it is.
@@ -131,6 +141,15 @@ impl Incoming {
         }
     }
 
+    /// The way to `of` broke: what it was asked for is asked of others.
+    pub fn lost(&mut self, of: ReplicaIndex) {
+        let asked = self.asked.iter().filter(|(_, asked)| asked.of == of);
+        let lost: Vec<RequestId> = asked.map(|(request, _)| *request).collect();
+        for request in lost {
+            self.put_back(request);
+        }
+    }
+
     fn put_back(&mut self, request: RequestId) -> Option<Asked> {
         let asked = self.asked.remove(&request)?;
         if let SnapshotPart::Chunk(index) = asked.part {
@@ -139,10 +158,18 @@ impl Incoming {
         Some(asked)
     }
 
-    /// When the oldest open question expires, if each has `patience`.
+    /// When to look again: the oldest open question expires, if each has `patience`, or the next
+    /// chunk may be asked for.
     #[must_use]
-    pub fn expires(&self, patience: Duration) -> Option<Instant> {
-        self.asked.values().map(|asked| asked.at + patience).min()
+    pub fn due(&self, now: Instant, patience: Duration) -> Instant {
+        let expires = self.asked.values().map(|asked| asked.at + patience).min();
+        let paced = Some(self.pace.next(now)).filter(|at| self.has_room() && *at > now);
+        expires.into_iter().chain(paced).min().unwrap_or(now + patience)
+    }
+
+    /// Whether there is a chunk to be asked for, and room for it.
+    fn has_room(&self) -> bool {
+        self.step == Step::Chunks && self.storing.len() < STORING_MAX && !self.wanted.is_empty()
     }
 
     /// Whether somebody of `peers` said that it is not there, and nobody says otherwise.
@@ -157,16 +184,18 @@ impl Incoming {
         matches!(self.step, Step::Manifest(_) | Step::Chunks)
     }
 
-    /// The next question and whom to ask, if one of `peers` can take one more.
+    /// The next question and whom to ask, if one of `peers` can take one more. The primary of a busy
+    /// group is asked only for what none of the others has.
     pub fn question(
         &mut self,
         request: RequestId,
         peers: &[ReplicaIndex],
+        primary: ReplicaIndex,
         now: Instant,
     ) -> Option<(ReplicaIndex, GetSnapshot)> {
         let part = match &self.step {
             Step::Manifest(pages) if self.asked.is_empty() => SnapshotPart::Manifest(pages.count()),
-            Step::Chunks if self.storing.len() < STORING_MAX => {
+            Step::Chunks if self.has_room() && self.pace.next(now) <= now => {
                 SnapshotPart::Chunk(*self.wanted.first()?)
             }
             Step::Manifest(_)
@@ -177,13 +206,18 @@ impl Incoming {
             | Step::Naming(_) => return None,
         };
         let open = |of: ReplicaIndex| self.asked.values().filter(|asked| asked.of == of).count();
+        let has_it = |of: &&ReplicaIndex| !self.lacking.contains(**of);
+        let others = peers.iter().filter(has_it).any(|of| *of != primary);
+        let spared = others && self.pace.is_busy(now);
         let ready = (0..peers.len())
             .filter_map(|step| peers.get((self.turn + step) % peers.len()))
-            .find(|of| !self.lacking.contains(**of) && open(**of) < QUESTIONS_MAX);
+            .filter(has_it)
+            .find(|of| open(**of) < QUESTIONS_MAX && !(spared && **of == primary));
         let of = *ready?;
         self.turn = self.turn.wrapping_add(1);
         if let SnapshotPart::Chunk(index) = part {
             self.wanted.remove(&index);
+            self.pace.asked(now);
         }
         self.asked.insert(request, Asked { of, part, at: now });
         Some((of, GetSnapshot { request, checkpoint: self.checkpoint, part }))
@@ -327,6 +361,7 @@ mod tests {
     use crate::model::{checkpoint::CHUNK_BYTES, types::OpNumber};
 
     const PEERS: [ReplicaIndex; 2] = [ReplicaIndex(1), ReplicaIndex(2)];
+    const PRIMARY: ReplicaIndex = ReplicaIndex(1);
     const NOW: Instant = Instant(100);
 
     /// The bytes of the chunk at `index`.
@@ -343,13 +378,15 @@ mod tests {
 
     fn incoming() -> Incoming {
         let digest = manifest().digest();
-        Incoming::new(CheckpointId { op_number: OpNumber(9), checksum: Checksum(1), digest })
+        let checkpoint = CheckpointId { op_number: OpNumber(9), checksum: Checksum(1), digest };
+        // Eight chunks a second, once the group is busy.
+        Incoming::new(checkpoint, Pace::of(8 * u64::from(CHUNK_BYTES)))
     }
 
     /// One whose manifest is here and which lacks `chunks`.
     fn lacking(chunks: &[u32]) -> Incoming {
         let mut incoming = incoming();
-        incoming.question(RequestId(1), &PEERS, NOW).unwrap();
+        incoming.question(RequestId(1), &PEERS, PRIMARY, NOW).unwrap();
         let manifest = manifest();
         let next = incoming.page(RequestId(1), manifest.bytes, 0, &manifest.chunks);
         assert_eq!(next, Some(Next::Look(manifest)));
@@ -361,7 +398,9 @@ mod tests {
         let mut asked = Vec::new();
         for number in 10.. {
             let request = RequestId(number);
-            let Some((of, question)) = incoming.question(request, &PEERS, NOW) else { break };
+            let Some((of, question)) = incoming.question(request, &PEERS, PRIMARY, NOW) else {
+                break;
+            };
             let SnapshotPart::Chunk(index) = question.part else { panic!("{question:?}") };
             asked.push((request, of, index));
         }
@@ -372,7 +411,7 @@ mod tests {
     fn a_manifest_comes_in_pages_and_is_believed_only_whole() {
         let (mut incoming, manifest) = (incoming(), manifest());
         for (from, request) in [(0, RequestId(1)), (4, RequestId(2))] {
-            let (_, question) = incoming.question(request, &PEERS, NOW).unwrap();
+            let (_, question) = incoming.question(request, &PEERS, PRIMARY, NOW).unwrap();
             assert_eq!(question.part, SnapshotPart::Manifest(from));
             let at = usize::try_from(from).unwrap();
             let page = &manifest.chunks[at..(at + 4).min(6)];
@@ -380,11 +419,11 @@ mod tests {
             assert_eq!(next == Next::Wait, from == 0);
         }
         let mut incoming = self::incoming();
-        incoming.question(RequestId(1), &PEERS, NOW).unwrap();
+        incoming.question(RequestId(1), &PEERS, PRIMARY, NOW).unwrap();
         let mut false_one = manifest.chunks.clone();
         false_one[2] = Checksum(9);
         assert_eq!(incoming.page(RequestId(1), manifest.bytes, 0, &false_one), None);
-        let (_, again) = incoming.question(RequestId(2), &PEERS, NOW).unwrap();
+        let (_, again) = incoming.question(RequestId(2), &PEERS, PRIMARY, NOW).unwrap();
         assert_eq!(again.part, SnapshotPart::Manifest(0), "it begins anew");
     }
 
@@ -396,6 +435,35 @@ mod tests {
         for peer in PEERS {
             assert_eq!(asked.iter().filter(|(_, of, _)| *of == peer).count(), 2);
         }
+    }
+
+    #[test]
+    fn a_busy_group_is_asked_in_time_and_its_primary_spared() {
+        let mut incoming = lacking(&[0, 1, 2, 3, 4, 5]);
+        incoming.told(NOW, OpNumber(20), Duration::from_secs(1));
+        incoming.told(NOW, OpNumber(21), Duration::from_secs(1));
+        let asked = ask_all(&mut incoming);
+        assert_eq!(asked.len(), 1, "one at a time");
+        assert_eq!(asked[0].1, PEERS[1], "not the primary");
+        let next = NOW + Duration::from_millis(125);
+        assert_eq!(incoming.due(NOW, Duration::from_secs(9)), next);
+        let (of, _) = incoming.question(RequestId(30), &PEERS, PRIMARY, next).unwrap();
+        assert_eq!(of, PEERS[1]);
+        incoming.gone(RequestId(30));
+        let later = NOW + Duration::from_millis(250);
+        let (of, _) = incoming.question(RequestId(31), &PEERS, PRIMARY, later).unwrap();
+        assert_eq!(of, PRIMARY, "nobody else has it");
+    }
+
+    #[test]
+    fn what_was_asked_of_one_that_is_lost_is_asked_of_another() {
+        let mut incoming = lacking(&[3]);
+        let (_, lost, _) = ask_all(&mut incoming)[0];
+        incoming.lost(lost);
+        let others: Vec<_> = PEERS.into_iter().filter(|peer| *peer != lost).collect();
+        let asked = incoming.question(RequestId(40), &others, PRIMARY, NOW);
+        let asked = asked.map(|(of, question)| (of, question.part));
+        assert_eq!(asked, Some((others[0], SnapshotPart::Chunk(3))));
     }
 
     #[test]
@@ -415,7 +483,7 @@ mod tests {
     #[test]
     fn with_everything_here_nothing_is_asked_for() {
         let mut incoming = incoming();
-        incoming.question(RequestId(1), &PEERS, NOW).unwrap();
+        incoming.question(RequestId(1), &PEERS, PRIMARY, NOW).unwrap();
         let manifest = manifest();
         incoming.page(RequestId(1), manifest.bytes, 0, &manifest.chunks).unwrap();
         assert_eq!(incoming.lacks(&[]), Next::Complete(manifest));

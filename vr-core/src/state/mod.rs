@@ -9,6 +9,7 @@ pub mod forwards;
 pub mod incoming;
 pub mod leases;
 pub mod log;
+pub mod pace;
 pub mod peers;
 pub mod pipeline;
 pub mod plan;

@@ -29,6 +29,10 @@ const MANIFEST_MAGIC: [u8; 8] = *b"vrcheckp";
 /// Bytes of a manifest file before the manifest.
 const HEADER_BYTES: usize = 72;
 
+/// Bytes of chunks that may wait to reach the disk. Without it a checkpoint of gigabytes leaves for
+/// the disk at once, and every write of the log waits behind it.
+const UNSYNCED_BYTES_MAX: u64 = 4 << 20;
+
 /// The checkpoints in a directory; the replica's log may be there, too.
 ///
 /// A chunk is where its index says, in a file of all chunks. A checkpoint is complete when there
@@ -49,6 +53,8 @@ struct Changes {
     poisoned: bool,
     /// Drafts in which nothing counts that was written before this process.
     begun: BTreeSet<Draft>,
+    /// Bytes of chunks written since the last sync.
+    unsynced_bytes: u64,
 }
 
 /// A chunk that is somewhere: the file, and where in it.
@@ -92,6 +98,23 @@ impl<D: Disk> FileCheckpoints<D> {
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         let written = self.disk.write_at(name, offset, &[IoSlice::new(bytes)]);
         written.map_err(|error| refused(&self.disk, "write", name, error))
+    }
+
+    /// Writes a chunk of a draft, and lets it reach the disk when enough of them wait.
+    fn write_chunk(
+        &self,
+        changes: &mut Changes,
+        name: &str,
+        index: u32,
+        chunk: &[u8],
+    ) -> Result<(), StorageError> {
+        self.write(name, place(index), chunk)?;
+        changes.unsynced_bytes += byte_count(chunk.len());
+        if changes.unsynced_bytes < UNSYNCED_BYTES_MAX {
+            return Ok(());
+        }
+        changes.unsynced_bytes = 0;
+        self.sync(name)
     }
 
     fn sync(&self, name: &str) -> Result<(), StorageError> {
@@ -167,6 +190,7 @@ impl<D: Disk> FileCheckpoints<D> {
     /// after a sync that failed, and no sync would change that.
     fn lacking(
         &self,
+        changes: &mut Changes,
         name: &str,
         manifest: &Manifest,
         is_older: bool,
@@ -175,7 +199,7 @@ impl<D: Disk> FileCheckpoints<D> {
         for index in 0..manifest.count() {
             let chunk = read_chunk(&self.disk, name, index, manifest.bytes_of(index))?;
             match chunk.filter(|chunk| manifest.holds(index, chunk)) {
-                Some(chunk) if is_older => self.write(name, place(index), &chunk)?,
+                Some(chunk) if is_older => self.write_chunk(changes, name, index, &chunk)?,
                 Some(_) => {}
                 None => lacking.push(index),
             }
@@ -186,6 +210,7 @@ impl<D: Disk> FileCheckpoints<D> {
     /// Takes what it can of `lacking` from other files; returns the rest.
     fn reuse(
         &self,
+        changes: &mut Changes,
         name: &str,
         manifest: &Manifest,
         lacking: Vec<u32>,
@@ -203,7 +228,7 @@ impl<D: Disk> FileCheckpoints<D> {
                 None => None,
             };
             match chunk.filter(|chunk| manifest.holds(index, chunk)) {
-                Some(chunk) => self.write(name, place(index), &chunk)?,
+                Some(chunk) => self.write_chunk(changes, name, index, &chunk)?,
                 None => left.push(index),
             }
         }
@@ -316,7 +341,7 @@ impl<D: Disk> Checkpoints for FileCheckpoints<D> {
         let name = names::draft(draft);
         self.change(|changes| {
             self.begin(changes, draft, &name)?;
-            self.write(&name, place(index), chunk)
+            self.write_chunk(changes, &name, index, chunk)
         })
     }
 
@@ -325,8 +350,8 @@ impl<D: Disk> Checkpoints for FileCheckpoints<D> {
         self.change(|changes| {
             let is_older = !changes.begun.contains(draft);
             self.begin(changes, draft, &name)?;
-            let lacking = self.lacking(&name, manifest, is_older)?;
-            self.reuse(&name, manifest, lacking)
+            let lacking = self.lacking(changes, &name, manifest, is_older)?;
+            self.reuse(changes, &name, manifest, lacking)
         })
     }
 
@@ -340,7 +365,7 @@ impl<D: Disk> Checkpoints for FileCheckpoints<D> {
         self.change(|changes| {
             let is_older = !changes.begun.contains(draft);
             self.begin(changes, draft, &name)?;
-            let lacking = self.lacking(&name, manifest, is_older)?;
+            let lacking = self.lacking(changes, &name, manifest, is_older)?;
             if let Some(index) = lacking.first() {
                 let what = format!("chunk {index} of a checkpoint that is said to be whole");
                 let path = self.disk.path().join(&name);

@@ -165,6 +165,24 @@ fn a_transfer_goes_on_where_the_last_process_stopped() {
     }
 }
 
+/// Else the log's writes would wait behind gigabytes.
+#[test]
+fn a_large_checkpoint_reaches_the_disk_in_parts_while_it_is_written() {
+    let disk = FaultyDisk::default();
+    let sample = Sample::new(5, &[7; 50]);
+    let (mut written, mut longest) = (0, 0);
+    sample.take(&on(&disk)).unwrap();
+    for (call, name) in disk.take_log() {
+        match call {
+            Call::Write if name.starts_with("draft-") => written += 1,
+            Call::Sync => written = 0,
+            _ => {}
+        }
+        longest = longest.max(written);
+    }
+    assert_eq!(longest, 16, "4 MiB");
+}
+
 /// The system still shows what a failed sync did not write, and counts it as written.
 #[test]
 fn what_a_failed_sync_left_is_written_again_before_it_counts() {

@@ -33,6 +33,8 @@ pub struct Fleet {
     dir: PathBuf,
     members: String,
     durability: Durability,
+    /// What every replica is told besides, as options of `kv serve`.
+    options: Vec<String>,
     replicas: Vec<Replica>,
 }
 
@@ -86,13 +88,20 @@ impl Fleet {
             replicas.push(Replica { resp: address, child: None, has_run: false, wrapper, _leases });
         }
         let (members, durability) = (members.join(","), Durability::Full);
-        Ok(Self { program, dir, members, durability, replicas })
+        Ok(Self { program, dir, members, durability, options: Vec::new(), replicas })
     }
 
     /// The same in another mode, for replicas that are started from now on.
     #[must_use]
     pub const fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// The same with these options of `kv serve` besides, for replicas that are started from now on.
+    #[must_use]
+    pub fn with_options(mut self, options: &[&str]) -> Self {
+        self.options = options.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -146,7 +155,7 @@ impl Fleet {
         let log = log.with_context(|| format!("cannot write {}", log_file.display()))?;
         let data_dir = self.data_dir(replica);
         let (program, members) = (self.program.clone(), self.members.clone());
-        let durability = self.durability;
+        let (durability, options) = (self.durability, self.options.clone());
         let process = self.replica(replica)?;
         let mut command = match process.wrapper.split_first() {
             None => Command::new(&program),
@@ -159,7 +168,8 @@ impl Fleet {
         command
             .args(["serve", "--stop-with-stdin", "--replica", &replica.to_string()])
             .args(["--members", &members, "--resp", &process.resp.to_string()])
-            .args(["--durability", &durability.to_string()]);
+            .args(["--durability", &durability.to_string()])
+            .args(options);
         match durability {
             Durability::Full | Durability::ViewOnly => command.arg("--data").arg(&data_dir),
             Durability::Diskless if process.has_run => &mut command,

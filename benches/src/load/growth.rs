@@ -1,0 +1,183 @@
+//! Whether an operation costs more in a group that is old, has many sessions, or a large state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use vr_core::{Client, Config, Durability, Node, Raw};
+
+use crate::load::{
+    generator::{Measured, drive, say},
+    group::Group,
+    row::markdown,
+    service::Keeper,
+    summary::{count, median},
+    workload::{Workload, seconds},
+};
+
+/// Bytes of the operations that make up a large state.
+const KEPT_BYTES: u64 = 64 << 10;
+/// Operations that are in flight while a group is prepared.
+const PREPARING: usize = 64;
+
+/// How old, how many and how large.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Operations that the old group has executed
+    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    pub operations: u64,
+    /// Sessions that are open in the group with many
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub sessions: u64,
+    /// MiB of state in the group with a large one
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub mib: u64,
+    /// Rounds, in each of which every group has its turn
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// How long each turn is
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub seconds: Duration,
+}
+
+/// What one kind of group did in each round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grown {
+    /// Which kind.
+    pub name: String,
+    /// Operations a second.
+    pub per_second: Vec<f64>,
+}
+
+/// A group of three nodes on this thread, and a client of it.
+struct Subject {
+    name: String,
+    group: Group<Raw>,
+    client: Client<Raw>,
+}
+
+impl Subject {
+    async fn start(name: String, keeper: Keeper) -> anyhow::Result<Self> {
+        let mut config = Config::default();
+        // As for a large state: rarely, so that what is seen is the operations' cost.
+        config.checkpoint_ops = u32::try_from(config.log_ops_max / 2)?;
+        let node = || Node::builder_raw(keeper.clone()).config(config.clone());
+        let group = Group::start(Durability::ViewOnly, node).await?;
+        let client = group.client().await?;
+        Ok(Self { name, group, client })
+    }
+
+    /// Has `operations` of them executed.
+    async fn execute(&self, operations: u64, payload: &Bytes) -> anyhow::Result<()> {
+        let mut tasks = tokio::task::JoinSet::new();
+        let tasks_count = u64::try_from(PREPARING)?;
+        for number in 0..tasks_count {
+            let (client, payload) = (self.client.clone(), payload.clone());
+            let share = operations / tasks_count + u64::from(number < operations % tasks_count);
+            tasks.spawn(async move {
+                for _ in 0..share {
+                    client.execute_raw(payload.clone()).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(task) = tasks.join_next().await {
+            task??;
+        }
+        Ok(())
+    }
+
+    async fn turn(&self, options: &Options) -> anyhow::Result<f64> {
+        let workload = Workload {
+            clients: 64,
+            clients_per_session: 64,
+            payload_bytes: 256,
+            read_percent: 0,
+            warm_up: Duration::ZERO,
+            duration: options.seconds,
+            rate: None,
+            progress: false,
+        };
+        let measured: Measured = drive(std::slice::from_ref(&self.client), &workload).await;
+        if let Some(error) = measured.error {
+            anyhow::bail!("{} calls returned an error, such as: {error}", measured.errors);
+        }
+        Ok(count(measured.succeeded) / options.seconds.as_secs_f64())
+    }
+}
+
+/// Prepares a group of each kind, and lets them take turns.
+///
+/// # Errors
+/// A call returned an error.
+pub async fn run(options: &Options) -> anyhow::Result<Vec<Grown>> {
+    let small = Bytes::from_static(&[0x5a; 256]);
+    let young = Subject::start("young, one session, no state".to_owned(), Keeper::of(0)).await?;
+    let old = Subject::start(format!("after {} ops", options.operations), Keeper::of(0)).await?;
+    old.execute(options.operations, &small).await?;
+    let many = Subject::start(format!("{} sessions", options.sessions), Keeper::of(0)).await?;
+    for _ in 1..options.sessions {
+        many.group.client().await?.execute_raw(small.clone()).await?;
+    }
+    let slots = ((options.mib << 20) / KEPT_BYTES).max(1);
+    let name = format!("{} MiB of state", options.mib);
+    let large = Subject::start(name, Keeper::of(slots)).await?;
+    large.execute(slots, &Bytes::from(vec![0x5a; usize::try_from(KEPT_BYTES)?])).await?;
+    let subjects = [young, old, many, large];
+    let mut grown: Vec<Grown> = subjects
+        .iter()
+        .map(|subject| Grown { name: subject.name.clone(), per_second: Vec::new() })
+        .collect();
+    for round in 1..=options.rounds {
+        for (subject, grown) in subjects.iter().zip(&mut grown) {
+            let per_second = subject.turn(options).await?;
+            say(&format!("  round {round}, {}: {per_second:.0} op/s", subject.name));
+            grown.per_second.push(per_second);
+        }
+    }
+    for Subject { group, client, .. } in subjects {
+        drop(client);
+        group.stop().await?;
+    }
+    Ok(grown)
+}
+
+/// A table: the median, and the median of the ratios to the first kind in the same rounds.
+#[must_use]
+pub fn describe(grown: &[Grown]) -> String {
+    let mut lines = vec![["group", "op/s", "ratio"].map(str::to_owned).to_vec()];
+    let Some(first) = grown.first() else { return String::new() };
+    lines.extend(grown.iter().map(|kind| {
+        let pairs = kind.per_second.iter().zip(&first.per_second);
+        let ratios: Vec<f64> = pairs.map(|(here, there)| here / there.max(1e-9)).collect();
+        vec![
+            kind.name.clone(),
+            format!("{:.0}", median(&kind.per_second)),
+            format!("{:.2}", median(&ratios)),
+        ]
+    }));
+    markdown(&lines)
+}
+
+/// As short as a test needs.
+#[must_use]
+pub fn short() -> Options {
+    let seconds = Duration::from_millis(100);
+    Options { operations: 2000, sessions: 20, mib: 4, rounds: 1, seconds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let kind = |name: &str, per_second: &[f64]| Grown {
+            name: name.to_owned(),
+            per_second: per_second.to_vec(),
+        };
+        let grown = [kind("young", &[100.0, 200.0, 400.0]), kind("old", &[90.0, 200.0, 200.0])];
+        let text = describe(&grown);
+        assert!(text.contains("| young | 200  |  1.00 |"), "{text}");
+        assert!(text.contains("| old   | 200  |  0.90 |"), "{text}");
+    }
+}
