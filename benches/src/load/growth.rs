@@ -6,7 +6,7 @@ use bytes::Bytes;
 use vr_core::{Client, Config, Durability, Node, Raw};
 
 use crate::load::{
-    generator::{Measured, drive, say},
+    generator::{drive, say},
     group::Group,
     row::markdown,
     service::Keeper,
@@ -97,10 +97,8 @@ impl Subject {
             rate: None,
             progress: false,
         };
-        let measured: Measured = drive(std::slice::from_ref(&self.client), &workload).await;
-        if let Some(error) = measured.error {
-            anyhow::bail!("{} calls returned an error, such as: {error}", measured.errors);
-        }
+        let clients = std::slice::from_ref(&self.client);
+        let measured = drive(clients, &workload).await.without_errors()?;
         Ok(count(measured.succeeded) / options.seconds.as_secs_f64())
     }
 }

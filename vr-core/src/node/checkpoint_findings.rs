@@ -1,7 +1,9 @@
 //! What keeps checkpoints from arriving, from counting, and a state from being whole, put into words.
 
+use core::time::Duration;
+
 use crate::{
-    model::{message::StatusKind, types::OpNumber},
+    model::{checkpoint::CHUNK_BYTES, config::Config, message::StatusKind, types::OpNumber},
     node::{
         finding::{Cause, Finding, names, silent},
         status::NodeStatus,
@@ -9,8 +11,8 @@ use crate::{
     replica::io::Discarded,
 };
 
-/// After how many retry intervals without anything new a checkpoint does not come along any more;
-/// twice as long as a question for a part of it is waited for.
+/// Retry intervals that pass without anything new of a checkpoint that comes along; twice as many as
+/// a question for a part of it is waited for.
 const STALL: u32 = 20;
 
 /// A checkpoint is on its way here.
@@ -28,7 +30,7 @@ pub(crate) fn fetching(status: &NodeStatus) -> Option<Finding> {
         let before = fetching.begun - 1;
         words += &format!("; {before} before it were given up, because nobody had them any more");
     }
-    let stalled = fetching.idle >= status.config.retry_interval.saturating_mul(STALL);
+    let stalled = fetching.idle >= patience(&status.config);
     if stalled {
         words += &format!("; nothing new for {milliseconds} ms");
     }
@@ -54,6 +56,14 @@ pub(crate) fn fetching(status: &NodeStatus) -> Option<Finding> {
         ],
         remedy,
     })
+}
+
+/// After how long without anything new a checkpoint does not come along any more: not before two
+/// chunks are due while the group is busy.
+fn patience(config: &Config) -> Duration {
+    let seconds = (2 * u64::from(CHUNK_BYTES)).checked_div(config.fetch_bytes_per_second);
+    let paced = Duration::from_secs(seconds.unwrap_or(0));
+    config.retry_interval.saturating_mul(STALL).saturating_add(paced)
 }
 
 /// The replicas do not agree about the state.

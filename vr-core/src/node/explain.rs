@@ -569,6 +569,9 @@ mod tests {
         assert!(finding.words.contains("1 before it were given up"), "{}", finding.words);
         assert!(finding.words.contains("nothing new for 3000 ms"), "{}", finding.words);
         assert!(finding.remedy.contains("start replica 2"), "{}", finding.remedy);
+        status.config.fetch_bytes_per_second = 128 << 10;
+        assert!(only(&status, Cause::Fetching).remedy.contains("wait"), "4 s pass between two");
+        status.config.fetch_bytes_per_second = 0;
         status.replica.snapshot = Some((OpNumber(500), 7, 7));
         assert!(only(&status, Cause::Fetching).remedy.contains("disk of this machine"));
     }
