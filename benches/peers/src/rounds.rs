@@ -6,7 +6,7 @@ use anyhow::bail;
 use vr_benches::load::{
     command::run_engines,
     engines::{self, Execution},
-    fleet::Fleet as OwnFleet,
+    fleet::{Fleet as OwnFleet, INLINE_WRITES, inline_writes},
     generator::{drive, say},
     group,
     row::{Row, append_csv, markdown, microseconds},
@@ -330,7 +330,8 @@ async fn run_one(
         (Mode::Tcp | Mode::Durable, System::Vr) => {
             let durability =
                 if mode == Mode::Durable { Durability::Full } else { Durability::ViewOnly };
-            let fleet = OwnFleet::start(durability, options.dir.as_deref()).await?;
+            let (dir, arguments) = (options.dir.as_deref(), inline_writes(INLINE_WRITES));
+            let fleet = OwnFleet::start_with(3, durability, dir, arguments).await?;
             let mut clients = Vec::new();
             for _ in 0..workload.sessions() {
                 clients.push(fleet.client().await?);

@@ -30,6 +30,8 @@ use crate::load::relay::Relay;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a replica is asked whether all is well.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Bytes of operations that replicas write on the thread that runs them, where speed is measured.
+pub const INLINE_WRITES: u64 = 8 << 10;
 /// The group's name.
 pub const GROUP: &str = "load";
 
@@ -369,6 +371,12 @@ impl Fleet {
     fn log_file(&self, replica: usize) -> PathBuf {
         self.dir.path().join(format!("replica-{replica}.log"))
     }
+}
+
+/// The options of `load replica` with which it writes so much on the thread that runs it.
+#[must_use]
+pub fn inline_writes(bytes_max: u64) -> Vec<String> {
+    vec!["--inline-writes".to_owned(), bytes_max.to_string()]
 }
 
 /// Addresses as a list of members.

@@ -41,6 +41,9 @@ pub struct Options {
     /// Found a group without disks
     #[arg(long)]
     pub found: bool,
+    /// Bytes of operations that are written and synced on the thread that runs the replica, at most
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub inline_writes: u64,
     /// How many operations of at least 4 KiB the service keeps: they are its state
     #[arg(long, value_name = "OPS", default_value_t = 0)]
     pub keep: u64,
@@ -105,7 +108,7 @@ fn with_storage(node: NodeBuilder<Raw>, options: &Options) -> anyhow::Result<Nod
         return Ok(node.storage(MemoryStorage::new()));
     }
     let data = options.data.as_ref().context("--data is missing")?;
-    Ok(node.storage(FileStorage::new(data)))
+    Ok(node.storage(FileStorage::new(data).with_inline_writes(options.inline_writes)))
 }
 
 /// Reads lines on a thread of its own, because a pending read would keep the runtime from ending.

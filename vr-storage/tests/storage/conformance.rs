@@ -167,8 +167,8 @@ fn memory_conforms() {
     report.assert_passed();
 }
 
-/// A directory of this machine.
-struct Directory(tempfile::TempDir);
+/// A directory of this machine, and the bytes that the node's own thread writes at most.
+struct Directory(tempfile::TempDir, u64);
 
 impl Harness for Directory {
     fn fresh(&mut self) {
@@ -177,7 +177,7 @@ impl Harness for Directory {
 
     fn storage(&mut self) -> Box<dyn Storage> {
         let options = StoreOptions::default().with_segment_bytes(64 << 10);
-        Box::new(FileStorage::new(self.0.path()).with_options(options))
+        Box::new(FileStorage::new(self.0.path()).with_options(options).with_inline_writes(self.1))
     }
 
     fn covers(&self, capability: Capability) -> bool {
@@ -187,9 +187,11 @@ impl Harness for Directory {
 
 #[test]
 fn files_in_a_directory_conform() {
-    let report = block_on(run(&mut Directory(tempfile::tempdir().unwrap())));
-    println!("{report}");
-    report.assert_passed();
+    for inline in [0, 100, u64::MAX] {
+        let report = block_on(run(&mut Directory(tempfile::tempdir().unwrap(), inline)));
+        println!("{report}");
+        report.assert_passed();
+    }
 }
 
 #[test]
