@@ -151,6 +151,7 @@ impl Group {
         let mut config = Config::default();
         // The others' engines keep their whole logs here, too.
         config.checkpoint_ops = 0;
+        (config.log_ops_max, config.log_bytes_max) = (u64::MAX, u64::MAX);
         config.genesis = Genesis::Found;
         for id in 0..3 {
             let identity = Identity {
