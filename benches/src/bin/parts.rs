@@ -19,8 +19,8 @@ use vr_core::{
             frame::FrameParts,
             message,
         },
-        entry::{Entry, EntryHeader, Run},
-        types::{Checksum, DiskId, GroupId, PersistId, View},
+        entry::{Entry, EntryHeader, EntryKind, Run},
+        types::{Checksum, ClientId, DiskId, GroupId, PersistId, RequestNumber, View},
     },
     ports::storage::Anchor,
     state::log::Log,
@@ -49,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         "prepare-decode" => prepare_decode(batches),
         "log-append" => log_append(batches),
         "executor-apply" => executor_apply(batches),
+        "executor-apply-10000-sessions" => executor_apply_in_turn(10_000, batches),
         "wal-append" => wal_append(batches),
         "engines-1" => engines(view_only, Execution::Counted, 1, count),
         "engines-64" => engines(view_only, Execution::Counted, 64, count),
@@ -151,6 +152,54 @@ fn executor_apply(batches: u64) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// The same for operations of many sessions in turn.
+fn executor_apply_in_turn(sessions: u64, batches: u64) -> anyhow::Result<()> {
+    let mut executor = Executor::new(Box::new(Nothing), u32::try_from(BATCH)?);
+    let (registrations, requests) = in_turn(sessions, batches * BATCH);
+    let mut execute = |entries: &[Entry]| {
+        let entries = entries.to_vec().into();
+        executor.push(Work::Entries { entries, reply: true });
+        while executor.step() {}
+        black_box(executor.take_finished());
+    };
+    execute(&registrations);
+    let size = usize::try_from(BATCH)?;
+    measured(&mut || {
+        requests.chunks(size).for_each(&mut execute);
+        Ok(())
+    })
+}
+
+/// The registrations of so many sessions, and `count` requests of theirs, in turn.
+fn in_turn(sessions: u64, count: u64) -> (Vec<Entry>, Vec<Entry>) {
+    let payload = Bytes::from(vec![0x5a; PAYLOAD_BYTES]);
+    let mut parent = Checksum::ZERO;
+    let mut next = |number: u64| {
+        let turn = number % sessions;
+        let (kind, session, payload) = match number < sessions {
+            // A registration says how many sessions there may be.
+            true => (EntryKind::Register, sessions, Bytes::from_static(&[1; 16])),
+            false => (EntryKind::Request, turn + 1, payload.clone()),
+        };
+        let header = EntryHeader {
+            parent,
+            client: ClientId(u128::from(turn)),
+            view: View(3),
+            op_number: OpNumber(number + 1),
+            time: number + 1,
+            session: OpNumber(session),
+            request_number: RequestNumber(number / sessions),
+            kind,
+            ..EntryHeader::default()
+        };
+        let entry = Entry::new(header, payload);
+        parent = entry.header.checksum;
+        entry
+    };
+    let registrations = (0..sessions).map(&mut next).collect();
+    (registrations, (sessions..sessions + count).map(next).collect())
 }
 
 fn wal_append(batches: u64) -> anyhow::Result<()> {

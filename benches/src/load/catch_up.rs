@@ -124,6 +124,10 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     fleet.kill(AWAY).await?;
     let clients = [fleet.client().await?, fleet.client().await?];
     write(&clients, ops).await?;
+    // Checkpoints come behind what is written quickly.
+    while fleet.status(primary).await?.held < ops / 4 * 3 {
+        measure(&clients, options).await?;
+    }
     // What was written keeps the disk busy no longer.
     tokio::task::spawn_blocking(nix::unistd::sync).await?;
     let mut before = Vec::new();
@@ -204,7 +208,7 @@ async fn disturb(
     let [mut cuts, mut sources_killed, mut restarts] = [0; 3];
     for (number, disturbance) in schedule.into_iter().enumerate() {
         let part = (number + 1, parts);
-        let Some(status) = wait_for_part(fleet, part, options.mib).await? else { break };
+        let Some(status) = wait_for_part(fleet, part, options.mib, goal).await? else { break };
         let (op, (here, all), received) =
             (status.checkpoint, status.chunks, relay.received() >> 20);
         say(&format!(
@@ -238,6 +242,7 @@ async fn wait_for_part(
     fleet: &mut Fleet,
     (part, parts): (usize, usize),
     mib: u64,
+    goal: u64,
 ) -> anyhow::Result<Option<Status>> {
     let begun = Instant::now();
     let (part, parts) = (u32::try_from(part)?, u32::try_from(parts)?);
@@ -249,7 +254,7 @@ async fn wait_for_part(
         if is_known && here >= all / parts * part {
             return Ok(Some(status));
         }
-        if status.is_well && status.applied > 0 && all == 0 {
+        if status.applied >= goal {
             return Ok(None);
         }
         if begun.elapsed() > PATIENCE {

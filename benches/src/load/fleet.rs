@@ -75,6 +75,8 @@ pub struct Status {
     pub is_well: bool,
     /// The last op that it has executed.
     pub applied: u64,
+    /// The op of the checkpoint that it holds.
+    pub held: u64,
     /// The op of the checkpoint that it fetches; zero while it fetches none.
     pub checkpoint: u64,
     /// Parts of a checkpoint that it has fetched, and of how many; zero while it fetches none.
@@ -93,6 +95,7 @@ impl Status {
             is_primary: field("primary")?.parse().ok()?,
             is_well: field("well")?.parse().ok()?,
             applied: field("applied")?.parse().ok()?,
+            held: field("held")?.parse().ok()?,
             checkpoint: field("checkpoint")?.parse().ok()?,
             chunks: (field("chunks")?.parse().ok()?, field("of")?.parse().ok()?),
         })
@@ -432,13 +435,14 @@ mod tests {
 
     #[test]
     fn a_status_is_read_as_it_is_printed() {
-        let line = "view=7 primary=true well=false applied=12 checkpoint=9 chunks=3 of=4096";
+        let line = "view=7 primary=true well=false applied=12 held=5 checkpoint=9 chunks=3 of=4096";
         let status = Status::parse(line);
         let expected = Status {
             view: 7,
             is_primary: true,
             is_well: false,
             applied: 12,
+            held: 5,
             checkpoint: 9,
             chunks: (3, 4096),
         };

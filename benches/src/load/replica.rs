@@ -144,9 +144,9 @@ fn status(node: &NodeHandle<Raw>) -> String {
     let view = replica.view.0;
     let (checkpoint, here, all) = replica.snapshot.unwrap_or_default();
     format!(
-        "view={view} primary={is_primary} well={is_well} applied={} checkpoint={checkpoint} \
-         chunks={here} of={all}",
-        replica.applied
+        "view={view} primary={is_primary} well={is_well} applied={} held={} \
+         checkpoint={checkpoint} chunks={here} of={all}",
+        replica.applied, replica.checkpoint.op_number
     )
 }
 
