@@ -53,6 +53,24 @@ impl Replica {
         }
     }
 
+    /// A group that stands still with a log that is half full takes a checkpoint where it stands.
+    ///
+    /// Whoever is still taking one passes over the next that is due, so replicas may take theirs at
+    /// different ops and agree on none; and once the log is full, none is due any more. Looked at
+    /// with each heartbeat, by a replica that holds all there is.
+    pub(in crate::replica) fn take_checkpoint_at_rest(&mut self) {
+        let head = Anchor { op_number: self.log.op_number(), checksum: self.log.head() };
+        let is_at_rest = self.checkpoints.rests(head.op_number)
+            && self.progress.applied == head.op_number
+            && self.checkpoints.latest().op_number < head.op_number;
+        let ops = head.op_number.since(self.log.base().op_number);
+        let is_half_full =
+            ops >= self.config.log_ops_max / 2 || self.log.bytes() >= self.config.log_bytes_max / 2;
+        if is_at_rest && is_half_full && self.config.checkpoint_ops > 0 {
+            self.order_checkpoint(head);
+        }
+    }
+
     /// The executor has taken a checkpoint, which is complete in local storage.
     pub(in crate::replica) fn on_taken(&mut self, now: Now, id: CheckpointId) {
         if let Err(differs) = self.checkpoints.taken(id) {

@@ -57,6 +57,9 @@ impl Replica {
         self.timers.arm(Timer::Heartbeat, now.monotonic + self.config.heartbeat_interval);
         self.heartbeat_now();
         self.send_again();
+        if self.is_primary() {
+            self.take_checkpoint_at_rest();
+        }
     }
 
     /// Lets a heartbeat leave at the next drain, if this replica is a primary that serves.
@@ -116,6 +119,9 @@ impl Replica {
             backup.told = m.standing.op_number;
             if missing {
                 self.begin_pull(now);
+            }
+            if m.standing.op_number == op_number {
+                self.take_checkpoint_at_rest();
             }
         }
         Ok(())

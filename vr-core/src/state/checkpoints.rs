@@ -41,6 +41,8 @@ pub struct Checkpoints {
     bytes: u64,
     /// One is being taken.
     taking: bool,
+    /// The last op of the log at the last heartbeat.
+    rested: OpNumber,
     /// What others fetch, and until when it stays for them.
     served: BTreeMap<CheckpointId, Instant>,
     /// Questions of others that storage has not answered.
@@ -70,6 +72,7 @@ impl Checkpoints {
             last: held.op_number,
             bytes: 0,
             taking: false,
+            rested: OpNumber::ZERO,
             served: BTreeMap::new(),
             serving: 0,
         }
@@ -122,6 +125,11 @@ impl Checkpoints {
     /// Whether the one that is due is to be taken; not while another still is.
     pub const fn begin(&mut self) -> bool {
         !core::mem::replace(&mut self.taking, true)
+    }
+
+    /// A heartbeat with `head` as the log's last op: whether it was so with the last one, too.
+    pub fn rests(&mut self, head: OpNumber) -> bool {
+        core::mem::replace(&mut self.rested, head) == head
     }
 
     /// This replica's own is complete.

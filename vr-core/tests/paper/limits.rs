@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use vr_core::{
     Config, OpNumber,
+    execution::work::Work,
     model::{
         message::{Limit, Message, Query, Rejected, Rejection},
         read::Read,
@@ -112,6 +113,51 @@ fn a_log_of_too_many_ops_answers_busy() {
         primary.hear(1, 0, acknowledge(op_number, head));
     }
     assert_eq!(rejected(&primary.ask(request(session, 3))), [Rejection::Busy(Limit::Log)]);
+}
+
+/// Replicas that passed over what was due, each something else, agree on a checkpoint at last: where
+/// all of them stand still.
+#[test]
+fn a_full_log_that_stands_still_gets_a_checkpoint() {
+    let limit = |config: &mut Config| config.log_ops_max = 6;
+    let mut primary = Subject::primary_with(limit, 3);
+    let session = primary.open_session();
+    let heartbeat = Config::default().heartbeat_interval;
+    let mut taken = Vec::new();
+    for number in 1..=3 {
+        primary.ask(request(session, number));
+        primary.persisted();
+        let op_number = primary.status().op_number;
+        let head = primary.head_of(op_number);
+        primary.hear(1, 0, acknowledge(op_number, head));
+        for _ in 0..2 {
+            taken.extend(checkpoints(&primary.pass(heartbeat)));
+            primary.hear(1, 0, acknowledge(op_number, head));
+        }
+        assert!(taken.is_empty(), "op {op_number} is not executed");
+        primary.executed(op_number, Vec::new());
+        for _ in 0..3 {
+            taken.extend(checkpoints(&primary.pass(heartbeat)));
+            primary.hear(1, 0, acknowledge(op_number, head));
+        }
+        let expected: &[OpNumber] = if op_number < OpNumber(3) { &[] } else { &[OpNumber(3)] };
+        assert_eq!(taken, expected, "once, when it is half full");
+        if !taken.is_empty() {
+            return;
+        }
+    }
+    panic!("none was taken");
+}
+
+/// The ops after which the executor is to take a checkpoint.
+fn checkpoints(outputs: &Outputs) -> Vec<OpNumber> {
+    let mut ops = Vec::new();
+    for work in outputs.work() {
+        if let Work::Checkpoint { at } = work {
+            ops.push(at.op_number);
+        }
+    }
+    ops
 }
 
 /// A state machine that falls behind gets no more bytes at a time than the pipeline may hold, and
