@@ -31,6 +31,8 @@ use vr_storage::{RealDisk, Store, StoreOptions};
 const PAYLOAD_BYTES: usize = 256;
 /// Entries of one batch.
 const BATCH: u64 = 64;
+/// Outcomes that are kept of each of many sessions.
+const WINDOW: u32 = 8;
 /// How much later every turn of the engines is; so short that heartbeats are few.
 const TURN: Duration = Duration::from_micros(20);
 
@@ -156,18 +158,26 @@ fn executor_apply(batches: u64) -> anyhow::Result<()> {
 
 /// The same for operations of many sessions in turn.
 fn executor_apply_in_turn(sessions: u64, batches: u64) -> anyhow::Result<()> {
-    let mut executor = Executor::new(Box::new(Nothing), u32::try_from(BATCH)?);
-    let (registrations, requests) = in_turn(sessions, batches * BATCH);
-    let mut execute = |entries: &[Entry]| {
-        let entries = entries.to_vec().into();
-        executor.push(Work::Entries { entries, reply: true });
-        while executor.step() {}
-        black_box(executor.take_finished());
-    };
-    execute(&registrations);
+    let mut executor = Executor::new(Box::new(Nothing), WINDOW);
+    let filling = sessions * u64::from(WINDOW);
+    let (registrations, mut requests) = in_turn(sessions, filling + batches * BATCH);
     let size = usize::try_from(BATCH)?;
+    let in_batches = |entries: Vec<Entry>| -> Vec<Run> {
+        entries.chunks(size).map(|chunk| chunk.to_vec().into()).collect()
+    };
+    let mut execute = |runs: &[Run]| {
+        for run in runs {
+            executor.push(Work::Entries { entries: run.clone(), reply: true });
+            while executor.step() {}
+            black_box(executor.take_finished());
+        }
+    };
+    let counted = in_batches(requests.split_off(usize::try_from(filling)?));
+    execute(&in_batches(registrations));
+    // From here on every session has as many outcomes as are kept of it.
+    execute(&in_batches(requests));
     measured(&mut || {
-        requests.chunks(size).for_each(&mut execute);
+        execute(&counted);
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! Who has a session and what became of its last requests: what makes execution exactly once.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     io::{Read, Write},
 };
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     execution::{use_order::UseOrder, work::Evicted},
     model::{
+        by_client::ByClient,
         checkpoint::OpenSession,
         message::{Outcome, Reply},
         types::{ClientId, Nonce, OpNumber, RequestNumber},
@@ -33,7 +34,7 @@ const TABLE_VERSION: u16 = 1;
 /// sessions that are opened through the log (PROTOCOL.md "Client sessions").
 #[derive(Clone, Debug)]
 pub struct ClientTable {
-    sessions: BTreeMap<ClientId, Session>,
+    sessions: ByClient<Session>,
     /// Follows from the sessions.
     use_order: UseOrder,
     /// Outcomes kept per client.
@@ -100,7 +101,7 @@ impl ClientTable {
     #[must_use]
     pub fn new(window: u32) -> Self {
         Self {
-            sessions: BTreeMap::new(),
+            sessions: ByClient::default(),
             use_order: UseOrder::default(),
             window: usize::try_from(window).unwrap_or(usize::MAX),
         }
@@ -120,15 +121,15 @@ impl ClientTable {
 
     /// Closes all sessions.
     pub fn clear(&mut self) {
-        self.sessions.clear();
+        self.sessions = ByClient::default();
         self.use_order = UseOrder::default();
     }
 
     /// The open sessions, in order of their clients.
     pub fn open_sessions(&self) -> impl Iterator<Item = OpenSession> + '_ {
-        self.sessions.iter().map(|(client, open)| {
+        self.sessions.sorted().into_iter().map(|(client, open)| {
             let Session { session, nonce, done, outcomes: _ } = open;
-            OpenSession { client: *client, session: *session, nonce: *nonce, done: *done }
+            OpenSession { client, session: *session, nonce: *nonce, done: *done }
         })
     }
 
@@ -147,7 +148,7 @@ impl ClientTable {
         sessions_max: u64,
     ) -> (Reply, Vec<Evicted>) {
         let mut evicted = Vec::new();
-        let (session, outcome) = match self.sessions.get(&client) {
+        let (session, outcome) = match self.sessions.get(client) {
             Some(open) if open.nonce == nonce => (open.session, Outcome::Registered),
             Some(_) => (op_number, Outcome::Evicted),
             None => {
@@ -168,9 +169,9 @@ impl ClientTable {
     /// Closes the session that was used longest ago, because of the entry at `by`.
     fn evict(&mut self, by: OpNumber) -> Option<Evicted> {
         let sessions = &self.sessions;
-        let last_use = |client| sessions.get(&client).map(Session::last_use);
+        let last_use = |client| sessions.get(client).map(Session::last_use);
         let client = self.use_order.take_oldest(last_use)?;
-        let closed = self.sessions.remove(&client)?;
+        let closed = self.sessions.remove(client)?;
         Some(Evicted { by, client, session: closed.session })
     }
 
@@ -181,8 +182,8 @@ impl ClientTable {
     pub fn turn(&mut self, client: ClientId, session: OpNumber, number: RequestNumber) -> Turn<'_> {
         let window = self.window;
         let sessions = &self.sessions;
-        self.use_order.tidy(sessions.len(), |client| sessions.get(&client).map(Session::last_use));
-        match self.sessions.get_mut(&client) {
+        self.use_order.tidy(sessions.len(), |client| sessions.get(client).map(Session::last_use));
+        match self.sessions.get_mut(client) {
             Some(open) if open.session == session => {
                 let done = open.done;
                 if number <= done {
@@ -208,7 +209,7 @@ impl ClientTable {
     /// the window was acknowledged by the client; who else asks is told that it is forgotten.
     #[must_use]
     pub fn stored_reply(&self, client: ClientId, number: RequestNumber) -> Option<Reply> {
-        let open = self.sessions.get(&client)?;
+        let open = self.sessions.get(client)?;
         if number == RequestNumber::ZERO {
             let outcome = Outcome::Registered;
             return Some(Reply {
@@ -229,11 +230,10 @@ impl ClientTable {
         out.write_all(&TABLE_VERSION.to_le_bytes())?;
         let sessions = u32::try_from(self.sessions.len()).map_err(|_| SnapshotError::Unreadable)?;
         out.write_all(&sessions.to_le_bytes())?;
-        for (client, open) in &self.sessions {
+        for (client, open) in self.sessions.sorted() {
             let outcomes =
                 u32::try_from(open.outcomes.len()).map_err(|_| SnapshotError::Unreadable)?;
             let (session, nonce, done) = (open.session, open.nonce, open.done);
-            let client = *client;
             write_record(out, &SessionRecord { client, session, nonce, done, outcomes })?;
             for outcome in &open.outcomes {
                 write_record(out, outcome)?;
@@ -254,7 +254,8 @@ impl ClientTable {
         if u16::from_le_bytes(version) != TABLE_VERSION {
             return Err(SnapshotError::Unreadable);
         }
-        let mut sessions = BTreeMap::new();
+        let mut sessions = ByClient::default();
+        let (mut last, mut uses) = (None, Vec::new());
         for _ in 0..read_length(from)? {
             let record: SessionRecord = read_record(from)?;
             let mut open = Session::new(record.session, record.nonce);
@@ -262,14 +263,14 @@ impl ClientTable {
             for _ in 0..record.outcomes {
                 open.outcomes.push_back(read_record(from)?);
             }
-            let ascending = sessions.last_key_value().is_none_or(|(last, _)| *last < record.client);
+            let ascending = last.replace(record.client).is_none_or(|last| last < record.client);
             if !ascending || u64::from(record.outcomes) > record.done.0 {
                 return Err(SnapshotError::Unreadable);
             }
+            uses.push((open.last_use(), record.client));
             sessions.insert(record.client, open);
         }
-        let uses = sessions.iter().map(|(client, open): (_, &Session)| (open.last_use(), *client));
-        self.use_order = uses.collect();
+        self.use_order = uses.into_iter().collect();
         self.sessions = sessions;
         Ok(())
     }

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use crate::model::types::{ClientId, OpNumber};
 
-/// Outdated places that are tolerated besides twice the number of sessions.
+/// Outdated places that are tolerated: so many for each session, and some.
+///
+/// All places are looked at whenever these are full, so with more of them a use costs less.
+const SLACK_PER_SESSION: usize = 8;
 const SLACK: usize = 1024;
 
 /// Sessions in the order of their last use: each use adds a place at the end, and the places of
@@ -38,7 +41,8 @@ impl UseOrder {
 
     /// Drops outdated places when there are many more of them than of `sessions`.
     pub fn tidy(&mut self, sessions: usize, last_use: impl Fn(ClientId) -> Option<OpNumber>) {
-        if self.places.len() > sessions.saturating_mul(2).saturating_add(SLACK) {
+        let places_max = sessions.saturating_mul(SLACK_PER_SESSION).saturating_add(SLACK);
+        if self.places.len() > places_max {
             self.places.retain(|(op_number, client)| last_use(*client) == Some(*op_number));
         }
     }
@@ -75,6 +79,6 @@ mod tests {
             order.tidy(1, |_| Some(OpNumber(op - 1)));
             order.used(OpNumber(op), ClientId(7));
         }
-        assert!(order.places.len() <= SLACK + 3);
+        assert!(order.places.len() <= SLACK + SLACK_PER_SESSION + 1);
     }
 }

@@ -1,5 +1,6 @@
 //! Floor 1: the nouns of the protocol, plain values without behaviour of their own.
 
+pub mod by_client;
 pub mod certificate;
 pub mod checkpoint;
 pub mod companion;

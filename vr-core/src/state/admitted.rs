@@ -1,12 +1,10 @@
 //! Which requests are in the log already: a filter before it, never the guarantee.
 
-use crate::{
-    model::{
-        checkpoint::OpenSession,
-        entry::{EntryHeader, EntryKind},
-        types::{Checksum, ClientId, OpNumber, RequestNumber},
-    },
-    state::by_client::ByClient,
+use crate::model::{
+    by_client::ByClient,
+    checkpoint::OpenSession,
+    entry::{EntryHeader, EntryKind},
+    types::{Checksum, ClientId, OpNumber, RequestNumber},
 };
 
 /// What is known of one client.

@@ -1,7 +1,6 @@
 //! Floor 2: the parts that know facts; chapters of the engine make the decisions.
 
 pub mod admitted;
-pub mod by_client;
 pub mod checkpoints;
 pub mod clock;
 pub mod doubts;

@@ -1,8 +1,8 @@
 //! Which way a client's replies go.
 
-use crate::{
-    model::types::{ClientId, Peer},
-    state::by_client::ByClient,
+use crate::model::{
+    by_client::ByClient,
+    types::{ClientId, Peer},
 };
 
 /// The ways to one client; at least one of them is there.

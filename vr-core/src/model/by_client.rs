@@ -1,4 +1,5 @@
-//! A map from clients to what is known of each: quick to ask, and never gone through in order.
+//! A map from clients to what is known of each: quick to ask, and gone through in order only when
+//! somebody sorts it.
 
 #![expect(
     clippy::disallowed_types,
@@ -14,7 +15,7 @@ use crate::model::types::ClientId;
 ///
 /// Client ids are drawn at random, so two multiplications spread them well enough. Two clients that
 /// were chosen to collide slow a look-up down and change nothing else.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByClient<T> {
     values: HashMap<ClientId, T, BuildHasherDefault<Spread>>,
 }
@@ -42,9 +43,22 @@ impl<T> ByClient<T> {
         self.values.entry(client).or_insert(value)
     }
 
-    /// Forgets `client`.
-    pub fn remove(&mut self, client: ClientId) {
-        self.values.remove(&client);
+    /// Notes `value`, in the place of what is known of `client`.
+    pub fn insert(&mut self, client: ClientId, value: T) {
+        self.values.insert(client, value);
+    }
+
+    /// Forgets `client`; what was known of it.
+    pub fn remove(&mut self, client: ClientId) -> Option<T> {
+        self.values.remove(&client)
+    }
+
+    /// All of them, in order of the clients.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(ClientId, &T)> {
+        let mut all: Vec<_> = self.values.iter().map(|(client, value)| (*client, value)).collect();
+        all.sort_unstable_by_key(|(client, _)| *client);
+        all
     }
 
     /// Keeps what `keeps` says, which must judge each value by itself.
@@ -118,6 +132,8 @@ mod tests {
             assert_eq!(*map.get_or_insert(ClientId(id), id), id);
         }
         map.retain(|value| *value % 2 == 0);
+        let sorted = map.sorted();
+        assert!(sorted.iter().map(|(client, _)| client.0).eq((0..100).step_by(2)));
         assert_eq!((map.len(), map.get(ClientId(7)), map.get(ClientId(8))), (50, None, Some(&8)));
     }
 
