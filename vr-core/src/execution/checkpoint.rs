@@ -25,6 +25,8 @@ use crate::{
 const CHECKPOINT_VERSION: u16 = 2;
 /// Bytes of version, op and time, little-endian.
 const PREFIX_BYTES: usize = 18;
+/// Bytes of the state's place, which follows.
+const PLACE_BYTES: usize = 8;
 /// The place of the state in the smallest checkpoint.
 const HEAD_BYTES_MIN: usize = 4 << 10;
 
@@ -49,13 +51,13 @@ impl Head {
         bytes.put_u16_le(CHECKPOINT_VERSION);
         bytes.put_u64_le(self.op_number.0);
         bytes.put_u64_le(time);
-        let length = PREFIX_BYTES + 4 + self.table.len();
+        let length = PREFIX_BYTES + PLACE_BYTES + self.table.len();
         let chunk = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX);
         let place = match length <= chunk {
             true => length.next_power_of_two().max(HEAD_BYTES_MIN),
             false => length.next_multiple_of(chunk),
         };
-        bytes.put_u32_le(u32::try_from(place).unwrap_or(u32::MAX));
+        bytes.put_u64_le(u64::try_from(place).unwrap_or(u64::MAX));
         bytes.extend_from_slice(&self.table);
         bytes.resize(place, 0);
         bytes
@@ -74,11 +76,11 @@ impl Head {
         match version {
             1 => restore(from)?,
             CHECKPOINT_VERSION => {
-                let mut place = [0; 4];
+                let mut place = [0; PLACE_BYTES];
                 from.read_exact(&mut place)?;
-                let place = u64::from(u32::from_le_bytes(place));
-                let before = u64::try_from(PREFIX_BYTES + 4).unwrap_or(u64::MAX);
-                let left = place.checked_sub(before).ok_or(SnapshotError::Unreadable)?;
+                let before = u64::try_from(PREFIX_BYTES + PLACE_BYTES).unwrap_or(u64::MAX);
+                let left = u64::from_le_bytes(place).checked_sub(before);
+                let left = left.ok_or(SnapshotError::Unreadable)?;
                 let mut table = Vec::new();
                 from.by_ref().take(left).read_to_end(&mut table)?;
                 if u64::try_from(table.len()) != Ok(left) {
@@ -292,9 +294,9 @@ mod tests {
     fn a_table_that_grows_moves_the_state_by_doubling_and_then_by_chunks() {
         let place = |length| head(vec![1; length]).to_bytes().len();
         let chunk = usize::try_from(CHUNK_BYTES).unwrap();
-        assert_eq!([place(0), place(4000), place(4074)], [4096; 3]);
-        assert_eq!([place(4075), place(8000)], [8192; 2]);
-        assert_eq!([place(chunk - 22), place(chunk - 21)], [chunk, 2 * chunk]);
+        assert_eq!([place(0), place(4000), place(4070)], [4096; 3]);
+        assert_eq!([place(4071), place(8000)], [8192; 2]);
+        assert_eq!([place(chunk - 26), place(chunk - 25)], [chunk, 2 * chunk]);
         assert_eq!(place(5 * chunk), 6 * chunk);
     }
 
@@ -328,7 +330,7 @@ mod tests {
         later[0] = 3;
         assert!(matches!(read(&later, 5), Err(SnapshotError::Unreadable)));
         let mut short = bytes;
-        short[18..22].copy_from_slice(&21_u32.to_le_bytes());
+        short[18..26].copy_from_slice(&25_u64.to_le_bytes());
         assert!(matches!(read(&short, 5), Err(SnapshotError::Unreadable)));
     }
 }

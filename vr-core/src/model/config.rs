@@ -290,7 +290,7 @@ impl Config {
         ]
     }
 
-    fn relations_of_sizes(&self) -> [(bool, &'static str); 10] {
+    fn relations_of_sizes(&self) -> [(bool, &'static str); 11] {
         let header = 128;
         [
             (
@@ -317,6 +317,11 @@ impl Config {
             (
                 self.checkpoint_ops == 0 || self.checkpoint_bytes <= self.log_bytes_max / 2,
                 "checkpoint_bytes must be at most half of log_bytes_max",
+            ),
+            (
+                self.fetch_bytes_per_second == 0
+                    || self.fetch_bytes_per_second >= u64::from(CHUNK_BYTES),
+                "fetch_bytes_per_second must be 0 or at least a chunk of a checkpoint, 262144 bytes",
             ),
             (
                 self.checkpoint_ops == 0 || self.message_bytes_max >= CHUNK_BYTES + 4096,

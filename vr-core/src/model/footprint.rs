@@ -7,7 +7,7 @@ use crate::model::{checkpoint::CHUNK_BYTES, config::Config, durable::Durability}
 /// Bytes of an entry's header, and of what is kept beside it in memory.
 const HEADER_BYTES: u64 = 192;
 /// Bytes of a session without its replies: in the client table, and what a primary knows of it.
-const SESSION_BYTES: u64 = 512;
+const SESSION_BYTES: u64 = 1024;
 /// Bytes of a stored reply beside the reply itself.
 const REPLY_BYTES: u64 = 96;
 /// Bytes of what waits, beside an operation or a query.

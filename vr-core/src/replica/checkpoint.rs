@@ -63,11 +63,24 @@ impl Replica {
         let is_at_rest = self.checkpoints.rests(head.op_number)
             && self.progress.applied == head.op_number
             && self.checkpoints.latest().op_number < head.op_number;
-        let ops = head.op_number.since(self.log.base().op_number);
-        let is_half_full =
-            ops >= self.config.log_ops_max / 2 || self.log.bytes() >= self.config.log_bytes_max / 2;
-        if is_at_rest && is_half_full && self.config.checkpoint_ops > 0 {
+        // One was due that did not come to be held.
+        let is_missed = self.checkpoints.held().op_number < self.checkpoints.due();
+        if is_at_rest && is_missed && self.is_log_half_full() {
             self.order_checkpoint(head);
+        }
+    }
+
+    fn is_log_half_full(&self) -> bool {
+        let ops = self.log.op_number().since(self.log.base().op_number);
+        ops >= self.config.log_ops_max / 2 || self.log.bytes() >= self.config.log_bytes_max / 2
+    }
+
+    /// Whatever kept more of the log than a half of it may be gone; nothing else would look, once it
+    /// is full.
+    pub(in crate::replica) fn release_half_full_log(&mut self, now: Now) {
+        let held = self.checkpoints.held().op_number;
+        if held > self.log.base().op_number && self.is_log_half_full() {
+            self.release_log(now);
         }
     }
 
@@ -161,7 +174,7 @@ impl Replica {
     /// Releases what no replica that this one could serve needs from its log any more.
     fn release_log(&mut self, now: Now) {
         self.checkpoints.tidy(now.monotonic);
-        let full = self.log.bytes() > self.config.log_bytes_max / 2;
+        let full = self.is_log_half_full();
         let retained = if full { 0 } else { u64::from(self.config.log_retain_ops) };
         let held = self.checkpoints.held().op_number;
         let releasable = if full { held } else { self.checkpoints.releasable(retained) };

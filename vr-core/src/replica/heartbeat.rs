@@ -57,6 +57,7 @@ impl Replica {
         self.timers.arm(Timer::Heartbeat, now.monotonic + self.config.heartbeat_interval);
         self.heartbeat_now();
         self.send_again();
+        self.release_half_full_log(now);
         if self.is_primary() {
             self.take_checkpoint_at_rest();
         }
@@ -110,6 +111,7 @@ impl Replica {
         self.peers.heartbeat(now.monotonic, self.config.heartbeat_interval);
         self.commit_through(from, m.commit)?;
         self.on_agreed(now, from.id, m.agreed);
+        self.release_half_full_log(now);
         self.view_works(m.heartbeat);
         let op_number = self.log.op_number();
         let lag_max = u64::from(self.config.pipeline_ops_max);

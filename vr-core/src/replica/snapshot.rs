@@ -111,12 +111,11 @@ impl Replica {
     /// Asks for as much as may be asked for at a time.
     fn ask_for_snapshot(&mut self, now: Now) {
         let (peers, now) = (self.present(), now.monotonic);
-        let primary = self.membership.index_of(self.primary()).unwrap_or(self.index);
         let patience = self.config.retry_interval.saturating_mul(PATIENCE);
         loop {
             let request = self.questions.next();
             let Some(incoming) = &mut self.incoming else { return };
-            let Some((index, question)) = incoming.question(request, &peers, primary, now) else {
+            let Some((index, question)) = incoming.question(request, &peers, now) else {
                 self.timers.arm(Timer::Snapshot, incoming.due(now, patience));
                 return;
             };

@@ -163,7 +163,7 @@ impl Incoming {
     #[must_use]
     pub fn due(&self, now: Instant, patience: Duration) -> Instant {
         let expires = self.asked.values().map(|asked| asked.at + patience).min();
-        let paced = Some(self.pace.next(now)).filter(|at| self.has_room() && *at > now);
+        let paced = Some(self.pace.look_at(now)).filter(|at| self.has_room() && *at > now);
         expires.into_iter().chain(paced).min().unwrap_or(now + patience)
     }
 
@@ -184,13 +184,11 @@ impl Incoming {
         matches!(self.step, Step::Manifest(_) | Step::Chunks)
     }
 
-    /// The next question and whom to ask, if one of `peers` can take one more. The primary of a busy
-    /// group is asked only for what none of the others has.
+    /// The next question and whom to ask, if one of `peers` can take one more.
     pub fn question(
         &mut self,
         request: RequestId,
         peers: &[ReplicaIndex],
-        primary: ReplicaIndex,
         now: Instant,
     ) -> Option<(ReplicaIndex, GetSnapshot)> {
         let part = match &self.step {
@@ -206,13 +204,9 @@ impl Incoming {
             | Step::Naming(_) => return None,
         };
         let open = |of: ReplicaIndex| self.asked.values().filter(|asked| asked.of == of).count();
-        let has_it = |of: &&ReplicaIndex| !self.lacking.contains(**of);
-        let others = peers.iter().filter(has_it).any(|of| *of != primary);
-        let spared = others && self.pace.is_busy(now);
         let ready = (0..peers.len())
             .filter_map(|step| peers.get((self.turn + step) % peers.len()))
-            .filter(has_it)
-            .find(|of| open(**of) < QUESTIONS_MAX && !(spared && **of == primary));
+            .find(|of| !self.lacking.contains(**of) && open(**of) < QUESTIONS_MAX);
         let of = *ready?;
         self.turn = self.turn.wrapping_add(1);
         if let SnapshotPart::Chunk(index) = part {
@@ -361,7 +355,6 @@ mod tests {
     use crate::model::{checkpoint::CHUNK_BYTES, types::OpNumber};
 
     const PEERS: [ReplicaIndex; 2] = [ReplicaIndex(1), ReplicaIndex(2)];
-    const PRIMARY: ReplicaIndex = ReplicaIndex(1);
     const NOW: Instant = Instant(100);
 
     /// The bytes of the chunk at `index`.
@@ -386,7 +379,7 @@ mod tests {
     /// One whose manifest is here and which lacks `chunks`.
     fn lacking(chunks: &[u32]) -> Incoming {
         let mut incoming = incoming();
-        incoming.question(RequestId(1), &PEERS, PRIMARY, NOW).unwrap();
+        incoming.question(RequestId(1), &PEERS, NOW).unwrap();
         let manifest = manifest();
         let next = incoming.page(RequestId(1), manifest.bytes, 0, &manifest.chunks);
         assert_eq!(next, Some(Next::Look(manifest)));
@@ -395,10 +388,14 @@ mod tests {
     }
 
     fn ask_all(incoming: &mut Incoming) -> Vec<(RequestId, ReplicaIndex, u32)> {
+        ask_all_at(incoming, NOW)
+    }
+
+    fn ask_all_at(incoming: &mut Incoming, now: Instant) -> Vec<(RequestId, ReplicaIndex, u32)> {
         let mut asked = Vec::new();
-        for number in 10.. {
+        for number in now.0.. {
             let request = RequestId(number);
-            let Some((of, question)) = incoming.question(request, &PEERS, PRIMARY, NOW) else {
+            let Some((of, question)) = incoming.question(request, &PEERS, now) else {
                 break;
             };
             let SnapshotPart::Chunk(index) = question.part else { panic!("{question:?}") };
@@ -411,7 +408,7 @@ mod tests {
     fn a_manifest_comes_in_pages_and_is_believed_only_whole() {
         let (mut incoming, manifest) = (incoming(), manifest());
         for (from, request) in [(0, RequestId(1)), (4, RequestId(2))] {
-            let (_, question) = incoming.question(request, &PEERS, PRIMARY, NOW).unwrap();
+            let (_, question) = incoming.question(request, &PEERS, NOW).unwrap();
             assert_eq!(question.part, SnapshotPart::Manifest(from));
             let at = usize::try_from(from).unwrap();
             let page = &manifest.chunks[at..(at + 4).min(6)];
@@ -419,11 +416,11 @@ mod tests {
             assert_eq!(next == Next::Wait, from == 0);
         }
         let mut incoming = self::incoming();
-        incoming.question(RequestId(1), &PEERS, PRIMARY, NOW).unwrap();
+        incoming.question(RequestId(1), &PEERS, NOW).unwrap();
         let mut false_one = manifest.chunks.clone();
         false_one[2] = Checksum(9);
         assert_eq!(incoming.page(RequestId(1), manifest.bytes, 0, &false_one), None);
-        let (_, again) = incoming.question(RequestId(2), &PEERS, PRIMARY, NOW).unwrap();
+        let (_, again) = incoming.question(RequestId(2), &PEERS, NOW).unwrap();
         assert_eq!(again.part, SnapshotPart::Manifest(0), "it begins anew");
     }
 
@@ -438,21 +435,18 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_group_is_asked_in_time_and_its_primary_spared() {
+    fn a_busy_group_is_asked_at_a_pace() {
         let mut incoming = lacking(&[0, 1, 2, 3, 4, 5]);
         incoming.told(NOW, OpNumber(20), Duration::from_secs(1));
         incoming.told(NOW, OpNumber(21), Duration::from_secs(1));
         let asked = ask_all(&mut incoming);
         assert_eq!(asked.len(), 1, "one at a time");
-        assert_eq!(asked[0].1, PEERS[1], "not the primary");
         let next = NOW + Duration::from_millis(125);
         assert_eq!(incoming.due(NOW, Duration::from_secs(9)), next);
-        let (of, _) = incoming.question(RequestId(30), &PEERS, PRIMARY, next).unwrap();
-        assert_eq!(of, PEERS[1]);
-        incoming.gone(RequestId(30));
-        let later = NOW + Duration::from_millis(250);
-        let (of, _) = incoming.question(RequestId(31), &PEERS, PRIMARY, later).unwrap();
-        assert_eq!(of, PRIMARY, "nobody else has it");
+        assert!(incoming.question(RequestId(30), &PEERS, next).is_some());
+        assert!(incoming.question(RequestId(31), &PEERS, next).is_none());
+        let idle = NOW + Duration::from_secs(2);
+        assert!(!ask_all_at(&mut incoming, idle).is_empty(), "as much as it takes");
     }
 
     #[test]
@@ -461,7 +455,7 @@ mod tests {
         let (_, lost, _) = ask_all(&mut incoming)[0];
         incoming.lost(lost);
         let others: Vec<_> = PEERS.into_iter().filter(|peer| *peer != lost).collect();
-        let asked = incoming.question(RequestId(40), &others, PRIMARY, NOW);
+        let asked = incoming.question(RequestId(40), &others, NOW);
         let asked = asked.map(|(of, question)| (of, question.part));
         assert_eq!(asked, Some((others[0], SnapshotPart::Chunk(3))));
     }
@@ -483,7 +477,7 @@ mod tests {
     #[test]
     fn with_everything_here_nothing_is_asked_for() {
         let mut incoming = incoming();
-        incoming.question(RequestId(1), &PEERS, PRIMARY, NOW).unwrap();
+        incoming.question(RequestId(1), &PEERS, NOW).unwrap();
         let manifest = manifest();
         incoming.page(RequestId(1), manifest.bytes, 0, &manifest.chunks).unwrap();
         assert_eq!(incoming.lacks(&[]), Next::Complete(manifest));

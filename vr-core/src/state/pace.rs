@@ -44,15 +44,21 @@ impl Pace {
         if self.is_busy(now) { self.next } else { now }
     }
 
-    /// Whether the group orders operations.
+    /// When to look again whether it may: the group may have become idle before.
     #[must_use]
-    pub fn is_busy(&self, now: Instant) -> bool {
+    pub fn look_at(&self, now: Instant) -> Instant {
+        self.next(now).min(self.busy_until.max(now))
+    }
+
+    fn is_busy(&self, now: Instant) -> bool {
         now < self.busy_until
     }
 
     /// One was asked for.
     pub fn asked(&mut self, now: Instant) {
-        self.next = self.next.max(now) + self.distance;
+        if self.is_busy(now) {
+            self.next = self.next.max(now) + self.distance;
+        }
     }
 }
 
@@ -83,7 +89,6 @@ mod tests {
         pace.told(now, OpNumber(7), LASTING);
         pace.told(now, OpNumber(7), LASTING);
         assert_eq!(within_a_second(&mut pace, now), 100, "it stands still");
-        now = now + Duration::from_secs(100);
         pace.told(now, OpNumber(8), LASTING);
         assert_eq!(within_a_second(&mut pace, now), 4);
         assert_eq!(within_a_second(&mut pace, now + LASTING), 100, "it stands still again");
