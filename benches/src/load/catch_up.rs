@@ -7,12 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use tokio::time::sleep;
 use vr_core::{Client, Config, Durability, Raw, Usage};
 
 use crate::load::{
     fleet::{Fleet, Status},
-    generator::{drive, say},
+    generator::{drive, execute, say},
     relay::Relay,
     row::microseconds,
     summary::{Summary, count, median},
@@ -24,7 +25,7 @@ const REPLICAS: usize = 5;
 /// Bytes of the operations that are written while the replica is away.
 const PAYLOAD_BYTES: u64 = 64 << 10;
 /// How many of them are in flight.
-const WRITERS: usize = 16;
+const WRITERS: u64 = 16;
 /// How long the load is measured at a time.
 const WINDOW: Duration = Duration::from_secs(1);
 /// How often it is measured before the replica comes back.
@@ -123,7 +124,8 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     let source = source.filter(|_| primary != AWAY).context("the replicas have other roles")?;
     fleet.kill(AWAY).await?;
     let clients = [fleet.client().await?, fleet.client().await?];
-    write(&clients, ops).await?;
+    let payload = Bytes::from(vec![0x5a; usize::try_from(PAYLOAD_BYTES)?]);
+    execute(&clients, WRITERS, ops, &payload).await?;
     // Checkpoints come behind what is written quickly.
     while fleet.status(primary).await?.held < ops / 4 * 3 {
         measure(&clients, options).await?;
@@ -264,37 +266,12 @@ async fn wait_for_part(
     }
 }
 
-async fn write(clients: &[Client<Raw>], ops: u64) -> anyhow::Result<()> {
-    let payload = bytes::Bytes::from(vec![0x5a; usize::try_from(PAYLOAD_BYTES)?]);
-    let mut writers = tokio::task::JoinSet::new();
-    for (writer, client) in (0..WRITERS).zip(clients.iter().cycle()) {
-        let (client, payload) = (client.clone(), payload.clone());
-        let (writer, all) = (u64::try_from(writer)?, u64::try_from(WRITERS)?);
-        let share = ops / all + u64::from(writer < ops % all);
-        writers.spawn(async move {
-            for _ in 0..share {
-                client.execute_raw(payload.clone()).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(writer) = writers.join_next().await {
-        writer??;
-    }
-    Ok(())
-}
-
 /// The 99th percentile of one window.
 async fn measure(clients: &[Client<Raw>], options: &Options) -> anyhow::Result<Duration> {
     let workload = Workload {
-        clients: 8,
         clients_per_session: 4,
-        payload_bytes: 256,
-        read_percent: 0,
-        warm_up: Duration::ZERO,
-        duration: WINDOW,
         rate: Some(options.rate),
-        progress: false,
+        ..Workload::of_writes(8, WINDOW)
     };
     let measured = drive(clients, &workload).await.without_errors()?;
     Ok(Summary::of(measured.latencies).p99)

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::bail;
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use crate::load::{summary::count, workload::Workload};
 
@@ -169,6 +170,34 @@ pub async fn drive_observed<T: Target>(
     all.succeeded = observer.succeeded();
     all.longest_gap = observer.take_longest_gap();
     all
+}
+
+/// Has `operations` executed, `at_once` of them at a time: the `i`-th asks target `i` modulo their
+/// number.
+///
+/// # Errors
+/// A call returned an error.
+pub async fn execute<T: Target>(
+    targets: &[T],
+    at_once: u64,
+    operations: u64,
+    payload: &Bytes,
+) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    for (number, target) in (0..at_once).zip(targets.iter().cycle()) {
+        let (target, payload) = (target.clone(), payload.clone());
+        let share = operations / at_once + u64::from(number < operations % at_once);
+        tasks.spawn(async move {
+            for _ in 0..share {
+                target.write(payload.clone()).await.map_err(anyhow::Error::msg)?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(())
 }
 
 /// One client.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use vr_core::{Client, Config, Durability, Node, Raw};
 
 use crate::load::{
-    generator::{drive, say},
+    generator::{drive, execute, say},
     group::Group,
     row::markdown,
     service::Keeper,
@@ -17,7 +17,7 @@ use crate::load::{
 /// Bytes of the operations that make up a large state.
 const KEPT_BYTES: u64 = 64 << 10;
 /// Operations that are in flight while a group is prepared.
-const PREPARING: usize = 64;
+const PREPARING: u64 = 64;
 
 /// How old, how many and how large.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,35 +68,11 @@ impl Subject {
 
     /// Has `operations` of them executed.
     async fn execute(&self, operations: u64, payload: &Bytes) -> anyhow::Result<()> {
-        let mut tasks = tokio::task::JoinSet::new();
-        let tasks_count = u64::try_from(PREPARING)?;
-        for number in 0..tasks_count {
-            let (client, payload) = (self.client.clone(), payload.clone());
-            let share = operations / tasks_count + u64::from(number < operations % tasks_count);
-            tasks.spawn(async move {
-                for _ in 0..share {
-                    client.execute_raw(payload.clone()).await?;
-                }
-                anyhow::Ok(())
-            });
-        }
-        while let Some(task) = tasks.join_next().await {
-            task??;
-        }
-        Ok(())
+        execute(std::slice::from_ref(&self.client), PREPARING, operations, payload).await
     }
 
     async fn turn(&self, options: &Options) -> anyhow::Result<f64> {
-        let workload = Workload {
-            clients: 64,
-            clients_per_session: 64,
-            payload_bytes: 256,
-            read_percent: 0,
-            warm_up: Duration::ZERO,
-            duration: options.seconds,
-            rate: None,
-            progress: false,
-        };
+        let workload = Workload::of_writes(64, options.seconds);
         let clients = std::slice::from_ref(&self.client);
         let measured = drive(clients, &workload).await.without_errors()?;
         Ok(count(measured.succeeded) / options.seconds.as_secs_f64())

@@ -53,16 +53,7 @@ pub struct Round {
 /// A call returned an error, or the backup does not catch up.
 pub async fn run(options: &Options) -> anyhow::Result<Vec<Round>> {
     let mut fleet = Fleet::start(options.durability, options.dir.as_deref()).await?;
-    let workload = Workload {
-        clients: options.clients,
-        clients_per_session: 64,
-        payload_bytes: 256,
-        read_percent: 0,
-        warm_up: Duration::ZERO,
-        duration: options.seconds,
-        rate: None,
-        progress: false,
-    };
+    let workload = Workload::of_writes(options.clients, options.seconds);
     let mut clients = Vec::new();
     for _ in 0..workload.sessions() {
         clients.push(fleet.client().await?);

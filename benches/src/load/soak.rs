@@ -9,7 +9,7 @@ use vr_core::Durability;
 
 use crate::load::{
     fleet::Fleet,
-    generator::say,
+    generator::{self, say},
     plot::{Panel, svg},
     row::markdown,
     summary::count,
@@ -115,22 +115,8 @@ async fn execute(fleet: &Fleet, sessions: u64, each: u64, at_once: u64) -> anyho
             let client = fleet.client().await?;
             begun += 1;
             under_way.spawn(async move {
-                let mut calls = JoinSet::new();
-                for place in 0..WINDOW {
-                    let client = client.clone();
-                    let share = each / WINDOW + u64::from(place < each % WINDOW);
-                    calls.spawn(async move {
-                        for _ in 0..share {
-                            client.execute_raw(Bytes::from_static(PAYLOAD)).await?;
-                        }
-                        Ok::<u64, vr_core::RequestError>(share)
-                    });
-                }
-                let mut sum = 0;
-                while let Some(call) = calls.join_next().await {
-                    sum += call??;
-                }
-                anyhow::Ok(sum)
+                let payload = Bytes::from_static(PAYLOAD);
+                generator::execute(&[client], WINDOW, each, &payload).await.map(|()| each)
             });
             continue;
         }

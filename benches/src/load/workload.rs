@@ -79,6 +79,21 @@ impl Options {
 }
 
 impl Workload {
+    /// A closed loop of writes of 256 bytes, 64 clients to a session, without a warm-up.
+    #[must_use]
+    pub const fn of_writes(clients: usize, duration: Duration) -> Self {
+        Self {
+            clients,
+            clients_per_session: 64,
+            payload_bytes: 256,
+            read_percent: 0,
+            warm_up: Duration::ZERO,
+            duration,
+            rate: None,
+            progress: false,
+        }
+    }
+
     /// Sessions, or connections, that the clients share.
     #[must_use]
     pub const fn sessions(&self) -> usize {
