@@ -36,13 +36,14 @@ fn add(group: &Group, client: &Client<Counter>, times: usize) {
     group.clock.run_for(SECOND);
 }
 
-/// Runs until `holds`; what is waited for is written by threads that know nothing of virtual time.
+/// Runs until `holds`, for at most an hour of virtual time; what is waited for is written by threads
+/// that know nothing of it.
 fn until(group: &Group, what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..10_000 {
+    for _ in 0..360_000 {
         if holds() {
             return;
         }
-        thread::sleep(Duration::from_millis(1));
+        thread::yield_now();
         group.clock.run_for(Duration::from_millis(10));
     }
     panic!("{what}: {}", group.nodes.iter().map(|it| it.explain().to_string()).collect::<String>());
