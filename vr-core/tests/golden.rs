@@ -23,19 +23,21 @@ use vr_core::{
         companion::Persisted,
         durable::{CheckpointId, Durability, Trust},
         encoding::{
+            WIRE_VERSION,
             entry::{decode_header, encode_header},
             frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts},
             message::{decode, encode},
         },
+        entries::{Entries, GetEntries, GetHeaders, Headers, Wanted},
         entry::{Entry, EntryHeader, EntryKind},
         founding::{Found, FoundOk, Hello, HelloOk},
         kind::Kind,
         message::{
-            Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
-            ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Limit,
-            Message, Outcome, Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery,
-            RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
-            StartView, StartViewChange, StatusKind, Suspicion, Wanted,
+            Answer, Commit, Committed, CrashVectorIs, DoViewChange, Envelope, Forward,
+            ForwardReply, GetCrashVector, GetView, Handoff, Limit, Message, Operation, Outcome,
+            Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse,
+            Register, Rejected, Rejection, Replied, Replies, Reply, Request, Requests, Sender,
+            Standing, StartView, StartViewChange, StatusKind, Suspicion,
         },
         snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
         types::{
@@ -47,6 +49,8 @@ use vr_core::{
 
 const CLIENT: ClientId = ClientId(0xc1_0000_0000_0000_0000_0000_0000_0001);
 const NONCE: Nonce = Nonce(0x0e_0000_0000_0000_0000_0000_0000_0002);
+/// Samples that versions before 3 say in several messages.
+const BATCHES: [&str; 2] = ["requests", "replies"];
 const CHECKSUM: Checksum = Checksum(0xcc_0000_0000_0000_0000_0000_0000_0003);
 
 #[test]
@@ -137,44 +141,78 @@ fn files_in(directory: &Path) -> BTreeSet<String> {
     files.map(|file| file.file_name().into_string().unwrap()).collect()
 }
 
-/// What a build of version 1 wrote is read, and to such a build the same bytes are written. What
-/// only version 2 can say is left out.
+/// What a build of an earlier version wrote is read, and to such a build the same bytes are
+/// written. What only a later version can say is left out.
 #[test]
-fn version_1_is_spoken_as_it_always_was() {
-    let old = files_in(&directory().join("v1"));
+fn earlier_versions_are_spoken_as_they_always_were() {
+    for version in 1..WIRE_VERSION {
+        is_spoken_as_it_always_was(version);
+    }
+}
+
+fn is_spoken_as_it_always_was(version: u16) {
+    let old = files_in(&directory().join(format!("v{version}")));
     let mut spoken = BTreeSet::new();
-    for (name, envelope) in samples() {
-        let mut parts = FrameParts::new().in_version(1);
+    let samples = samples().into_iter().filter(|(name, _)| !BATCHES.contains(&name.as_str()));
+    for (name, envelope) in samples {
+        let mut parts = FrameParts::new().in_version(version);
         encode(&envelope, &mut parts).unwrap();
         let frame = parts.take_bytes();
         let plain = match name.as_str() {
-            "prepare_ok_lease" => "prepare_ok_standing",
-            "query_leased" => "query",
+            "prepare_ok_lease" if version < 2 => "prepare_ok_standing",
+            "query_leased" if version < 2 => "query",
             plain => plain,
         };
-        assert_eq!(frame, golden(&format!("v1/{plain}")), "{name} in version 1");
+        assert_eq!(frame, golden(&format!("v{version}/{plain}")), "{name} in version {version}");
         let read = decode(&frame).unwrap();
         if plain == name {
             assert_eq!(read, envelope, "{name}");
         } else {
-            assert_ne!(read, envelope, "{name} says less in version 1");
+            assert_ne!(read, envelope, "{name} says less in version {version}");
         }
         spoken.insert(format!("{plain}.hex"));
     }
-    assert_eq!(spoken, old, "every file of version 1 is still spoken");
+    assert_eq!(spoken, old, "every file of version {version} is still spoken");
 }
 
-/// A frame of version 1 with something of version 2 in it is none.
+/// To an end that knows no batches their parts are said one by one.
 #[test]
-fn a_lease_in_a_frame_of_version_1_is_an_error() {
+fn a_batch_is_said_one_by_one_in_earlier_versions() {
     for (name, envelope) in samples() {
-        let frame = frame_of(&envelope);
-        let header = FrameHeader::decode(&frame).unwrap();
-        let header = FrameHeader { version: 1, ..header };
-        let forged =
-            Bytes::from([header.encode().as_slice(), &frame[FRAME_HEADER_BYTES..]].concat());
-        let is_of_2 = ["prepare_ok_lease", "query_leased"].contains(&name.as_str());
-        assert_eq!(decode(&forged).is_err(), is_of_2, "{name}");
+        let each: Vec<Message> = if let Message::Requests(batch) = envelope.message.clone() {
+            batch.each().map(Message::Request).collect()
+        } else if let Message::Replies(batch) = envelope.message.clone() {
+            batch.each().map(Message::Reply).collect()
+        } else {
+            continue;
+        };
+        let mut parts = FrameParts::new().in_version(2);
+        encode(&envelope, &mut parts).unwrap();
+        let mut expected = FrameParts::new().in_version(2);
+        for message in each {
+            encode(&Envelope { message, ..envelope.clone() }, &mut expected).unwrap();
+        }
+        assert_eq!(parts.take_bytes(), expected.take_bytes(), "{name}");
+    }
+}
+
+/// A frame of an earlier version with something of a later one in it is none.
+#[test]
+fn what_is_new_in_a_frame_of_an_earlier_version_is_an_error() {
+    for (name, envelope) in samples() {
+        let since = match name.as_str() {
+            "prepare_ok_lease" | "query_leased" => 2,
+            batch if BATCHES.contains(&batch) => 3,
+            _ => 1,
+        };
+        for version in 1..=WIRE_VERSION {
+            let frame = frame_of(&envelope);
+            let header = FrameHeader::decode(&frame).unwrap();
+            let header = FrameHeader { version, ..header };
+            let forged =
+                Bytes::from([header.encode().as_slice(), &frame[FRAME_HEADER_BYTES..]].concat());
+            assert_eq!(decode(&forged).is_err(), version < since, "{name} in version {version}");
+        }
     }
 }
 
@@ -248,7 +286,8 @@ fn samples() -> Vec<(String, Envelope)> {
         samples.push((name + special, envelope));
     };
     for (special, message) in client_messages() {
-        let asks = matches!(message.kind(), Kind::Register | Kind::Request | Kind::Query);
+        let asks =
+            matches!(message.kind(), Kind::Register | Kind::Request | Kind::Requests | Kind::Query);
         let sender = if asks { Sender::Client(CLIENT) } else { replica() };
         add(special, envelope(sender, message));
     }
@@ -300,6 +339,31 @@ const fn reply(outcome: Outcome) -> Reply {
     Reply { client: CLIENT, request_number: RequestNumber(5), op_number: OpNumber(18), outcome }
 }
 
+fn requests() -> Requests {
+    let Request { client, session, request_number: first, operation, .. } = request();
+    let operations = [(false, operation), (true, Bytes::from_static(b"put b 2"))];
+    let operations = operations.map(|(many, bytes)| Operation { many, bytes }).to_vec();
+    Requests { client, session, first, operations }
+}
+
+fn replies() -> Replies {
+    let executed = |reply: &'static [u8]| Outcome::Executed(Bytes::from_static(reply));
+    let outcomes = [
+        executed(b"ok"),
+        executed(b""),
+        Outcome::Malformed,
+        Outcome::Registered,
+        Outcome::Evicted,
+        Outcome::Forgotten,
+    ];
+    let replied = |(number, outcome): (u64, Outcome)| Replied {
+        request_number: RequestNumber(5 + number),
+        op_number: OpNumber(18 + number),
+        outcome,
+    };
+    Replies { client: CLIENT, replies: (0..).zip(outcomes).map(replied).collect() }
+}
+
 const fn rejected(reason: Rejection) -> Rejected {
     Rejected { client: CLIENT, request_number: RequestNumber(5), reason }
 }
@@ -325,7 +389,9 @@ fn client_messages() -> Vec<(&'static str, Message)> {
         ("", Message::Register(register.clone())),
         ("", Message::Request(request())),
         ("_many", Message::Request(Request { many: true, ..request() })),
+        ("", Message::Requests(requests())),
         ("", Message::Reply(reply(executed.clone()))),
+        ("", Message::Replies(replies())),
         ("_malformed", Message::Reply(reply(Outcome::Malformed))),
         ("_registered", Message::Reply(reply(Outcome::Registered))),
         ("_evicted", Message::Reply(reply(Outcome::Evicted))),

@@ -33,6 +33,8 @@ const PAYLOAD_BYTES: usize = 256;
 const BATCH: u64 = 64;
 /// Outcomes that are kept of each of many sessions.
 const WINDOW: u32 = 8;
+/// Clients of a session in the engines' loop, as in the loads.
+const CLIENTS_PER_SESSION: usize = 64;
 /// How much later every turn of the engines is; so short that heartbeats are few.
 const TURN: Duration = Duration::from_micros(20);
 
@@ -245,7 +247,7 @@ fn engines(
     clients: usize,
     count: u64,
 ) -> anyhow::Result<()> {
-    let mut group = Group::start(durability, execution, clients)?;
+    let mut group = Group::start(durability, execution, clients, CLIENTS_PER_SESSION)?;
     let payload = Bytes::from(vec![0x5a; PAYLOAD_BYTES]);
     (0..clients).for_each(|client| group.submit(client, payload.clone()));
     let (mut now, mut done, mut answered) = (group.formed(), 0, Vec::new());

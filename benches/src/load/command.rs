@@ -217,7 +217,12 @@ pub fn run_engines(
     if workload.rate.is_some() || workload.read_percent > 0 {
         bail!("engines are driven in a closed loop, and asked no queries");
     }
-    let mut group = engines::Group::start(durability, execution, workload.clients)?;
+    let mut group = engines::Group::start(
+        durability,
+        execution,
+        workload.clients,
+        workload.clients_per_session,
+    )?;
     engines::drive(&mut group, workload)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,7 +17,10 @@ use vr_core::{
     model::{
         durable::{Identity, Superblock},
         entry::EntryKind,
-        message::{Envelope, Message, Outcome, Register, Reply, Request, Sender, StatusKind},
+        message::{
+            Envelope, Message, Operation, Outcome, Register, Reply, Request, Requests, Sender,
+            StatusKind,
+        },
         time::{Instant as Monotonic, Now},
         types::{
             ClientId, ConnectionId, DiskId, GroupId, Incarnation, Nonce, OpNumber, Peer,
@@ -106,6 +110,7 @@ pub struct Group {
     formed: Instant,
     wall: Duration,
     sessions: Vec<Session>,
+    clients_per_session: usize,
     primary: usize,
 }
 
@@ -123,14 +128,31 @@ impl core::fmt::Debug for Member {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Session {
     op_number: OpNumber,
-    request_number: RequestNumber,
+    /// The clients' requests in flight, from this number on.
+    first: RequestNumber,
+    in_flight: VecDeque<Option<usize>>,
+    /// Operations since the last turn.
+    asked: Vec<Operation>,
+}
+
+impl Session {
+    /// Who asked for `number`, if the answer was missing.
+    fn answer(&mut self, number: RequestNumber) -> Option<usize> {
+        let place = usize::try_from(number.since(self.first)).ok()?;
+        let client = self.in_flight.get_mut(place)?.take();
+        while self.in_flight.pop_front_if(|front| front.is_none()).is_some() {
+            self.first = self.first.next();
+        }
+        client
+    }
 }
 
 impl Group {
-    /// Three engines in a group that has formed, with a session for each of `clients`.
+    /// Three engines in a group that has formed, with a session for each `clients_per_session` of
+    /// `clients`.
     ///
     /// # Errors
     /// The group does not form.
@@ -138,17 +160,27 @@ impl Group {
         durability: Durability,
         execution: Execution,
         clients: usize,
+        clients_per_session: usize,
     ) -> anyhow::Result<Self> {
         let members = Members::local(3)?.to_membership();
         let group = members.group_id("engines");
         let origin = Instant::now();
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let session = Session { op_number: OpNumber::ZERO, request_number: RequestNumber::ZERO };
-        let sessions = vec![session; clients];
-        let formed = origin;
-        let mut this =
-            Self { members: Vec::new(), group, origin, formed, wall, sessions, primary: 0 };
+        let clients_per_session = clients_per_session.max(1);
+        let sessions = vec![Session::default(); clients.div_ceil(clients_per_session)];
+        let mut this = Self {
+            members: Vec::new(),
+            group,
+            origin,
+            formed: origin,
+            wall,
+            sessions,
+            clients_per_session,
+            primary: 0,
+        };
+        let window = u32::try_from(clients_per_session)?;
         let mut config = Config::default();
+        config.window = window;
         // The others' engines keep their whole logs here, too.
         config.checkpoint_ops = 0;
         (config.log_ops_max, config.log_bytes_max) = (u64::MAX, u64::MAX);
@@ -198,11 +230,11 @@ impl Group {
                 bail!("the engines form no group");
             }
         }
-        for client in 0..self.sessions.len() {
-            let id = client_id(client);
+        for session in 0..self.sessions.len() {
+            let id = client_id(session);
             let register = Register { client: id, nonce: Nonce(id.0) };
-            self.tell_primary(client, Message::Register(register));
-            if client % 256 == 255 {
+            self.tell_primary(session, Message::Register(register));
+            if session % 256 == 255 {
                 self.turn(now, &mut answered)?;
             }
         }
@@ -235,6 +267,35 @@ impl Group {
         // The engine's zero has passed when it starts.
         let monotonic = Monotonic(1_000_000_000 + nanoseconds(elapsed));
         Now { monotonic, wall: self.wall + elapsed }
+    }
+
+    /// Sends what was asked for since the last turn, as a client does: what waits in one session
+    /// leaves in one message.
+    fn ask(&mut self) {
+        for at in 0..self.sessions.len() {
+            let Some(session) = self.sessions.get_mut(at) else { continue };
+            let (count, client) = (session.asked.len(), client_id(at));
+            if count == 0 {
+                continue;
+            }
+            let before = u64::try_from(session.in_flight.len() - count).unwrap_or_default();
+            let (op_number, first) = (session.op_number, session.first.plus(before));
+            let message = match session.asked.pop() {
+                Some(only) if count == 1 => Message::Request(Request {
+                    client,
+                    session: op_number,
+                    request_number: first,
+                    many: only.many,
+                    operation: only.bytes,
+                }),
+                last => {
+                    let mut operations = mem::take(&mut session.asked);
+                    operations.extend(last);
+                    Message::Requests(Requests { client, session: op_number, first, operations })
+                }
+            };
+            self.tell_primary(at, message);
+        }
     }
 
     fn tell_primary(&mut self, client: usize, message: Message) {
@@ -325,15 +386,20 @@ impl Group {
         message: &Message,
         answered: &mut Vec<usize>,
     ) -> anyhow::Result<()> {
-        let client = usize::try_from(to.0)?;
-        let session = self.sessions.get_mut(client).context("an answer for nobody")?;
-        let Message::Reply(reply) = message else {
+        let at = usize::try_from(to.0)?;
+        let session = self.sessions.get_mut(at).context("an answer for nobody")?;
+        if let Message::Replies(batch) = message {
+            for reply in &batch.replies {
+                answered.extend(session.answer(reply.request_number));
+            }
+        } else if let Message::Reply(reply) = message {
+            if reply.outcome == Outcome::Registered {
+                (session.op_number, session.first) = (reply.op_number, RequestNumber(1));
+            } else {
+                answered.extend(session.answer(reply.request_number));
+            }
+        } else {
             bail!("the primary answers {:?}", message.kind());
-        };
-        if reply.outcome == Outcome::Registered {
-            session.op_number = reply.op_number;
-        } else if reply.request_number == session.request_number {
-            answered.push(client);
         }
         Ok(())
     }
@@ -341,19 +407,14 @@ impl Group {
 
 impl Engines for Group {
     fn submit(&mut self, client: usize, payload: Bytes) {
-        let Some(session) = self.sessions.get_mut(client) else { return };
-        session.request_number = session.request_number.next();
-        let request = Request {
-            client: client_id(client),
-            session: session.op_number,
-            request_number: session.request_number,
-            operation: payload,
-            many: false,
-        };
-        self.tell_primary(client, Message::Request(request));
+        let at = client / self.clients_per_session;
+        let Some(session) = self.sessions.get_mut(at) else { return };
+        session.in_flight.push_back(Some(client));
+        session.asked.push(payload.into());
     }
 
     fn turn(&mut self, now: Instant, answered: &mut Vec<usize>) -> anyhow::Result<()> {
+        self.ask();
         let now = self.now(now);
         (0..self.members.len()).try_for_each(|at| self.turn_one(at, now, answered))
     }
@@ -365,8 +426,11 @@ fn counted(work: Work) -> (OpNumber, Vec<Reply>) {
         return (OpNumber::ZERO, Vec::new());
     };
     let through = entries.last().map(|entry| entry.header.op_number).unwrap_or_default();
-    let wanted = entries.iter().filter(|_| is_wanted);
-    let replies = wanted.filter_map(|entry| {
+    if !is_wanted {
+        return (through, Vec::new());
+    }
+    let mut replies = Vec::with_capacity(entries.len());
+    replies.extend(entries.iter().filter_map(|entry| {
         let header = &entry.header;
         let outcome = match header.kind {
             EntryKind::Register => Outcome::Registered,
@@ -375,12 +439,12 @@ fn counted(work: Work) -> (OpNumber, Vec<Reply>) {
         };
         let (client, request_number) = (header.client, header.request_number);
         Some(Reply { client, request_number, op_number: header.op_number, outcome })
-    });
-    (through, replies.collect())
+    }));
+    (through, replies)
 }
 
-fn client_id(client: usize) -> ClientId {
-    ClientId(u128::try_from(client).unwrap_or_default() + 1)
+fn client_id(session: usize) -> ClientId {
+    ClientId(u128::try_from(session).unwrap_or_default() + 1)
 }
 
 fn connection(client: usize) -> ConnectionId {
@@ -394,7 +458,7 @@ mod tests {
     fn answered(durability: Durability, execution: Execution) -> u64 {
         let workload = Workload {
             clients: 5,
-            clients_per_session: 1,
+            clients_per_session: 2,
             payload_bytes: 16,
             read_percent: 0,
             warm_up: Duration::ZERO,
@@ -402,7 +466,8 @@ mod tests {
             rate: None,
             progress: false,
         };
-        let mut group = Group::start(durability, execution, workload.clients).unwrap();
+        let (clients, together) = (workload.clients, workload.clients_per_session);
+        let mut group = Group::start(durability, execution, clients, together).unwrap();
         drive(&mut group, &workload).unwrap().succeeded
     }
 

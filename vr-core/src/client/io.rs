@@ -5,14 +5,10 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    client::{
-        call::{CallId, Operation},
-        outcome::RequestError,
-        ticket::Ticket,
-    },
+    client::{call::CallId, outcome::RequestError, ticket::Ticket},
     model::{
         config::Config,
-        message::Envelope,
+        message::{Envelope, Operation},
         read::Read,
         time::Instant,
         types::{OpNumber, ReplicaId},

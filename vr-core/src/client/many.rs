@@ -5,12 +5,11 @@ use bytes::Bytes;
 use crate::{
     client::{
         Client,
-        call::Operation,
         io::ClientInput,
         outcome::{NotResumed, RequestError},
         ticket::Ticket,
     },
-    model::many,
+    model::{many, message::Operation},
     ports::state_machine::{StateMachine, decode, encode},
 };
 

@@ -36,7 +36,7 @@ use tracing::debug;
 
 use crate::{
     client::{
-        call::{CallId, Operation},
+        call::CallId,
         io::{ClientInput, ClientOutput, SessionOptions},
         outcome::RequestError,
         session::Session,
@@ -45,6 +45,7 @@ use crate::{
     model::{
         config::{Config, ConfigError},
         membership::Members,
+        message::Operation,
         read::{CausalToken, Read},
         time::Instant,
         types::{GroupId, Peer},

@@ -1,18 +1,20 @@
 //! What a client has to say: messages for replicas, results for callers.
 
+use core::mem;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use crate::{
     client::{
-        call::{Operation, Waiting},
+        call::Waiting,
         io::{ClientOutput, Completed},
         outcome::RequestError,
     },
     model::{
+        batch::{BATCH_BYTES_MAX, BATCHED_BYTES},
         certificate::{CertificateHash, CrashVector},
-        message::{Envelope, Message, Query, Register, Request, Sender},
+        message::{Envelope, Message, Operation, Query, Register, Request, Requests, Sender},
         read::Read,
         types::{
             ClientId, Epoch, GroupId, Incarnation, Nonce, OpNumber, ReplicaId, RequestNumber, View,
@@ -20,7 +22,18 @@ use crate::{
     },
 };
 
-/// Outputs in the order in which they came up, under the client's name.
+/// Consecutive requests that leave in one message.
+#[derive(Debug, Default)]
+struct Batch {
+    to: ReplicaId,
+    session: OpNumber,
+    first: RequestNumber,
+    operations: Vec<Operation>,
+    /// What they take of a message.
+    bytes: u64,
+}
+
+/// Outputs under the client's name: messages in the order in which they came up, and so results.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     group: GroupId,
@@ -30,13 +43,34 @@ pub(crate) struct Outbox {
     /// The latest epoch that the client knows: the one that its session belongs to.
     epoch: Epoch,
     outputs: VecDeque<ClientOutput>,
+    /// The last message, as long as it may grow; results may leave before it.
+    open: Batch,
+    /// How far it may grow.
+    batch_bytes_max: u64,
+}
+
+impl Batch {
+    /// What would go on with it; nothing does with one without operations, whose next number is
+    /// that of no request.
+    fn next(&self) -> (ReplicaId, OpNumber, RequestNumber) {
+        let count = u64::try_from(self.operations.len()).unwrap_or(u64::MAX);
+        let number = if count == 0 { RequestNumber::ZERO } else { self.first.plus(count) };
+        (self.to, self.session, number)
+    }
 }
 
 impl Outbox {
-    /// An empty one for `client`.
-    pub(crate) const fn new(group: GroupId, client: ClientId) -> Self {
-        let (view, epoch) = (View::ZERO, Epoch::ZERO);
-        Self { group, client, view, epoch, outputs: VecDeque::new() }
+    /// An empty one for `client`, in a group that takes operations of `request_bytes_max` bytes.
+    pub(crate) fn new(group: GroupId, client: ClientId, request_bytes_max: u32) -> Self {
+        Self {
+            group,
+            client,
+            view: View::ZERO,
+            epoch: Epoch::ZERO,
+            outputs: VecDeque::new(),
+            open: Batch::default(),
+            batch_bytes_max: u64::from(request_bytes_max.min(BATCH_BYTES_MAX)),
+        }
     }
 
     /// The group that is spoken to.
@@ -50,7 +84,8 @@ impl Outbox {
     }
 
     /// Speaks as `client` from here on.
-    pub(crate) const fn rename(&mut self, client: ClientId) {
+    pub(crate) fn rename(&mut self, client: ClientId) {
+        self.close_batch();
         self.client = client;
     }
 
@@ -65,12 +100,16 @@ impl Outbox {
     }
 
     /// Speaks of `epoch` from here on.
-    pub(crate) const fn enter(&mut self, epoch: Epoch) {
+    pub(crate) fn enter(&mut self, epoch: Epoch) {
+        self.close_batch();
         self.epoch = epoch;
     }
 
     /// Takes out the oldest output.
     pub(crate) fn pop(&mut self) -> Option<ClientOutput> {
+        if self.outputs.is_empty() {
+            self.close_batch();
+        }
         self.outputs.pop_front()
     }
 
@@ -90,7 +129,7 @@ impl Outbox {
         self.send(to, Message::Register(Register { client, nonce }));
     }
 
-    /// Asks `to` for an operation.
+    /// Asks `to` for an operation, together with those just before it.
     pub(crate) fn request(
         &mut self,
         to: ReplicaId,
@@ -98,10 +137,39 @@ impl Outbox {
         request_number: RequestNumber,
         operation: Operation,
     ) {
-        let Operation { many, bytes: operation } = operation;
+        let bytes = operation.length().saturating_add(BATCHED_BYTES);
+        let sum = self.open.bytes.saturating_add(bytes);
+        let goes_on = (to, session, request_number) == self.open.next();
+        if goes_on && sum <= self.batch_bytes_max {
+            self.open.bytes = sum;
+        } else {
+            self.close_batch();
+            (self.open.to, self.open.session) = (to, session);
+            (self.open.first, self.open.bytes) = (request_number, bytes);
+        }
+        self.open.operations.push(operation);
+    }
+
+    /// Nothing is added to the last message any more.
+    fn close_batch(&mut self) {
+        let Batch { to, session, first, .. } = self.open;
         let client = self.client;
-        let request = Request { client, session, request_number, many, operation };
-        self.send(to, Message::Request(request));
+        let message = match self.open.operations.len() {
+            0 => return,
+            // Keeps the room for the next one.
+            1 => {
+                let Some(Operation { many, bytes: operation }) = self.open.operations.pop() else {
+                    return;
+                };
+                let request_number = first;
+                Message::Request(Request { client, session, request_number, many, operation })
+            }
+            _ => {
+                let operations = mem::take(&mut self.open.operations);
+                Message::Requests(Requests { client, session, first, operations })
+            }
+        };
+        self.push(self.epoch, to, message);
     }
 
     /// Asks `to` for a request of an earlier call, whose session belongs to `epoch`.
@@ -120,6 +188,11 @@ impl Outbox {
     }
 
     fn send_in(&mut self, epoch: Epoch, to: ReplicaId, message: Message) {
+        self.close_batch();
+        self.push(epoch, to, message);
+    }
+
+    fn push(&mut self, epoch: Epoch, to: ReplicaId, message: Message) {
         let envelope = Envelope {
             group: self.group,
             certificate: CertificateHash::NONE,

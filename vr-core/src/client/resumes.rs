@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     client::{
-        call::{CallId, Operation, Waiting},
+        call::{CallId, Waiting},
         ticket::Ticket,
     },
     model::{
+        message::Operation,
         time::Instant,
         types::{ClientId, Epoch, OpNumber, RequestNumber},
     },

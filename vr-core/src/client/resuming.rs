@@ -2,7 +2,7 @@
 
 use crate::{
     client::{
-        call::{Operation, Waiting},
+        call::Waiting,
         io::Completed,
         outcome::{NotResumed, RequestError},
         resumes::{Resumed, ToSend},
@@ -10,7 +10,7 @@ use crate::{
         ticket::Ticket,
     },
     model::{
-        message::{Outcome, Rejected, Rejection, Reply, Request},
+        message::{Operation, Outcome, Rejected, Rejection, Reply, Request},
         time::Instant,
         types::{Epoch, ReplicaId, RequestNumber},
     },

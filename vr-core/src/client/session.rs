@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     client::{
         backoff::Backoff,
-        call::{Operation, Waiting},
+        call::Waiting,
         io::{ClientInput, ClientOutput, Completed, SessionOptions},
         outbox::Outbox,
         outcome::RequestError,
@@ -17,7 +17,9 @@ use crate::{
     },
     model::{
         membership::Membership,
-        message::{Envelope, Limit, Message, Outcome, Rejected, Rejection, Reply, Sender},
+        message::{
+            Envelope, Limit, Message, Operation, Outcome, Rejected, Rejection, Reply, Sender,
+        },
         read::{CausalToken, Read},
         time::Instant,
         types::{ClientId, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},
@@ -101,7 +103,7 @@ impl Session {
             ask_again_at: Instant::FAR_FUTURE,
             seen: CausalToken::default(),
             closed: false,
-            outbox: Outbox::new(group, client),
+            outbox: Outbox::new(group, client, options.request_bytes_max),
             prng,
             options,
         }
@@ -259,6 +261,11 @@ impl Session {
         if let Message::Reply(reply) = envelope.message {
             self.has_seen(CausalToken { epoch, op_number: reply.op_number });
             self.on_reply(now, reply);
+        } else if let Message::Replies(replies) = envelope.message {
+            for reply in replies.each() {
+                self.has_seen(CausalToken { epoch, op_number: reply.op_number });
+                self.on_reply(now, reply);
+            }
         } else if let Message::Rejected(rejected) = envelope.message {
             self.on_rejected(now, rejected);
         } else if let Message::Answer(answer) = envelope.message {

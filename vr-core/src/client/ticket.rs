@@ -4,9 +4,9 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    client::call::Operation,
-    model::types::{ClientId, Epoch, GroupId, OpNumber, RequestNumber},
+use crate::model::{
+    message::Operation,
+    types::{ClientId, Epoch, GroupId, OpNumber, RequestNumber},
 };
 
 /// Version of a ticket's bytes.

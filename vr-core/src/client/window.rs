@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    client::call::{CallId, Operation, Waiting},
-    model::{time::Instant, types::RequestNumber},
+    client::call::{CallId, Waiting},
+    model::{message::Operation, time::Instant, types::RequestNumber},
 };
 
 /// How far a request in flight has come.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
 use tracing::{trace, warn};
-use twox_hash::XxHash3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     execution::{
@@ -327,11 +327,11 @@ impl Executor {
     /// # Errors
     /// [`SnapshotError`] when the state machine cannot write its snapshot.
     pub fn digest(&self) -> Result<Checksum, SnapshotError> {
-        let mut hash = Hash(XxHash3_128::new());
+        let mut hash = Hash(Xxh3::new());
         let mut out = SnapshotWriter::new(&mut hash);
         self.client_table.snapshot(&mut out)?;
         self.state_machine.snapshot(&mut out)?;
-        Ok(Checksum(hash.0.finish_128()))
+        Ok(Checksum(hash.0.digest128()))
     }
 
     /// # Panics
@@ -539,11 +539,11 @@ const fn reply_to(header: &EntryHeader, outcome: Outcome) -> Reply {
 }
 
 /// Hashes what is written to it.
-struct Hash(XxHash3_128);
+struct Hash(Xxh3);
 
 impl io::Write for Hash {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes);
+        self.0.update(bytes);
         Ok(bytes.len())
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut};
 use serde::{Deserialize, Serialize};
-use twox_hash::XxHash3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::model::{
     durable::CheckpointId,
@@ -62,12 +62,12 @@ impl Manifest {
     /// XXH3-128 over the number of bytes and the chunks' checksums.
     #[must_use]
     pub fn digest(&self) -> Checksum {
-        let mut hash = XxHash3_128::new();
-        hash.write(&self.bytes.to_le_bytes());
+        let mut hash = Xxh3::new();
+        hash.update(&self.bytes.to_le_bytes());
         for chunk in &self.chunks {
-            hash.write(&chunk.0.to_le_bytes());
+            hash.update(&chunk.0.to_le_bytes());
         }
-        Checksum(hash.finish_128())
+        Checksum(hash.digest128())
     }
 
     /// The manifest as it is stored: the number of bytes, then the checksums, little-endian.

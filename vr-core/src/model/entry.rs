@@ -72,6 +72,17 @@ impl EntryHeader {
         Viewstamp { view: self.view, op_number: self.op_number }
     }
 
+    /// Whether both are for requests of the same client's session, this one for the later.
+    #[must_use]
+    pub fn follows(&self, before: &Self) -> bool {
+        let is_request = |it: &Self| matches!(it.kind, EntryKind::Request | EntryKind::Many);
+        let of = |it: &Self| (it.client, it.session);
+        is_request(self)
+            && is_request(before)
+            && of(self) == of(before)
+            && self.request_number > before.request_number
+    }
+
     /// Bytes that the entry takes on the wire and on disk, header and payload.
     #[must_use]
     pub fn entry_bytes(&self) -> u64 {
@@ -94,6 +105,20 @@ pub struct Entry {
     pub payload: Bytes,
 }
 
+impl Entry {
+    /// Bytes that it takes on the wire and on disk, header and payload.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.header.entry_bytes()
+    }
+
+    /// Whether the payload is here, and not on disk only.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.header.payload_length == 0 || !self.payload.is_empty()
+    }
+}
+
 /// Entries of consecutive ops: appended together, and from then on shared by everybody who works on
 /// them, because copying what passes through a log several times is most of the work.
 #[derive(Clone, Debug, Default)]
@@ -101,22 +126,41 @@ pub struct Run {
     entries: Arc<Vec<Entry>>,
     from: usize,
     to: usize,
+    /// Bytes of its entries, header and payload, so that they are counted once.
+    bytes: u64,
+    /// Every payload was there when it was made, and nothing has changed since.
+    whole: bool,
 }
 
 impl Run {
     /// The `count` entries from position `from` on, or as many as there are; nothing is copied.
     #[must_use]
     pub fn part(&self, from: usize, count: usize) -> Self {
-        let from = self.from.saturating_add(from).min(self.to);
-        Self {
-            entries: Arc::clone(&self.entries),
-            from,
-            to: from.saturating_add(count).min(self.to),
+        if from == 0 && count >= self.len() {
+            return self.clone();
         }
+        let from = self.from.saturating_add(from).min(self.to);
+        let to = from.saturating_add(count).min(self.to);
+        let entries = Arc::clone(&self.entries);
+        let bytes = entries.get(from..to).unwrap_or_default().iter().map(Entry::bytes).sum();
+        Self { entries, from, to, bytes, whole: self.whole }
     }
 
-    /// The entries, to be changed; copied first if somebody else holds them, too.
+    /// Bytes that its entries take on the wire and on disk.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether every payload is there for certain.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The entries, whose payloads may be changed; copied first if somebody else holds them, too.
     pub fn to_mut(&mut self) -> &mut [Entry] {
+        self.whole = false;
         Arc::make_mut(&mut self.entries).get_mut(self.from..self.to).unwrap_or_default()
     }
 }
@@ -131,7 +175,12 @@ impl Deref for Run {
 
 impl From<Vec<Entry>> for Run {
     fn from(entries: Vec<Entry>) -> Self {
-        Self { from: 0, to: entries.len(), entries: Arc::new(entries) }
+        let (mut bytes, mut whole) = (0, true);
+        for entry in &entries {
+            bytes += entry.bytes();
+            whole &= entry.is_whole();
+        }
+        Self { from: 0, to: entries.len(), entries: Arc::new(entries), bytes, whole }
     }
 }
 
@@ -171,6 +220,18 @@ mod tests {
         let middle = run.part(1, 3);
         assert_eq!((ops(&middle), ops(&middle.part(2, 9))), (vec![2, 3, 4], vec![4]));
         assert!(middle.part(9, 1).is_empty() && Run::default().part(0, 1).is_empty());
+    }
+
+    #[test]
+    fn a_run_knows_its_bytes_and_whether_a_payload_is_missing() {
+        let with = |payload: &'static [u8]| Entry::new(EntryHeader::default(), payload.into());
+        let run = Run::from(vec![with(b""), with(b"four"), with(b"two")]);
+        assert_eq!((run.bytes(), run.part(1, 1).bytes(), run.part(3, 1).bytes()), (391, 132, 0));
+        let mut bare = run.clone();
+        assert!(run.is_whole() && bare.part(0, 2).is_whole());
+        bare.to_mut()[1].payload = Bytes::new();
+        assert!(run.is_whole() && !bare.is_whole() && !Run::from(bare.to_vec()).is_whole());
+        assert_eq!(bare.bytes(), run.bytes());
     }
 
     #[test]

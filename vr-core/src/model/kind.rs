@@ -23,6 +23,8 @@ impl Message {
             Self::Register(_) => Kind::Register,
             Self::Request(_) => Kind::Request,
             Self::Reply(_) => Kind::Reply,
+            Self::Requests(_) => Kind::Requests,
+            Self::Replies(_) => Kind::Replies,
             Self::Rejected(_) => Kind::Rejected,
             Self::Query(_) => Kind::Query,
             Self::Answer(_) => Kind::Answer,
@@ -65,6 +67,8 @@ impl Message {
             Self::Register(_)
             | Self::Request(_)
             | Self::Reply(_)
+            | Self::Requests(_)
+            | Self::Replies(_)
             | Self::Rejected(_)
             | Self::Query(_)
             | Self::Answer(_)
@@ -121,6 +125,10 @@ pub enum Kind {
     Forward = 7,
     /// [`Message::ForwardReply`].
     ForwardReply = 8,
+    /// [`Message::Requests`].
+    Requests = 9,
+    /// [`Message::Replies`].
+    Replies = 10,
     /// [`Message::Prepare`].
     Prepare = 16,
     /// [`Message::PrepareOk`].
@@ -191,7 +199,7 @@ impl Kind {
     }
 
     /// All kinds, in order of their numbers.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::Register,
         Self::Request,
         Self::Reply,
@@ -200,6 +208,8 @@ impl Kind {
         Self::Answer,
         Self::Forward,
         Self::ForwardReply,
+        Self::Requests,
+        Self::Replies,
         Self::Prepare,
         Self::PrepareOk,
         Self::Commit,
@@ -248,6 +258,8 @@ impl Kind {
             6 => Some(Self::Answer),
             7 => Some(Self::Forward),
             8 => Some(Self::ForwardReply),
+            9 => Some(Self::Requests),
+            10 => Some(Self::Replies),
             16 => Some(Self::Prepare),
             17 => Some(Self::PrepareOk),
             18 => Some(Self::Commit),

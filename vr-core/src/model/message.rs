@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
     durable::{CheckpointId, Trust},
-    entry::{Entry, EntryHeader, Run},
+    entries::{Entries, GetEntries, GetHeaders, Headers},
+    entry::{EntryHeader, Run},
     founding::{Found, FoundOk, Hello, HelloOk},
     read::Read,
     snapshot::{GetSnapshot, Released, Snapshot},
@@ -60,8 +61,12 @@ pub enum Message {
     Register(Register),
     /// Client to replica: execute an operation exactly once.
     Request(Request),
+    /// Client to replica: execute several operations, each exactly once.
+    Requests(Requests),
     /// Replica to client: what the operation returned.
     Reply(Reply),
+    /// Replica to client: what several operations returned.
+    Replies(Replies),
     /// Replica to client: why the request was not accepted.
     Rejected(Rejected),
     /// Client to replica: answer a query from the state, without a place in the log.
@@ -156,6 +161,28 @@ pub struct Request {
     pub operation: Bytes,
 }
 
+/// What a call asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Whether these are several operations, which [`join`](crate::model::many::join) made one.
+    pub many: bool,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Asks for operations under consecutive numbers; each is a request like any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// Who asks.
+    pub client: ClientId,
+    /// The op that registered the client.
+    pub session: OpNumber,
+    /// The number of the first request.
+    pub first: RequestNumber,
+    /// What they ask for, in the order of their numbers; at least one.
+    pub operations: Vec<Operation>,
+}
+
 /// Answers a request or a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -164,6 +191,26 @@ pub struct Reply {
     /// Which request; 0 for a registration.
     pub request_number: RequestNumber,
     /// Where the request stands in the log; for a registration this is the session.
+    pub op_number: OpNumber,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Answers requests of one client, in any order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replies {
+    /// Who asked.
+    pub client: ClientId,
+    /// The answers; at least one.
+    pub replies: Vec<Replied>,
+}
+
+/// A [`Reply`] without the client's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replied {
+    /// Which request.
+    pub request_number: RequestNumber,
+    /// Where the request stands in the log.
     pub op_number: OpNumber,
     /// What became of it.
     pub outcome: Outcome,
@@ -474,57 +521,6 @@ pub struct Handoff {
     pub op_number: OpNumber,
     /// Checksum of its entry.
     pub checksum: Checksum,
-}
-
-/// Asks for the headers that lead to a known checksum. Immutable, so any status answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GetHeaders {
-    /// Names the question.
-    pub request: RequestId,
-    /// The lowest op wanted; inclusive.
-    pub from: OpNumber,
-    /// The highest op wanted; inclusive.
-    pub through: OpNumber,
-    /// Checksum of the entry at `through`.
-    pub checksum: Checksum,
-}
-
-/// Headers in ascending op order, ending at the op and checksum that were asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Headers {
-    /// The question's name.
-    pub request: RequestId,
-    /// Possibly fewer than asked for, from the top; empty if the sender does not hold the entry.
-    pub headers: Vec<EntryHeader>,
-}
-
-/// Asks for entries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GetEntries {
-    /// Names the question.
-    pub request: RequestId,
-    /// Which ones.
-    pub wanted: Wanted,
-    /// The most bytes of entries to answer with; one entry is always sent.
-    pub bytes_max: u32,
-}
-
-/// Which entries are asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Wanted {
-    /// Those with these op numbers and checksums, ascending; any status answers.
-    Exact(Vec<(OpNumber, Checksum)>),
-    /// Those from this op on; only a replica in status normal of the same view answers.
-    From(OpNumber),
-}
-
-/// Entries that were asked for, in ascending op order; possibly fewer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entries {
-    /// The question's name.
-    pub request: RequestId,
-    /// The entries.
-    pub entries: Vec<Entry>,
 }
 
 /// Asks the primary for a read index.

@@ -1,5 +1,6 @@
 //! Floor 1: the nouns of the protocol, plain values without behaviour of their own.
 
+pub mod batch;
 pub mod by_client;
 pub mod certificate;
 pub mod checkpoint;
@@ -7,6 +8,7 @@ pub mod companion;
 pub mod config;
 pub mod durable;
 pub mod encoding;
+pub mod entries;
 pub mod entry;
 pub mod export;
 pub mod footprint;

@@ -135,7 +135,7 @@ impl Checksum {
     /// The checksum of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(twox_hash::XxHash3_128::oneshot(bytes))
+        Self(xxhash_rust::xxh3::xxh3_128(bytes))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     model::{
         entry::Entry,
         kind::Lane,
-        message::{Envelope, Forward, ForwardReply, Message, Outcome, Reply},
+        message::{Envelope, Forward, ForwardReply, Message},
         snapshot::SnapshotContent,
         types::Peer,
     },
@@ -248,8 +248,10 @@ fn payload_bytes(message: &Message) -> u64 {
             length(&request.operation)
         }
         Message::Reply(reply) | Message::ForwardReply(ForwardReply::Reply(reply)) => {
-            reply_bytes(reply)
+            reply.outcome.bytes()
         }
+        Message::Requests(requests) => requests.bytes(),
+        Message::Replies(replies) => replies.bytes(),
         Message::Query(query) => length(&query.query),
         Message::Answer(answer) => answer.answer.as_deref().map_or(0, length),
         Message::Prepare(prepare) => entries_bytes(&prepare.entries),
@@ -289,13 +291,6 @@ fn payload_bytes(message: &Message) -> u64 {
         | Message::RecoveryResponse(_)
         | Message::GetCrashVector(_)
         | Message::CrashVectorIs(_) => 0,
-    }
-}
-
-fn reply_bytes(reply: &Reply) -> u64 {
-    match &reply.outcome {
-        Outcome::Executed(bytes) => length(bytes),
-        Outcome::Malformed | Outcome::Registered | Outcome::Evicted | Outcome::Forgotten => 0,
     }
 }
 

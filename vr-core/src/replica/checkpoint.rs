@@ -40,6 +40,9 @@ impl Replica {
     pub(in crate::replica) fn end_at_checkpoint(&mut self, entries: &mut Run) -> bool {
         let ops_max = u64::from(self.config.checkpoint_ops);
         let bytes_max = self.config.checkpoint_bytes;
+        if self.checkpoints.is_none_due(entries, ops_max, bytes_max) {
+            return false;
+        }
         let due = |entry: &Entry| self.checkpoints.is_due(&entry.header, ops_max, bytes_max);
         let Some(position) = entries.iter().position(due) else { return false };
         *entries = entries.part(0, position.saturating_add(1));

@@ -5,7 +5,7 @@ use std::cmp::min;
 use crate::{
     execution::work::{Evicted, Executed, Work},
     model::{
-        entry::{Entry, EntryHeader},
+        entry::Entry,
         message::{Committed, ForwardReply, Message, Outcome, Rejection, Reply},
         mutants::Mutant,
         time::Now,
@@ -68,9 +68,7 @@ impl Replica {
         let short = u32::from(self.mutant(Mutant::CommitShortOfQuorum));
         let held = primary.held_by(self.index, own, self.membership.quorum() - short);
         self.advance_commit(held);
-        let count = usize::try_from(self.commit_number.since(before)).unwrap_or(usize::MAX);
-        let committed = self.log.headers_from(before.next()).take(count);
-        let bytes = committed.map(EntryHeader::entry_bytes).sum();
+        let bytes = self.log.bytes_of(before.next(), self.commit_number);
         if let Status::Normal(Role::Primary(primary)) = &mut self.status {
             primary.pipeline.committed(bytes);
         }
@@ -100,15 +98,14 @@ impl Replica {
         {
             let from = self.progress.ordered.next();
             let through = min(limit, self.progress.ordered.plus(WORK_OPS_MAX));
-            let mut entries = self.log.entries(from, through, WORK_BYTES_MAX);
+            let mut entries = self.log.run(from, through, WORK_BYTES_MAX);
             if entries.is_empty() {
                 self.fetch_for_execution(from, min(limit, from.plus(4 * WORK_OPS_MAX)));
                 break;
             }
             let at_checkpoint = self.end_at_checkpoint(&mut entries);
             let Some(last) = entries.last().map(|last| Anchor::of(&last.header)) else { break };
-            let bytes = entries.iter().map(|entry| entry.header.entry_bytes()).sum();
-            self.progress.hand(last.op_number, bytes);
+            self.progress.hand(last.op_number, entries.bytes());
             if !reply {
                 self.progress.silent = self.progress.ordered;
             }
@@ -192,9 +189,7 @@ impl Replica {
             self.on_taken(now, *id);
         }
         if matches!(self.status, Status::Normal(Role::Primary(_))) {
-            for reply in executed.replies {
-                self.reply(reply);
-            }
+            self.reply_all(executed.replies);
         }
         for closed in &executed.evicted {
             if self.admitted.get(closed.client).is_none() {
@@ -206,11 +201,20 @@ impl Replica {
     /// Notes what the entries up to `through` did to their clients.
     fn applied_through(&mut self, through: OpNumber, evicted: &[Evicted]) {
         let mut evicted = evicted.iter().peekable();
-        let mut headers = self.log.headers_from(self.progress.applied.next());
+        let mut run = [].as_slice();
         while self.progress.applied < through {
             let next = self.progress.applied.next();
-            if let Some(header) = headers.next() {
-                self.admitted.executed(header);
+            if run.is_empty() {
+                run = self.log.run_from(next);
+            }
+            if let Some((entry, rest)) = run.split_first() {
+                run = rest;
+                // Of requests of one client behind each other the last says all.
+                let goes_on = next < through
+                    && rest.first().is_some_and(|it| it.header.follows(&entry.header));
+                if !goes_on {
+                    self.admitted.executed(&entry.header);
+                }
             }
             while let Some(closed) = evicted.next_if(|closed| closed.by <= next) {
                 self.admitted.evicted(closed.client, closed.session);

@@ -4,7 +4,8 @@
 use crate::{
     model::{
         durable::Durability,
-        message::{GetEntries, GetHeaders, Headers, Message, Wanted},
+        entries::{GetEntries, GetHeaders, Headers, Wanted},
+        message::Message,
         mutants::Mutant,
         time::Now,
         types::{Checksum, OpNumber, PersistId, ReplicaId, RequestId},

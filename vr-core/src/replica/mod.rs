@@ -8,6 +8,7 @@
 pub mod ignored;
 pub mod io;
 
+mod batches;
 mod checkpoint;
 mod commit;
 mod export;
@@ -166,6 +167,8 @@ const fn named_view(message: &Message) -> View {
         Message::Register(_)
         | Message::Request(_)
         | Message::Reply(_)
+        | Message::Requests(_)
+        | Message::Replies(_)
         | Message::Rejected(_)
         | Message::Query(_)
         | Message::Answer(_)
@@ -341,6 +344,8 @@ impl Replica {
             Message::Register(_)
             | Message::Request(_)
             | Message::Reply(_)
+            | Message::Requests(_)
+            | Message::Replies(_)
             | Message::Rejected(_)
             | Message::Query(_)
             | Message::Answer(_) => Err(Ignored::NotForReplicas),

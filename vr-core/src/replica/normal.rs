@@ -78,29 +78,40 @@ impl Replica {
 
     /// VRR §4.1 step 3: gives the next place in the log.
     pub(in crate::replica) fn append(&mut self, now: Now, header: EntryHeader, payload: Bytes) {
+        let EntryHeader { parent, view, op_number, time, group, epoch, .. } = self.next_header(now);
+        let header = EntryHeader { parent, view, op_number, time, group, epoch, ..header };
+        let before = self.log.bytes();
+        self.log.append(Entry::new(header, payload));
+        self.appended(now, before);
+    }
+
+    /// What does not depend on who asked of the entry that comes next.
+    pub(in crate::replica) fn next_header(&mut self, now: Now) -> EntryHeader {
         let (time, jump) = self.clock.next(now, self.config.clock_jump_max);
         if self.clock.disbelieve(jump) {
             let by = jump.unwrap_or_default();
             self.out.push_back(Output::Event(Event::ClockJumped { by }));
         }
         let wall = crate::model::time::nanoseconds(now.wall);
-        let time = if self.mutant(Mutant::EntryTimeOfWallClock) { wall } else { time };
-        let header = EntryHeader {
+        EntryHeader {
             parent: self.log.head(),
             view: self.view,
             op_number: self.log.op_number().next(),
-            time,
+            time: if self.mutant(Mutant::EntryTimeOfWallClock) { wall } else { time },
             group: EntryHeader::group_mark(self.group),
             epoch: self.epoch(),
-            ..header
-        };
-        let entry = Entry::new(header, payload);
-        self.clock.note(now, time);
-        self.admitted.appended(&entry.header);
-        if let Status::Normal(Role::Primary(primary)) = &mut self.status {
-            primary.pipeline.prepared(entry.header.entry_bytes());
+            ..EntryHeader::default()
         }
-        self.log.append(entry);
+    }
+
+    /// Notes what was appended for one client, to a log that had so many `bytes` before.
+    pub(in crate::replica) fn appended(&mut self, now: Now, bytes: u64) {
+        self.clock.note(now, self.log.time());
+        let (log, admitted) = (&self.log, &mut self.admitted);
+        log.header(log.op_number()).into_iter().for_each(|last| admitted.appended(last));
+        if let Status::Normal(Role::Primary(primary)) = &mut self.status {
+            primary.pipeline.prepared(self.log.bytes().saturating_sub(bytes));
+        }
     }
 
     /// VRR §4.1 step 4: a backup appends the entries that come next, and keeps those that come

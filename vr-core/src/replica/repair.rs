@@ -12,8 +12,9 @@
 use crate::{
     model::{
         durable::Durability,
+        entries::{GetEntries, GetHeaders, Wanted},
         entry::Entry,
-        message::{GetEntries, GetHeaders, Message, Wanted},
+        message::Message,
         mutants::Mutant,
         time::Now,
         types::{Checksum, OpNumber, RequestId},

@@ -39,8 +39,10 @@ impl Replica {
         match envelope.message {
             Message::Register(m) => self.admit(now, from, Forward::Register(m)),
             Message::Request(m) => self.on_request(now, from, m),
+            Message::Requests(m) => self.on_requests(now, from, m),
             Message::Query(m) => self.on_query(now, from, m),
             Message::Reply(_)
+            | Message::Replies(_)
             | Message::Rejected(_)
             | Message::Answer(_)
             | Message::Forward(_)
@@ -85,14 +87,23 @@ impl Replica {
         if envelope.epoch > self.epoch() {
             return Err(Ignored::OtherEpoch);
         }
-        if let Message::Request(m) = &envelope.message {
-            self.reject(from, m.client, m.request_number, Rejection::Evicted);
-            return Err(Ignored::OtherEpoch);
-        }
-        Ok(())
+        let (client, number) = if let Message::Request(m) = &envelope.message {
+            (m.client, m.request_number)
+        } else if let Message::Requests(m) = &envelope.message {
+            (m.client, m.first)
+        } else {
+            return Ok(());
+        };
+        self.reject(from, client, number, Rejection::Evicted);
+        Err(Ignored::OtherEpoch)
     }
 
-    fn on_request(&mut self, now: Now, from: Peer, m: Request) -> Result<(), Ignored> {
+    pub(in crate::replica) fn on_request(
+        &mut self,
+        now: Now,
+        from: Peer,
+        m: Request,
+    ) -> Result<(), Ignored> {
         if m.request_number == RequestNumber::ZERO {
             return Err(Ignored::Malformed);
         }
@@ -315,17 +326,10 @@ impl Replica {
     }
 
     fn append_request(&mut self, now: Now, m: Request) {
-        let header = EntryHeader {
-            client: m.client,
-            session: m.session,
-            request_number: m.request_number,
-            kind: if m.many { EntryKind::Many } else { EntryKind::Request },
-            ..EntryHeader::default()
-        };
-        self.append(now, header, m.operation);
+        self.append(now, m.entry_header(), m.operation);
     }
 
-    fn log_has_room(&self, payload: u64) -> bool {
+    pub(in crate::replica) fn log_has_room(&self, payload: u64) -> bool {
         let bytes = payload.saturating_add(128);
         self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
             && self.log.op_number().since(self.log.base().op_number) < self.config.log_ops_max
@@ -428,6 +432,19 @@ impl Replica {
             }
             Read::Causal(token) => self.read_causal(now, from, m, token),
             Read::Lease => self.read_leased(now, from, m),
+        }
+    }
+}
+
+impl Request {
+    /// What it says of its entry.
+    pub(in crate::replica) fn entry_header(&self) -> EntryHeader {
+        EntryHeader {
+            client: self.client,
+            session: self.session,
+            request_number: self.request_number,
+            kind: if self.many { EntryKind::Many } else { EntryKind::Request },
+            ..EntryHeader::default()
         }
     }
 }

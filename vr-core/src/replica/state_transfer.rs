@@ -2,8 +2,9 @@
 
 use crate::{
     model::{
+        entries::{Entries, GetEntries, GetHeaders, Headers, Wanted},
         entry::Entry,
-        message::{Entries, GetEntries, GetHeaders, Headers, Message, Wanted},
+        message::Message,
         time::Now,
         types::{Checksum, OpNumber, ReplicaId, RequestId},
     },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     durable::CheckpointId,
-    entry::EntryHeader,
+    entry::{EntryHeader, Run},
     time::Instant,
     types::{OpNumber, ReplicaIndex, ReplicaSet},
 };
@@ -108,6 +108,17 @@ impl Checkpoints {
             self.bytes = 0;
         }
         due
+    }
+
+    /// Whether one is due behind none of `run`, which is then handed over whole.
+    pub fn is_none_due(&mut self, run: &Run, ops_max: u64, bytes_max: u64) -> bool {
+        let bytes = self.bytes.saturating_add(run.bytes());
+        let last = run.last().map_or(self.last, |last| last.header.op_number);
+        let none = ops_max == 0 || (last.since(self.last) < ops_max && bytes < bytes_max);
+        if none {
+            self.bytes = bytes;
+        }
+        none
     }
 
     /// The last op after which one was due here.

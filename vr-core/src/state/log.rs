@@ -148,7 +148,7 @@ impl Log {
     /// The entry at `op_number`, if its payload is in memory.
     #[must_use]
     pub fn entry(&self, op_number: OpNumber) -> Option<Entry> {
-        self.runs.get(op_number).filter(|entry| is_whole(entry)).cloned()
+        self.runs.get(op_number).filter(|entry| entry.is_whole()).cloned()
     }
 
     /// Whether `op_number` is in the log, whether or not its payload is in memory.
@@ -167,7 +167,7 @@ impl Log {
         let mut fits = |entry: &&Entry| {
             let is_first = bytes == 0;
             bytes += entry.header.entry_bytes();
-            is_whole(entry) && (is_first || bytes <= bytes_max)
+            entry.is_whole() && (is_first || bytes <= bytes_max)
         };
         let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
         let run = self.runs.run_from(from);
@@ -177,6 +177,40 @@ impl Log {
             count += beyond.take_while(fits).count();
         }
         self.runs.shared(from, count)
+    }
+
+    /// As [`entries`](Self::entries), but only those of one run: fewer, and nothing is copied.
+    #[must_use]
+    pub fn run(&self, from: OpNumber, through: OpNumber, bytes_max: u64) -> Run {
+        let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+        let run = self.runs.rest_of_run(from, count_max);
+        if run.is_whole() && run.bytes() <= bytes_max {
+            return run;
+        }
+        let last = through.min(from.plus(u64::try_from(run.len()).unwrap_or(0)).previous());
+        self.entries(from, last, bytes_max)
+    }
+
+    /// Bytes of the entries from `from` up to and including `through`, as far as there are any.
+    #[must_use]
+    pub fn bytes_of(&self, from: OpNumber, through: OpNumber) -> u64 {
+        let (mut from, mut bytes) = (from, 0);
+        while from <= through {
+            let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+            let run = self.runs.rest_of_run(from, count_max);
+            if run.is_empty() {
+                break;
+            }
+            bytes += run.bytes();
+            from = from.plus(u64::try_from(run.len()).unwrap_or(u64::MAX));
+        }
+        bytes
+    }
+
+    /// The entries from `from` on that came together with it.
+    #[must_use]
+    pub fn run_from(&self, from: OpNumber) -> &[Entry] {
+        self.runs.run_from(from)
     }
 
     /// The headers from `from` on, ascending.
@@ -320,7 +354,7 @@ impl Log {
         if known.header != entry.header {
             return false;
         }
-        if !is_whole(known)
+        if !known.is_whole()
             && let Some(bare) = self.runs.run_mut(op_number).first_mut()
         {
             bare.payload = entry.payload.clone();
@@ -363,7 +397,8 @@ impl Log {
     /// A log in memory only holds what is in it.
     fn hold_volatile(&mut self) {
         if self.volatile {
-            self.all_durable();
+            // Nothing of it was ever given to storage, so that no write is open.
+            (self.handed, self.durable) = (self.op_number(), self.op_number());
         }
     }
 
@@ -384,13 +419,8 @@ impl Log {
 /// Headers of a recovered log that are kept as one run.
 const RECOVERED_RUN: usize = 256;
 
-/// Whether the payload is in memory.
-fn is_whole(entry: &Entry) -> bool {
-    entry.header.payload_length == 0 || !entry.payload.is_empty()
-}
-
 fn cached(entry: &Entry) -> u64 {
-    if is_whole(entry) { u64::from(entry.header.payload_length) } else { 0 }
+    if entry.is_whole() { u64::from(entry.header.payload_length) } else { 0 }
 }
 
 #[cfg(test)]

@@ -56,6 +56,13 @@ impl Routes {
         ways.own.into_iter().chain(ways.via)
     }
 
+    /// The client's own connection, if that is the only way to it.
+    #[must_use]
+    pub fn only_connection(&self, client: ClientId) -> Option<Peer> {
+        let ways = self.routes.get(client)?;
+        ways.own.filter(|_| ways.via.is_none())
+    }
+
     /// `client` has no session any more.
     pub fn forget(&mut self, client: ClientId) {
         self.routes.remove(client);
@@ -83,9 +90,9 @@ mod tests {
         let ways = |routes: &Routes| routes.get(ClientId(1)).collect::<Vec<_>>();
         routes.set(ClientId(1), own);
         routes.set(ClientId(1), backup);
-        assert_eq!(ways(&routes), [own, backup]);
+        assert_eq!((ways(&routes), routes.only_connection(ClientId(1))), (vec![own, backup], None));
         routes.set(ClientId(1), own);
-        assert_eq!(ways(&routes), [own]);
+        assert_eq!((ways(&routes), routes.only_connection(ClientId(1))), (vec![own], Some(own)));
         routes.disconnected(own);
         assert!(ways(&routes).is_empty() && routes.routes.is_empty());
     }

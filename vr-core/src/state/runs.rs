@@ -71,6 +71,16 @@ impl Runs {
         }
     }
 
+    /// From the entry at `from` to the end of its run, but at most `count`; nothing is copied but
+    /// what is open.
+    #[must_use]
+    pub fn rest_of_run(&self, from: OpNumber, count: usize) -> Run {
+        match self.place(from).and_then(|(at, skip)| Some((&self.runs.get(at)?.run, skip))) {
+            Some((run, skip)) => run.part(skip, count),
+            None => self.from(from).take(count).cloned().collect::<Vec<_>>().into(),
+        }
+    }
+
     /// From the entry at `op_number` to the end of its run, to be changed; nothing of what is open.
     pub fn run_mut(&mut self, op_number: OpNumber) -> &mut [Entry] {
         let Some((at, skip)) = self.place(op_number) else { return &mut [] };
@@ -204,6 +214,9 @@ mod tests {
         runs.close();
         assert_eq!(ops(&runs.shared(OpNumber(12), 1)), [12]);
         assert!(runs.shared(OpNumber(13), 1).is_empty() && within(&runs));
+        assert_eq!(ops(&runs.rest_of_run(OpNumber(7), 9)), [7, 8]);
+        assert_eq!(ops(&runs.rest_of_run(OpNumber(9), 1)), [9]);
+        assert!(runs.rest_of_run(OpNumber(13), 1).is_empty());
     }
 
     #[test]

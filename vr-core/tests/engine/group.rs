@@ -428,6 +428,10 @@ impl Group {
     }
 
     fn client_hears(&mut self, connection: ConnectionId, message: &Message) {
+        if let Message::Replies(batch) = message {
+            let each = batch.clone().each().map(Message::Reply);
+            return each.for_each(|reply| self.client_hears(connection, &reply));
+        }
         let Message::Reply(reply) = message else { return };
         let client = &mut self.clients[usize::try_from(connection.0).unwrap()];
         match reply.outcome {

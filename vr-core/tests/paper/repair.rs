@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use vr_core::model::{
+    entries::{Entries, GetEntries, Headers, Wanted},
     entry::Entry,
     kind::Kind,
-    message::{Entries, GetEntries, Headers, Message, Recovery, StartView, StatusKind, Wanted},
+    message::{Message, Recovery, StartView, StatusKind},
     types::{Nonce, OpNumber, RequestId, View},
 };
 

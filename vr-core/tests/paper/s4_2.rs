@@ -5,11 +5,11 @@ use core::time::Duration;
 use vr_core::{
     model::{
         durable::CheckpointId,
+        entries::{Entries, Wanted},
         entry::Entry,
         kind::Kind,
         message::{
-            DoViewChange, Entries, GetView, Message, Ping, StartView, StartViewChange, StatusKind,
-            Suspicion, Wanted,
+            DoViewChange, GetView, Message, Ping, StartView, StartViewChange, StatusKind, Suspicion,
         },
         types::{Nonce, OpNumber, ReplicaId, RequestId, View},
     },

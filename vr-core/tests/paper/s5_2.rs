@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use vr_core::model::{
+    entries::{Entries, GetEntries, GetHeaders, Wanted},
     entry::Entry,
     kind::Kind,
-    message::{Entries, GetEntries, GetHeaders, Message, StatusKind, Wanted},
+    message::{Message, StatusKind},
     types::{Checksum, OpNumber, RequestId, View},
 };
 

@@ -153,9 +153,9 @@ fn only_a_normal_replica_answers_who_forgot() {
 #[test]
 fn only_a_normal_replica_speaks_for_its_view() {
     assert_eq!(answering(&get_entries_from(1), Kind::Entries), [true, true, false, false]);
-    let wanted = vr_core::model::message::Wanted::Exact(Vec::new());
+    let wanted = vr_core::model::entries::Wanted::Exact(Vec::new());
     let question =
-        vr_core::model::message::GetEntries { request: RequestId(1), wanted, bytes_max: 1 << 20 };
+        vr_core::model::entries::GetEntries { request: RequestId(1), wanted, bytes_max: 1 << 20 };
     assert_eq!(answering(&Message::GetEntries(question), Kind::Entries), [true; 4]);
 }
 

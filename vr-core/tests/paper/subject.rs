@@ -511,9 +511,9 @@ pub(crate) fn request(session: OpNumber, number: u64) -> Message {
 }
 
 pub(crate) fn get_entries_from(op_number: u64) -> Message {
-    Message::GetEntries(vr_core::model::message::GetEntries {
+    Message::GetEntries(vr_core::model::entries::GetEntries {
         request: vr_core::model::types::RequestId(1),
-        wanted: vr_core::model::message::Wanted::From(OpNumber(op_number)),
+        wanted: vr_core::model::entries::Wanted::From(OpNumber(op_number)),
         bytes_max: 1 << 20,
     })
 }

@@ -7,13 +7,17 @@
     reason = "support of one test: what goes wrong here is a failed test"
 )]
 
+use core::ops::RangeInclusive;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use vr_core::{
     ClientId, OpNumber, ReplicaId,
     model::{
-        message::{Envelope, Message, Outcome, Query, Register, Rejection, Request, Sender},
+        message::{
+            Envelope, Message, Operation, Outcome, Query, Register, Rejection, Request, Requests,
+            Sender,
+        },
         read::Read,
         types::{ConnectionId, GroupId, Incarnation, Nonce, Peer, RequestNumber, View},
     },
@@ -105,8 +109,24 @@ impl Client {
             session: self.session,
             request_number: RequestNumber(number),
             many: false,
-            operation: Bytes::from(format!("{:>60} {number}", self.id)),
+            operation: self.operation(number),
         })
+    }
+
+    /// Consecutive requests; in one message if they are several.
+    fn requests(&self, numbers: RangeInclusive<u64>) -> Message {
+        let first = RequestNumber(*numbers.start());
+        let operations = numbers.map(|number| self.operation(number).into());
+        let operations: Vec<Operation> = operations.collect();
+        if operations.len() == 1 {
+            return self.request(first.0);
+        }
+        let (client, session) = (self.id, self.session);
+        Message::Requests(Requests { client, session, first, operations })
+    }
+
+    fn operation(&self, number: u64) -> Bytes {
+        Bytes::from(format!("{:>60} {number}", self.id))
     }
 
     /// Says something; returns when it wants to go on.
@@ -124,9 +144,12 @@ impl Client {
         let floor = client.pending.first_key_value().map_or(client.issued + 1, |(n, _)| *n);
         match roll {
             0..40 if !client.done && client.issued < floor + client.window - 1 => {
-                client.issued += 1;
-                client.pending.insert(client.issued, known);
-                let message = client.request(client.issued);
+                let first = client.issued + 1;
+                // Some of them together.
+                let last = if roll.is_multiple_of(2) { first } else { floor + client.window - 1 };
+                client.issued = last;
+                client.pending.extend((first..=last).map(|number| (number, known)));
+                let message = client.requests(first..=last);
                 Self::send(world, index, replica, message);
             }
             40..60 if !client.done && client.queries.len() < 4 => {
@@ -173,6 +196,11 @@ impl Client {
     pub(crate) fn hears(world: &mut World, connection: ConnectionId, message: Message) {
         let index = usize::try_from(connection.0).unwrap() / 64;
         match message {
+            Message::Replies(batch) => {
+                for reply in batch.each() {
+                    Self::hears(world, connection, Message::Reply(reply));
+                }
+            }
             Message::Reply(m) => match m.outcome {
                 Outcome::Registered => {
                     let session = world.clients[index].session;

@@ -544,7 +544,7 @@ impl World {
                 break;
             }
             rounds += 1;
-            if rounds > 2000 {
+            if rounds > 20_000 {
                 self.fail("an engine goes round in circles");
             }
         }

@@ -75,6 +75,8 @@ impl<'a> From<&'a Message> for Claim<'a> {
             Message::Register(_)
             | Message::Request(_)
             | Message::Reply(_)
+            | Message::Requests(_)
+            | Message::Replies(_)
             | Message::Rejected(_)
             | Message::Query(_)
             | Message::Answer(_)

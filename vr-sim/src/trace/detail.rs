@@ -1,9 +1,10 @@
 //! All numbers of a message in words; of payloads only their length.
 
 use vr_core::model::{
+    entries::Wanted,
     message::{
         Committed, DoViewChange, Envelope, Forward, ForwardReply, Message, Outcome, Prepare,
-        PrepareOk, Request, Standing, StartView, Wanted,
+        PrepareOk, Request, Standing, StartView,
     },
     snapshot::SnapshotContent,
     types::{Checksum, OpNumber},
@@ -43,6 +44,8 @@ pub fn detail_of(envelope: &Envelope) -> String {
         Message::Register(_)
         | Message::Request(_)
         | Message::Reply(_)
+        | Message::Requests(_)
+        | Message::Replies(_)
         | Message::Rejected(_)
         | Message::Query(_)
         | Message::Answer(_)
@@ -61,6 +64,18 @@ fn of_clients(message: &Message) -> String {
         Message::Request(m) => request(m),
         Message::Reply(m) => {
             format!("request {}, op {}, {}", m.request_number, m.op_number, outcome(&m.outcome))
+        }
+        Message::Requests(m) => {
+            let (count, bytes) = (m.operations.len(), m.bytes());
+            format!("session {}, {count} requests from {}, {bytes} bytes", m.session, m.first)
+        }
+        Message::Replies(m) => {
+            let replies = m.replies.iter().map(|reply| {
+                let (number, op, told) =
+                    (reply.request_number, reply.op_number, outcome(&reply.outcome));
+                format!("request {number}, op {op}, {told}")
+            });
+            replies.collect::<Vec<_>>().join("; ")
         }
         Message::Rejected(m) => format!("request {}, {:?}", m.request_number, m.reason),
         Message::Query(m) => {

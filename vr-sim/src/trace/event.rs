@@ -172,6 +172,12 @@ fn essence(message: &Message) -> (Option<View>, OpNumber, u64) {
         Message::Register(m) => (None, OpNumber::ZERO, low(m.client.0)),
         Message::Request(m) => (None, m.session, m.request_number.0),
         Message::Reply(m) => (None, m.op_number, m.request_number.0),
+        Message::Requests(m) => (None, m.session, m.first.0),
+        Message::Replies(m) => {
+            let last = m.replies.last().map(|reply| (reply.op_number, reply.request_number.0));
+            let (op_number, number) = last.unwrap_or_default();
+            (None, op_number, number)
+        }
         Message::Rejected(m) => (None, OpNumber::ZERO, m.request_number.0),
         Message::Query(m) => (None, OpNumber::ZERO, m.request_number.0),
         Message::Answer(m) => (None, m.op_number, m.request_number.0),

@@ -1,9 +1,10 @@
 //! Queues have an end, and a later lane never holds up an earlier one.
 
 use vr_core::model::{
+    entries::Entries,
     entry::{Entry, EntryHeader},
     kind::Lane,
-    message::{Entries, GetView},
+    message::GetView,
     types::{Nonce, RequestId},
 };
 

@@ -80,7 +80,12 @@ impl Desk {
             match output {
                 ClientOutput::Send { to, envelope } => {
                     self.named.push(envelope.epoch);
-                    self.sent.push((to, envelope.message));
+                    if let Message::Requests(batch) = envelope.message {
+                        let each = batch.each().map(|request| (to, Message::Request(request)));
+                        self.sent.extend(each);
+                    } else {
+                        self.sent.push((to, envelope.message));
+                    }
                 }
                 ClientOutput::Done { call, result } => self.done.push((call, result)),
             }

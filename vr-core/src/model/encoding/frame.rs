@@ -175,6 +175,14 @@ pub struct FrameParts {
     version: u16,
 }
 
+/// How far encoded frames go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    scratch: usize,
+    shared: usize,
+    shared_bytes: usize,
+}
+
 impl Default for FrameParts {
     fn default() -> Self {
         Self::new()
@@ -205,6 +213,24 @@ impl FrameParts {
     pub const fn in_version(mut self, version: u16) -> Self {
         self.version = version;
         self
+    }
+
+    /// What the other end speaks.
+    pub(super) const fn version(&self) -> u16 {
+        self.version
+    }
+
+    /// How far the frames go, for [`back_to`](Self::back_to).
+    pub(super) fn mark(&self) -> Mark {
+        let (shared, shared_bytes) = (self.shared.len(), self.shared_bytes);
+        Mark { scratch: self.scratch.len(), shared, shared_bytes }
+    }
+
+    /// Forgets the frames that were added since; none may have been taken.
+    pub(super) fn back_to(&mut self, mark: Mark) {
+        self.scratch.truncate(mark.scratch);
+        self.shared.truncate(mark.shared);
+        self.shared_bytes = mark.shared_bytes;
     }
 
     /// Bytes of all frames that were encoded and not taken.

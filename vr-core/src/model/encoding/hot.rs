@@ -12,10 +12,11 @@ use crate::model::{
         fields::Fields,
         frame::FrameWriter,
     },
+    entries::Entries,
     entry::{ENTRY_HEADER_BYTES, Entry},
     message::{
-        Answer, Commit, Committed, Entries, Forward, ForwardReply, Limit, Outcome, Prepare,
-        PrepareOk, Query, Register, Rejected, Rejection, Reply, Request, Standing, StatusKind,
+        Answer, Commit, Committed, Forward, ForwardReply, Limit, Outcome, Prepare, PrepareOk,
+        Query, Register, Rejected, Rejection, Reply, Request, Standing, StatusKind,
     },
     read::{CausalToken, Read},
     types::{
@@ -66,15 +67,34 @@ pub(super) fn put_reply(frame: &mut FrameWriter<'_>, body: &Reply) {
     fields.put_u128_le(body.client.0);
     fields.put_u64_le(body.request_number.0);
     fields.put_u64_le(body.op_number.0);
-    match &body.outcome {
-        Outcome::Executed(reply) => {
-            fields.put_u8(0);
-            frame.put_shared(reply);
-        }
-        Outcome::Malformed => fields.put_u8(1),
-        Outcome::Registered => fields.put_u8(2),
-        Outcome::Evicted => fields.put_u8(3),
-        Outcome::Forgotten => fields.put_u8(4),
+    fields.put_u8(outcome_number(&body.outcome));
+    if let Outcome::Executed(reply) = &body.outcome {
+        frame.put_shared(reply);
+    }
+}
+
+pub(super) const fn outcome_number(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Executed(_) => 0,
+        Outcome::Malformed => 1,
+        Outcome::Registered => 2,
+        Outcome::Evicted => 3,
+        Outcome::Forgotten => 4,
+    }
+}
+
+/// What became of a request; `reply` takes the bytes of a reply.
+pub(super) fn take_outcome<'a>(
+    fields: &mut Fields<'a>,
+    reply: impl FnOnce(&mut Fields<'a>) -> Taken<Bytes>,
+) -> Taken<Outcome> {
+    match fields.u8()? {
+        0 => Ok(Outcome::Executed(reply(fields)?)),
+        1 => Ok(Outcome::Malformed),
+        2 => Ok(Outcome::Registered),
+        3 => Ok(Outcome::Evicted),
+        4 => Ok(Outcome::Forgotten),
+        other => Fields::invalid("outcome", other),
     }
 }
 
@@ -83,14 +103,7 @@ pub(super) fn take_reply(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Reply
         client: ClientId(fields.u128()?),
         request_number: RequestNumber(fields.u64()?),
         op_number: OpNumber(fields.u64()?),
-        outcome: match fields.u8()? {
-            0 => Outcome::Executed(source.slice_ref(fields.take_rest())),
-            1 => Outcome::Malformed,
-            2 => Outcome::Registered,
-            3 => Outcome::Evicted,
-            4 => Outcome::Forgotten,
-            other => return Fields::invalid("outcome", other),
-        },
+        outcome: take_outcome(fields, |fields| Ok(source.slice_ref(fields.take_rest())))?,
     })
 }
 
@@ -433,7 +446,7 @@ fn take_standing(fields: &mut Fields<'_>) -> Taken<Standing> {
     })
 }
 
-fn take_flag(fields: &mut Fields<'_>, what: &'static str) -> Taken<bool> {
+pub(super) fn take_flag(fields: &mut Fields<'_>, what: &'static str) -> Taken<bool> {
     match fields.u8()? {
         0 => Ok(false),
         1 => Ok(true),

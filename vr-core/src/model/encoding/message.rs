@@ -5,7 +5,8 @@ use bytes::{BufMut, Bytes};
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
     encoding::{
-        CodecError, WIRE_VERSION, WIRE_VERSION_LEASES, WIRE_VERSION_MIN, cold,
+        CodecError, WIRE_VERSION, WIRE_VERSION_BATCHES, WIRE_VERSION_LEASES, WIRE_VERSION_MIN,
+        batches, cold,
         fields::Fields,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts, FrameWriter},
         hot,
@@ -19,7 +20,8 @@ use crate::model::{
 /// Bytes of one member in a crash vector.
 const CRASH_BYTES: usize = 16;
 
-/// Appends the frame of `envelope` to `into`.
+/// Appends the frame of `envelope` to `into`; several, if it is a batch and the other end speaks a
+/// version without them.
 ///
 /// Payloads of entries and of requests are shared when they are large, copied when they are small.
 ///
@@ -27,10 +29,28 @@ const CRASH_BYTES: usize = 16;
 /// [`CodecError::Long`] when the frame would exceed the limit of `into`, [`CodecError::Short`] when
 /// an entry's payload is not as long as its header says; `into` is then as it was before.
 pub fn encode(envelope: &Envelope, into: &mut FrameParts) -> Result<(), CodecError> {
+    if into.version() < WIRE_VERSION_BATCHES
+        && let Some(messages) = batches::one_by_one(&envelope.message)
+    {
+        let before = into.mark();
+        for message in &messages {
+            encode_as(envelope, message, into).inspect_err(|_| into.back_to(before))?;
+        }
+        return Ok(());
+    }
+    encode_as(envelope, &envelope.message, into)
+}
+
+/// Appends the frame of `message`, from the sender of `envelope`.
+fn encode_as(
+    envelope: &Envelope,
+    message: &Message,
+    into: &mut FrameParts,
+) -> Result<(), CodecError> {
     let mut frame = into.begin();
     put_prefix(&mut frame, envelope)?;
-    put_message(&mut frame, &envelope.message)?;
-    frame.finish(envelope.message.kind().number(), envelope.message.lane())
+    put_message(&mut frame, message)?;
+    frame.finish(message.kind().number(), message.lane())
 }
 
 /// The envelope in `frame`, which is one whole frame: header and body.
@@ -73,8 +93,8 @@ pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, Codec
     }
     let message = take_message(kind, &mut fields, body)?;
     fields.finish()?;
-    if header.version < WIRE_VERSION_LEASES && is_about_leases(&message) {
-        return Fields::invalid("wire version of a lease", header.version);
+    if header.version < version_with(&message) {
+        return Fields::invalid("wire version, which is too old for kind", header.kind);
     }
     if header.lane != message.lane() {
         return Fields::invalid("lane, which does not fit kind", header.kind);
@@ -82,14 +102,20 @@ pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, Codec
     Ok(Envelope { group, certificate, epoch, sender, incarnation, view, crash_vector, message })
 }
 
-/// Whether a message says what only [`WIRE_VERSION_LEASES`] can say.
-fn is_about_leases(message: &Message) -> bool {
-    if let Message::PrepareOk(m) = message {
+/// The first version that can say this.
+fn version_with(message: &Message) -> u16 {
+    let leases = if let Message::PrepareOk(m) = message {
         !m.lease.is_zero()
     } else if let Message::Query(m) = message {
         m.read == Read::Lease
     } else {
         false
+    };
+    let batches = matches!(message, Message::Requests(_) | Message::Replies(_));
+    match (batches, leases) {
+        (true, _) => WIRE_VERSION_BATCHES,
+        (false, true) => WIRE_VERSION_LEASES,
+        (false, false) => WIRE_VERSION_MIN,
     }
 }
 
@@ -101,6 +127,8 @@ const fn guarded_bytes(kind: Kind, body_bytes: usize, left: usize) -> usize {
         Kind::Register
         | Kind::Request
         | Kind::Reply
+        | Kind::Requests
+        | Kind::Replies
         | Kind::Rejected
         | Kind::Query
         | Kind::Answer
@@ -197,6 +225,8 @@ fn put_message(frame: &mut FrameWriter<'_>, message: &Message) -> Result<(), Cod
         Message::Register(body) => hot::put_register(frame, body),
         Message::Request(body) => hot::put_request(frame, body),
         Message::Reply(body) => hot::put_reply(frame, body),
+        Message::Requests(body) => batches::put_requests(frame, body)?,
+        Message::Replies(body) => batches::put_replies(frame, body)?,
         Message::Rejected(body) => hot::put_rejected(frame, body),
         Message::Query(body) => hot::put_query(frame, body),
         Message::Answer(body) => hot::put_answer(frame, body),
@@ -242,6 +272,8 @@ fn take_message(
         Kind::Register => Message::Register(hot::take_register(fields)?),
         Kind::Request => Message::Request(hot::take_request(fields, source)?),
         Kind::Reply => Message::Reply(hot::take_reply(fields, source)?),
+        Kind::Requests => Message::Requests(batches::take_requests(fields, source)?),
+        Kind::Replies => Message::Replies(batches::take_replies(fields, source)?),
         Kind::Rejected => Message::Rejected(hot::take_rejected(fields)?),
         Kind::Query => Message::Query(hot::take_query(fields, source)?),
         Kind::Answer => Message::Answer(hot::take_answer(fields, source)?),

@@ -1,5 +1,6 @@
 //! The bytes of entries and messages: one form for the wire and the disk, pinned by golden files.
 
+mod batches;
 mod cold;
 pub mod entry;
 mod fields;
@@ -14,13 +15,19 @@ mod tests;
 /// Version 2 can say two things that version 1 cannot: that an answer to a heartbeat grants a lease,
 /// and that a query is content with one. To an end that speaks version 1 the lease is not granted,
 /// and the query takes a round.
-pub const WIRE_VERSION: u16 = 2;
+///
+/// Version 3 can say several requests, and several replies, in one message. To an end that speaks
+/// an earlier one they are said one by one.
+pub const WIRE_VERSION: u16 = 3;
 
 /// Oldest version that is still spoken.
 pub const WIRE_VERSION_MIN: u16 = 1;
 
 /// The first version with leases.
 pub(crate) const WIRE_VERSION_LEASES: u16 = 2;
+
+/// The first version with batches of requests and of replies.
+pub(crate) const WIRE_VERSION_BATCHES: u16 = 3;
 
 /// Why bytes are not a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

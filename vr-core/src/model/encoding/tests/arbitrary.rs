@@ -6,14 +6,15 @@ use proptest::{collection::vec, option, prelude::*, strategy::Union};
 use crate::model::{
     certificate::{Certificate, CertificateHash, CrashVector, Inheritance, Means},
     durable::{CheckpointId, Durability, Trust},
+    entries::{Entries, GetEntries, GetHeaders, Headers, Wanted},
     entry::{Entry, EntryHeader, EntryKind},
     founding::{Found, FoundOk, Hello, HelloOk},
     message::{
-        Answer, Commit, Committed, CrashVectorIs, DoViewChange, Entries, Envelope, Forward,
-        ForwardReply, GetCrashVector, GetEntries, GetHeaders, GetView, Handoff, Headers, Limit,
-        Message, Outcome, Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery,
-        RecoveryResponse, Register, Rejected, Rejection, Reply, Request, Sender, Standing,
-        StartView, StartViewChange, StatusKind, Suspicion, Wanted,
+        Answer, Commit, Committed, CrashVectorIs, DoViewChange, Envelope, Forward, ForwardReply,
+        GetCrashVector, GetView, Handoff, Limit, Message, Operation, Outcome, Ping, Prepare,
+        PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse, Register, Rejected,
+        Rejection, Replied, Replies, Reply, Request, Requests, Sender, Standing, StartView,
+        StartViewChange, StatusKind, Suspicion,
     },
     read::{CausalToken, Read},
     snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
@@ -104,6 +105,19 @@ fn request() -> impl Strategy<Value = Request> {
     })
 }
 
+/// The same operations under consecutive numbers of the first one's session.
+fn requests(each: Vec<Request>) -> Requests {
+    let Request { client, session, request_number: first, .. } = each[0];
+    let operation = |request: Request| Operation { many: request.many, bytes: request.operation };
+    Requests { client, session, first, operations: each.into_iter().map(operation).collect() }
+}
+
+/// The same replies to one client.
+fn replies(each: Vec<Reply>) -> Replies {
+    let client = each[0].client;
+    Replies { client, replies: each.into_iter().map(Replied::from).collect() }
+}
+
 fn reply() -> impl Strategy<Value = Reply> {
     let outcome = prop_oneof![
         payload().prop_map(Outcome::Executed),
@@ -158,6 +172,8 @@ fn client_message() -> impl Strategy<Value = Message> {
         register().prop_map(Message::Register),
         request().prop_map(Message::Request),
         reply().prop_map(Message::Reply),
+        vec(request(), 1..5).prop_map(|each| Message::Requests(requests(each))),
+        vec(reply(), 1..5).prop_map(|each| Message::Replies(replies(each))),
         rejected().prop_map(Message::Rejected),
         request().prop_map(|request| Message::Forward(Forward::Request(request))),
         register().prop_map(|register| Message::Forward(Forward::Register(register))),

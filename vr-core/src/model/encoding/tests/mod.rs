@@ -13,9 +13,10 @@ use crate::model::{
         message::{decode, decode_body, encode},
         tests::arbitrary::any_envelope,
     },
+    entries::Entries,
     entry::{Entry, EntryHeader},
     kind::{Kind, Lane},
-    message::{Committed, Entries, Envelope, Message, Prepare, Register, Request, Sender},
+    message::{Committed, Envelope, Message, Prepare, Register, Request, Sender},
     types::{
         ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber, ReplicaId,
         RequestId, RequestNumber, View,
