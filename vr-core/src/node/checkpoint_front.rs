@@ -63,7 +63,9 @@ impl CheckpointFront {
     /// # Errors
     /// [`NodeError::Thread`] when the system gives no thread.
     pub(crate) fn push(&mut self, task: Task) -> Result<(), NodeError> {
-        self.work(0, Job::Task(task), self.store.is_quick())
+        // What is behind something slow waits for it, however quick it is.
+        let quick = self.store.is_quick() && !task.is_slow() && self.threads[0].is_none();
+        self.work(0, Job::Task(task), quick)
     }
 
     /// Writes a frozen state, beside everything else.

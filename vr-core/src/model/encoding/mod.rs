@@ -1,5 +1,6 @@
 //! The bytes of entries and messages: one form for the wire and the disk, pinned by golden files.
 
+pub mod chunk;
 mod cold;
 pub mod entry;
 mod fields;
@@ -14,13 +15,19 @@ mod tests;
 /// Version 2 can say two things that version 1 cannot: that an answer to a heartbeat grants a lease,
 /// and that a query is content with one. To an end that speaks version 1 the lease is not granted,
 /// and the query takes a round.
-pub const WIRE_VERSION: u16 = 2;
+///
+/// Version 3 can say that chunks of checkpoints may come compressed, and carry such. To an end that
+/// speaks an earlier one the former is left out, so chunks come as they are.
+pub const WIRE_VERSION: u16 = 3;
 
 /// Oldest version that is still spoken.
 pub const WIRE_VERSION_MIN: u16 = 1;
 
 /// The first version with leases.
 pub(crate) const WIRE_VERSION_LEASES: u16 = 2;
+
+/// The first version with compressed chunks.
+pub(crate) const WIRE_VERSION_COMPRESSION: u16 = 3;
 
 /// Why bytes are not a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
