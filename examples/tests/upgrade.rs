@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use vr_core::{
-    Client, Config, Context, Members, Node, NodeHandle, OpNumber, QueryContext, Read, ReplicaId,
-    StateMachine, node::local::LocalNetwork,
+    Client, Config, Context, Event, Members, Node, NodeHandle, OpNumber, QueryContext, Read,
+    ReplicaId, StateMachine, model::encoding::WIRE_VERSION, node::local::LocalNetwork,
 };
 use vr_examples::kv::demo::fleet::lease_port;
 use vr_storage::{FileStorage, StoreOptions};
@@ -23,9 +24,9 @@ use vr_transport_tcp::{TcpConfig, TcpTransport, TokioRuntime};
 
 use crate::predecessor::once_let_go;
 
-/// What the build before spoke.
+/// What the first build spoke.
 const OLD: u16 = 1;
-const NEW: u16 = 2;
+const NEW: u16 = WIRE_VERSION;
 
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 struct Counter(u64);
@@ -56,12 +57,22 @@ fn speaking(version: u16) -> TcpConfig {
 }
 
 async fn start(id: u64, members: &Members, dir: &Path, version: u16) -> NodeHandle<Counter> {
-    let id = ReplicaId(id);
     let mut config = Config::default();
     config.lease = Duration::from_millis(120);
+    start_with(config, id, members, dir, version).await
+}
+
+async fn start_with<S: StateMachine + Default>(
+    config: Config,
+    id: u64,
+    members: &Members,
+    dir: &Path,
+    version: u16,
+) -> NodeHandle<S> {
+    let id = ReplicaId(id);
     let own = members.address_of(id).unwrap();
     once_let_go(async || {
-        Node::builder(Counter::default())
+        Node::builder(S::default())
             .group("upgrade")
             .replica(id)
             .members(members.clone())
@@ -75,8 +86,8 @@ async fn start(id: u64, members: &Members, dir: &Path, version: u16) -> NodeHand
     .await
 }
 
-async fn client(members: &Members, version: u16) -> Client<Counter> {
-    let client = Client::<Counter>::builder()
+async fn client<S: StateMachine>(members: &Members, version: u16) -> Client<S> {
+    let client = Client::<S>::builder()
         .group("upgrade")
         .members(members.clone())
         .transport(TcpTransport::client_with(speaking(version)))
@@ -85,8 +96,8 @@ async fn client(members: &Members, version: u16) -> Client<Counter> {
 }
 
 /// Members of version 1 are replaced one by one under load, first to the new build and then back;
-/// clients of both builds are served all along, and no call fails. Only once all members speak
-/// version 2 is there a lease.
+/// clients of both builds are served all along, and no call fails. Only once all members speak the
+/// new one is there a lease.
 #[tokio::test]
 async fn members_are_replaced_one_by_one_under_load() {
     let leases: Vec<_> = (0..3).map(|_| lease_port().unwrap()).collect();
@@ -102,7 +113,7 @@ async fn members_are_replaced_one_by_one_under_load() {
     let mut load = Vec::new();
     for version in [OLD, NEW] {
         let (stop, sum) = (Arc::clone(&stop), Arc::clone(&sum));
-        let client = client(&members, version).await;
+        let client = client::<Counter>(&members, version).await;
         load.push(tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 client.execute(1).await.unwrap();
@@ -127,7 +138,7 @@ async fn members_are_replaced_one_by_one_under_load() {
         task.await.unwrap();
     }
     let acknowledged = sum.load(Ordering::Relaxed);
-    let reader = client(&members, NEW).await;
+    let reader = client::<Counter>(&members, NEW).await;
     assert_eq!(reader.query((), Read::Linearizable).await.unwrap(), acknowledged);
     assert!(acknowledged > 0);
     until(|| nodes.iter().any(|node| !node.status().replica.leased_for.is_zero())).await;
@@ -144,6 +155,89 @@ async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
     }
+}
+
+/// Bytes of a [`Page`]: several chunks of a checkpoint.
+const PAGE_BYTES: usize = 600_000;
+
+/// A state that is large, and compresses well.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Page(Vec<u8>);
+
+impl Default for Page {
+    fn default() -> Self {
+        Self(vec![0; PAGE_BYTES])
+    }
+}
+
+impl StateMachine for Page {
+    type Operation = u16;
+    type Reply = u8;
+    type Query = u16;
+    type Answer = u8;
+
+    fn apply(&mut self, _: &Context, at: u16) -> u8 {
+        let place = self.0.get_mut(usize::from(at)).unwrap();
+        *place = place.wrapping_add(1);
+        *place
+    }
+
+    fn query(&self, _: &QueryContext, at: u16) -> u8 {
+        self.0.get(usize::from(at)).copied().unwrap()
+    }
+
+    vr_core::serde_snapshot!();
+}
+
+/// Bytes that a member which was away receives of the checkpoint that it fetches.
+async fn fetched(others: u16, away: u16) -> u64 {
+    let leases: Vec<_> = (0..3).map(|_| lease_port().unwrap()).collect();
+    let addresses: Vec<String> =
+        leases.iter().map(|lease| lease.local_addr().unwrap().to_string()).collect();
+    let members: Members = addresses.join(",").parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.checkpoint_ops = 8;
+    config.log_retain_ops = 0;
+    let start = |id, version| start_with::<Page>(config.clone(), id, &members, dir.path(), version);
+    let mut nodes = Vec::new();
+    for id in 0..3 {
+        nodes.push(start(id, others).await);
+    }
+    let client = client::<Page>(&members, away).await;
+    client.execute(0).await.unwrap();
+    let before = nodes.pop().unwrap();
+    before.shutdown().await.unwrap();
+    let left = before.status().replica.op_number;
+    drop(before);
+    for at in 0..30 {
+        client.execute(at).await.unwrap();
+    }
+    until(|| nodes.iter().all(|node| node.status().replica.log_base > left)).await;
+    let node = start(2, away).await;
+    let mut events = node.events();
+    let bytes = loop {
+        if let Event::SnapshotInstalled { bytes, .. } = events.next().await.unwrap() {
+            break bytes;
+        }
+    };
+    client.execute(0).await.unwrap();
+    let token = client.token();
+    assert_eq!(node.client().query(0, Read::Causal(token)).await.unwrap(), 3);
+    bytes
+}
+
+/// A checkpoint is fetched from members of any version: compressed between two that can read that,
+/// and as it is otherwise.
+#[tokio::test]
+async fn a_checkpoint_is_fetched_from_members_of_any_version() {
+    let whole = u64::try_from(PAGE_BYTES).unwrap();
+    for (others, away) in [(OLD, NEW), (NEW, OLD), (2, NEW), (NEW, 2)] {
+        let bytes = fetched(others, away).await;
+        assert!(bytes >= whole, "{others} {away}: {bytes} bytes");
+    }
+    let bytes = fetched(NEW, NEW).await;
+    assert!(bytes < whole / 50, "{bytes} bytes");
 }
 
 /// The directory of a group of one, which the build before leases and states on disk wrote: 20

@@ -28,6 +28,9 @@ pub struct GroupOptions {
     pub state: StatePlace,
     /// Bytes that snapshots are larger by, up to four times as many, so that they take several chunks.
     pub padding: u32,
+    /// Whether each life of a replica draws anew if it compresses checkpoints; all do as the
+    /// configuration says otherwise.
+    pub mixed_compression: bool,
     /// Whether every envelope travels as bytes.
     pub codec: bool,
     /// Where the whole trace goes when the group is dropped, also when that is by a panic: a page
@@ -49,6 +52,7 @@ impl GroupOptions {
             client_timeout: Duration::from_secs(10),
             state: StatePlace::Memory,
             padding: 0,
+            mixed_compression: false,
             codec: true,
             trace: None,
         }

@@ -14,6 +14,7 @@ use vr_core::{
         kind::Kind,
         membership::Membership,
         message::{Envelope, Message, RecoveryResponse, StartView},
+        snapshot::{Snapshot, SnapshotContent},
         time::Instant,
         types::{OpNumber, ReplicaId, View},
     },
@@ -65,8 +66,15 @@ pub struct Witness {
     repairs: u64,
     checkpoints: u64,
     snapshots: u64,
+    compressed_chunks: u64,
     leases: u64,
     resumed: u64,
+}
+
+/// Whether a chunk of a checkpoint travels compressed.
+const fn is_compressed(message: &Message) -> bool {
+    let Message::Snapshot(Snapshot { content, .. }) = message else { return false };
+    matches!(content, SnapshotContent::Compressed { .. })
 }
 
 /// The witness as everyone in the simulation holds it.
@@ -95,6 +103,7 @@ impl Witness {
             repairs: 0,
             checkpoints: 0,
             snapshots: 0,
+            compressed_chunks: 0,
             leases: 0,
             resumed: 0,
         }
@@ -172,6 +181,12 @@ impl Witness {
         self.snapshots
     }
 
+    /// How many chunks of checkpoints were sent compressed.
+    #[must_use]
+    pub const fn compressed_chunks(&self) -> u64 {
+        self.compressed_chunks
+    }
+
     /// How often a replica went on from a state on its state machine's own disk.
     #[must_use]
     pub const fn resumed(&self) -> u64 {
@@ -228,6 +243,7 @@ impl Witness {
         self.judge(at, verdict);
         if let Actor::Replica(replica) = packet.from {
             self.transfers += u64::from(packet.kind == Kind::Entries);
+            self.compressed_chunks += u64::from(is_compressed(&envelope.message));
             if !self.outside.contains(&replica) {
                 let verdict = self.check_sent(replica, envelope);
                 self.judge(at, verdict);

@@ -60,6 +60,9 @@ pub struct Options {
     /// MiB that it fetches per second while operations are ordered; 0: no limit
     #[arg(long, value_name = "MIB", default_value_t = Config::default().fetch_bytes_per_second >> 20)]
     pub budget: u64,
+    /// Write what compresses well: without it, what is received is the state byte by byte
+    #[arg(long)]
+    pub compressible: bool,
     /// What is on disk: full, view-only or diskless
     #[arg(long, value_name = "MODE", default_value_t = Durability::Full)]
     pub durability: Durability,
@@ -124,7 +127,7 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     let source = source.filter(|_| primary != AWAY).context("the replicas have other roles")?;
     fleet.kill(AWAY).await?;
     let clients = [fleet.client().await?, fleet.client().await?];
-    let payload = Bytes::from(vec![0x5a; usize::try_from(PAYLOAD_BYTES)?]);
+    let payload = payload(options.compressible);
     execute(&clients, WRITERS, ops, &payload).await?;
     // Checkpoints come behind what is written quickly.
     while fleet.status(primary).await?.held < ops / 4 * 3 {
@@ -165,6 +168,20 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     caught_up.peak_rss_kib = fleet.peak_rss_kib();
     caught_up.footprint_bytes = footprint(options, checkpoint_bytes);
     Ok(caught_up)
+}
+
+/// What is written. What does not compress has nothing that repeats, and is as long as LZ4 looks
+/// back, so that it does not compress either where it stands behind itself.
+fn payload(compressible: bool) -> Bytes {
+    let mut state = 1_u64;
+    let words = (0..PAYLOAD_BYTES / 8).map(|_| {
+        // Xorshift: a period of 2^64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        if compressible { 0 } else { state }
+    });
+    words.flat_map(u64::to_le_bytes).collect()
 }
 
 /// What the replicas can reach beside the service's state.
@@ -297,11 +314,12 @@ pub fn describe(options: &Options, seen: &CaughtUp) -> String {
     let meanwhile = seen.p99_meanwhile.map_or_else(|| "not measured".to_owned(), compared);
     let rss: Vec<String> = seen.peak_rss_kib.iter().map(|kib| (kib / 1024).to_string()).collect();
     format!(
-        "catch-up, {}: {} MiB in {:.1} s ({rate:.0} MiB/s), {cuts} cuts, {sources} sources killed, \
+        "catch-up, {}: {} MiB{} in {:.1} s ({rate:.0} MiB/s), {cuts} cuts, {sources} sources killed, \
          {restarts} restarts; received {} MiB, x{:.3} without a chunk for each of these; p99 {:.0} us \
          before, {meanwhile}; peak RSS {} MiB, of {} MiB of state and {} MiB of footprint",
         options.durability,
         options.mib,
+        if options.compressible { " that compress well" } else { "" },
         seen.took.as_secs_f64(),
         seen.received >> 20,
         count(once) / count((options.mib << 20).max(1)),
@@ -322,6 +340,7 @@ pub fn short(durability: Durability) -> Options {
         restarts: 1,
         rate: 500,
         budget: 32,
+        compressible: false,
         durability,
         dir: None,
     }
@@ -329,7 +348,21 @@ pub fn short(durability: Durability) -> Options {
 
 #[cfg(test)]
 mod tests {
+    use vr_core::model::encoding::chunk::Carried;
+
     use super::*;
+
+    #[test]
+    fn what_is_written_compresses_only_if_it_is_to() {
+        for compressible in [false, true] {
+            let payload = payload(compressible);
+            assert_eq!(u64::try_from(payload.len()), Ok(PAYLOAD_BYTES));
+            // As the service writes them down: behind their lengths.
+            let four = [PAYLOAD_BYTES.to_le_bytes().as_slice(), &payload].concat().repeat(4);
+            let carried = Carried::compressed(four.into());
+            assert_eq!(matches!(carried, Carried::Compressed(_)), compressible);
+        }
+    }
 
     #[test]
     fn disturbances_are_mixed() {

@@ -1,11 +1,10 @@
 //! What the engine asks of the store of checkpoints, and what comes back.
 
-use bytes::Bytes;
-
 use crate::{
     model::{
-        checkpoint::{Draft, Manifest},
+        checkpoint::{ChunkFacts, Draft, Manifest},
         durable::CheckpointId,
+        encoding::chunk::Carried,
         snapshot::{MANIFEST_PAGE_MAX, SnapshotContent, SnapshotPart},
         types::{OpNumber, ReplicaId, RequestId},
     },
@@ -25,6 +24,8 @@ pub enum Task {
         checkpoint: CheckpointId,
         /// Which part.
         part: SnapshotPart,
+        /// Whether a chunk is compressed, if that saves enough.
+        compressed: bool,
     },
     /// Look which chunks of a checkpoint are here.
     Look {
@@ -33,14 +34,16 @@ pub enum Task {
         /// What it consists of.
         manifest: Manifest,
     },
-    /// Put a chunk, which is verified, into the checkpoint that arrives.
+    /// Put a chunk into the checkpoint that arrives, if it is what it should be.
     Put {
         /// Of which.
         checkpoint: CheckpointId,
         /// Its place.
         index: u32,
-        /// Its bytes.
-        chunk: Bytes,
+        /// What came.
+        carried: Carried,
+        /// What it should be.
+        facts: ChunkFacts,
     },
     /// Make the checkpoint that arrived complete.
     Complete {
@@ -56,6 +59,22 @@ pub enum Task {
         /// Younger ones stay: the executor may have taken one that the engine has not heard of.
         through: OpNumber,
     },
+}
+
+impl Task {
+    /// Whether it takes long whatever the storage is: bytes are compressed, or are no more.
+    #[must_use]
+    pub const fn is_slow(&self) -> bool {
+        match self {
+            Self::Serve { part: SnapshotPart::Chunk(_), compressed, .. } => *compressed,
+            Self::Put { carried: Carried::Compressed(_), .. } => true,
+            Self::Serve { part: SnapshotPart::Manifest(_), .. }
+            | Self::Put { carried: Carried::Raw(_), .. }
+            | Self::Look { .. }
+            | Self::Complete { .. }
+            | Self::Keep { .. } => false,
+        }
+    }
 }
 
 /// What came of a [`Task`].
@@ -86,6 +105,13 @@ pub enum TaskDone {
         /// Its place.
         index: u32,
     },
+    /// What came was not the chunk.
+    Refused {
+        /// Of which checkpoint.
+        checkpoint: CheckpointId,
+        /// Its place.
+        index: u32,
+    },
     /// The checkpoint is complete and survives what storage survives.
     Completed {
         /// Which.
@@ -102,8 +128,8 @@ pub enum TaskDone {
 /// have, or cannot read, is no failure: the peer asks somebody else.
 pub fn perform(store: &dyn Checkpoints, task: Task) -> Result<TaskDone, StorageError> {
     Ok(match task {
-        Task::Serve { to, request, checkpoint, part } => {
-            let content = match serve(store, &checkpoint, part) {
+        Task::Serve { to, request, checkpoint, part, compressed } => {
+            let content = match serve(store, &checkpoint, part, compressed) {
                 Ok(content) => content,
                 Err(StorageError::Missing { .. } | StorageError::Corrupt { .. }) => {
                     SnapshotContent::Gone
@@ -116,10 +142,13 @@ pub fn perform(store: &dyn Checkpoints, task: Task) -> Result<TaskDone, StorageE
             let missing = store.missing(&Draft::Of(checkpoint), &manifest)?;
             TaskDone::Looked { checkpoint, missing }
         }
-        Task::Put { checkpoint, index, chunk } => {
-            store.put(&Draft::Of(checkpoint), index, &chunk)?;
-            TaskDone::Put { checkpoint, index }
-        }
+        Task::Put { checkpoint, index, carried, facts } => match carried.open(facts) {
+            Some(chunk) => {
+                store.put(&Draft::Of(checkpoint), index, &chunk)?;
+                TaskDone::Put { checkpoint, index }
+            }
+            None => TaskDone::Refused { checkpoint, index },
+        },
         Task::Complete { checkpoint, manifest } => {
             store.complete(&Draft::Of(checkpoint), &checkpoint, &manifest)?;
             TaskDone::Completed { checkpoint }
@@ -135,6 +164,7 @@ fn serve(
     store: &dyn Checkpoints,
     checkpoint: &CheckpointId,
     part: SnapshotPart,
+    compressed: bool,
 ) -> Result<SnapshotContent, StorageError> {
     match part {
         SnapshotPart::Manifest(from) => {
@@ -145,7 +175,9 @@ fn serve(
             Ok(SnapshotContent::Manifest { bytes: manifest.bytes, from, chunks })
         }
         SnapshotPart::Chunk(index) => {
-            Ok(SnapshotContent::Chunk { index, bytes: store.chunk(checkpoint, index)? })
+            let chunk = store.chunk(checkpoint, index)?;
+            let carried = if compressed { Carried::compressed(chunk) } else { Carried::Raw(chunk) };
+            Ok(SnapshotContent::chunk(index, carried))
         }
     }
 }

@@ -24,6 +24,23 @@ pub struct Manifest {
     pub chunks: Vec<Checksum>,
 }
 
+/// What a manifest says of one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkFacts {
+    /// Its length.
+    pub bytes: u32,
+    /// XXH3-128 of its bytes.
+    pub checksum: Checksum,
+}
+
+impl ChunkFacts {
+    /// Whether `chunk` is the one that is meant.
+    #[must_use]
+    pub fn holds(&self, chunk: &[u8]) -> bool {
+        u32::try_from(chunk.len()) == Ok(self.bytes) && self.checksum == Checksum::of(chunk)
+    }
+}
+
 impl Manifest {
     /// How many chunks `bytes` take.
     #[must_use]
@@ -51,12 +68,17 @@ impl Manifest {
         u32::try_from(left).unwrap_or(CHUNK_BYTES)
     }
 
+    /// What the chunk at `index` is; `None` if there is none.
+    #[must_use]
+    pub fn facts(&self, index: u32) -> Option<ChunkFacts> {
+        let checksum = usize::try_from(index).ok().and_then(|index| self.chunks.get(index));
+        checksum.map(|checksum| ChunkFacts { bytes: self.bytes_of(index), checksum: *checksum })
+    }
+
     /// Whether `chunk` is the one at `index`.
     #[must_use]
     pub fn holds(&self, index: u32, chunk: &[u8]) -> bool {
-        let expected = usize::try_from(index).ok().and_then(|index| self.chunks.get(index));
-        u32::try_from(chunk.len()) == Ok(self.bytes_of(index))
-            && expected == Some(&Checksum::of(chunk))
+        self.facts(index).is_some_and(|facts| facts.holds(chunk))
     }
 
     /// XXH3-128 over the number of bytes and the chunks' checksums.

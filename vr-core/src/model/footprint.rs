@@ -20,6 +20,8 @@ const CHUNKS_STORING: u64 = 8;
 const CHUNKS_ASKED: u64 = 2;
 /// Chunks that are read for others at a time.
 const CHUNKS_SERVED: u64 = 32;
+/// What one that is compressed, or is no more, takes beside what it was.
+const CHUNKS_CONVERTED: u64 = 2;
 /// What the disk holds of a batch at least, however little is in it: a page.
 const BATCH_BYTES: u64 = 4096;
 /// Checkpoints that are kept: the one held, the one before it, one that is being taken, one fetched.
@@ -130,7 +132,11 @@ impl Config {
             .saturating_add(u64::from(self.reads_max))
             .saturating_mul(WAITING_BYTES);
         let peers = u64::from(usage.members.saturating_sub(1));
-        let chunks = CHUNKS_WRITTEN + CHUNKS_STORING + CHUNKS_SERVED + CHUNKS_ASKED * peers;
+        let chunks = CHUNKS_WRITTEN
+            + CHUNKS_STORING
+            + CHUNKS_SERVED
+            + CHUNKS_CONVERTED
+            + CHUNKS_ASKED * peers;
         let transfers = u64::from(self.transfer_bytes_max).saturating_mul(4 * peers);
         let checkpoints = match usage.durability {
             Durability::Full => 0,

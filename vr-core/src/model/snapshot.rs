@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     durable::CheckpointId,
+    encoding::chunk::Carried,
     types::{Checksum, RequestId},
 };
 
@@ -29,6 +30,8 @@ pub struct GetSnapshot {
     pub checkpoint: CheckpointId,
     /// Which part.
     pub part: SnapshotPart,
+    /// Whether a chunk may come compressed.
+    pub compressed: bool,
 }
 
 /// A part of a checkpoint, by its place.
@@ -72,4 +75,22 @@ pub enum SnapshotContent {
         /// Its bytes.
         bytes: Bytes,
     },
+    /// One chunk, compressed: only to whoever said that it takes such.
+    Compressed {
+        /// Its place.
+        index: u32,
+        /// An LZ4 block; how many bytes are in it, the manifest says.
+        block: Bytes,
+    },
+}
+
+impl SnapshotContent {
+    /// The chunk at `index`, as it is to travel.
+    #[must_use]
+    pub fn chunk(index: u32, carried: Carried) -> Self {
+        match carried {
+            Carried::Raw(bytes) => Self::Chunk { index, bytes },
+            Carried::Compressed(block) => Self::Compressed { index, block },
+        }
+    }
 }

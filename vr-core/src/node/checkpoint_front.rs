@@ -63,7 +63,9 @@ impl CheckpointFront {
     /// # Errors
     /// [`NodeError::Thread`] when the system gives no thread.
     pub(crate) fn push(&mut self, task: Task) -> Result<(), NodeError> {
-        self.work(0, Job::Task(task), self.store.is_quick())
+        // What is behind something slow waits for it, however quick it is.
+        let quick = self.store.is_quick() && !task.is_slow() && self.threads[0].is_none();
+        self.work(0, Job::Task(task), quick)
     }
 
     /// Writes a frozen state, beside everything else.
@@ -148,5 +150,101 @@ impl From<CheckpointFailure> for NodeError {
             | CheckpointFailure::Restore { .. }
             | CheckpointFailure::OnDisk { .. } => Self::Checkpoint(Arc::new(failure)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use futures::future::{BoxFuture, pending};
+
+    use super::*;
+    use crate::{
+        model::{
+            snapshot::{SnapshotContent, SnapshotPart},
+            time::Instant,
+            types::{OpNumber, ReplicaId, RequestId},
+        },
+        node::memory_checkpoints::MemoryCheckpoints,
+    };
+
+    /// A runtime that has threads, or none.
+    #[derive(Debug)]
+    struct Still(bool);
+
+    impl Runtime for Still {
+        fn now(&self) -> Instant {
+            Instant::ZERO
+        }
+
+        fn wall_clock(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep_until(&self, _: Instant) -> BoxFuture<'static, ()> {
+            Box::pin(pending())
+        }
+
+        fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) {}
+
+        fn has_threads(&self) -> bool {
+            self.0
+        }
+
+        fn entropy(&self) -> u128 {
+            1
+        }
+    }
+
+    fn front(threads: bool) -> CheckpointFront {
+        let store = Arc::new(MemoryCheckpoints::new());
+        CheckpointFront::new(store, Arc::new(Still(threads)), Arc::default())
+    }
+
+    /// A question for a chunk of a checkpoint that is not there.
+    fn serve(compressed: bool) -> Task {
+        let (to, request, part) = (ReplicaId(1), RequestId(2), SnapshotPart::Chunk(0));
+        Task::Serve { to, request, checkpoint: CheckpointId::default(), part, compressed }
+    }
+
+    fn keep() -> Task {
+        Task::Keep { checkpoints: Vec::new(), through: OpNumber::ZERO }
+    }
+
+    fn is_served(news: &CheckpointNews) -> bool {
+        let CheckpointNews::Done(TaskDone::Served { content, .. }) = news else { return false };
+        *content == SnapshotContent::Gone
+    }
+
+    /// Waits for what the thread does.
+    fn next(front: &CheckpointFront) -> CheckpointNews {
+        loop {
+            if let Some(news) = front.next_news().unwrap() {
+                return news;
+            }
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_slow_is_done_on_a_thread_also_in_memory_and_what_follows_behind_it() {
+        let mut front = front(true);
+        front.push(serve(false)).unwrap();
+        assert!(front.threads[0].is_none() && front.has_news(), "at once");
+        assert!(is_served(&next(&front)));
+        front.push(serve(true)).unwrap();
+        assert!(front.threads[0].is_some(), "beside the node");
+        front.push(keep()).unwrap();
+        assert!(is_served(&next(&front)));
+        assert!(matches!(next(&front), CheckpointNews::Done(TaskDone::Kept)));
+    }
+
+    #[test]
+    fn without_threads_everything_is_done_at_once() {
+        let mut front = front(false);
+        front.push(serve(true)).unwrap();
+        assert!(front.threads[0].is_none() && front.has_news());
+        assert!(is_served(&next(&front)));
     }
 }

@@ -257,7 +257,8 @@ fn payload_bytes(message: &Message) -> u64 {
         Message::Prepare(prepare) => entries_bytes(&prepare.entries),
         Message::Entries(entries) => entries_bytes(&entries.entries),
         Message::Snapshot(snapshot) => match &snapshot.content {
-            SnapshotContent::Chunk { bytes, .. } => length(bytes),
+            SnapshotContent::Chunk { bytes, .. }
+            | SnapshotContent::Compressed { block: bytes, .. } => length(bytes),
             SnapshotContent::Manifest { chunks, .. } => {
                 u64::try_from(chunks.len()).unwrap_or(u64::MAX).saturating_mul(16)
             }

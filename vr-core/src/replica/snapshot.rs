@@ -11,6 +11,8 @@
 //!   complete in storage, then named by the superblock, then its log begins after it
 //! ```
 
+use tracing::debug;
+
 use crate::{
     execution::{
         transfer::{Task, TaskDone},
@@ -18,6 +20,7 @@ use crate::{
     },
     model::{
         durable::CheckpointId,
+        encoding::chunk::Carried,
         message::Message,
         mutants::Mutant,
         snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent},
@@ -92,7 +95,8 @@ impl Replica {
         let op_number = m.checkpoint.op_number;
         self.out.push_back(Output::Event(Event::SnapshotBegan { op_number }));
         let pace = Pace::of(self.config.fetch_bytes_per_second);
-        self.incoming = Some(Incoming::new(m.checkpoint, pace));
+        let compressed = self.config.compress_checkpoints;
+        self.incoming = Some(Incoming::new(m.checkpoint, pace, compressed));
         self.ask_for_snapshot(now);
         Ok(())
     }
@@ -155,8 +159,8 @@ impl Replica {
         from: Origin,
         m: &GetSnapshot,
     ) -> Result<(), Ignored> {
-        let GetSnapshot { request, checkpoint, part } = *m;
-        let to = from.id;
+        let GetSnapshot { request, checkpoint, part, compressed } = *m;
+        let (to, compressed) = (from.id, compressed && self.config.compress_checkpoints);
         let until = now.monotonic + self.config.suspicion_timeout.saturating_mul(PIN);
         self.checkpoints.tidy(now.monotonic);
         if !self.checkpoints.serves(checkpoint, until) {
@@ -166,7 +170,8 @@ impl Replica {
         if !self.checkpoints.begin_serve() {
             return Err(Ignored::Busy);
         }
-        self.out.push_back(Output::Transfer(Task::Serve { to, request, checkpoint, part }));
+        let serve = Task::Serve { to, request, checkpoint, part, compressed };
+        self.out.push_back(Output::Transfer(serve));
         Ok(())
     }
 
@@ -198,16 +203,33 @@ impl Replica {
                 self.go_on_with_snapshot(now, checkpoint, next.unwrap_or(Next::Wait));
             }
             SnapshotContent::Chunk { index, bytes } => {
-                if !incoming.chunk(request, index, &bytes) {
-                    self.ask_for_snapshot(now);
-                    return Err(Ignored::NotHeld);
-                }
-                let put = Task::Put { checkpoint, index, chunk: bytes };
-                self.out.push_back(Output::Transfer(put));
+                return self.take_chunk(now, (request, checkpoint), index, Carried::Raw(bytes));
+            }
+            SnapshotContent::Compressed { index, block } => {
+                let carried = Carried::Compressed(block);
+                return self.take_chunk(now, (request, checkpoint), index, carried);
             }
         }
         self.ask_for_snapshot(now);
         Ok(())
+    }
+
+    /// A chunk that is needed goes to storage, where it is verified beside everything else.
+    fn take_chunk(
+        &mut self,
+        now: Now,
+        (request, checkpoint): (RequestId, CheckpointId),
+        index: u32,
+        carried: Carried,
+    ) -> Result<(), Ignored> {
+        let incoming = self.incoming_of(checkpoint).ok_or(Ignored::Unasked)?;
+        let facts = incoming.chunk(request, index, &carried);
+        if let Some(facts) = facts {
+            let put = Task::Put { checkpoint, index, carried, facts };
+            self.out.push_back(Output::Transfer(put));
+        }
+        self.ask_for_snapshot(now);
+        facts.map(drop).ok_or(Ignored::NotHeld)
     }
 
     fn give_up_snapshot(&mut self, now: Now) {
@@ -241,6 +263,14 @@ impl Replica {
                 let next = self.incoming_of(checkpoint).map(|it| it.stored(index));
                 let Some(next) = next else { return };
                 self.go_on_with_snapshot(now, checkpoint, next);
+            }
+            TaskDone::Refused { checkpoint, index } => {
+                self.ignored = self.ignored.saturating_add(1);
+                debug!(view = %self.view, checkpoint = %checkpoint.op_number, index, "chunk refused");
+                if let Some(incoming) = self.incoming_of(checkpoint) {
+                    incoming.refused(index);
+                    self.ask_for_snapshot(now);
+                }
             }
             TaskDone::Completed { checkpoint } => {
                 if let Some(incoming) = self.incoming_of(checkpoint) {

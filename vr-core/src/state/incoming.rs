@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     model::{
-        checkpoint::Manifest,
+        checkpoint::{ChunkFacts, Manifest},
         durable::CheckpointId,
+        encoding::chunk::Carried,
         snapshot::{GetSnapshot, SnapshotPart},
         time::Instant,
         types::{Checksum, OpNumber, PersistId, ReplicaIndex, ReplicaSet, RequestId},
@@ -66,6 +67,8 @@ pub struct Incoming {
     received: u64,
     turn: usize,
     pace: Pace,
+    /// Whether chunks may come compressed.
+    compressed: bool,
 }
 
 /// What comes next.
@@ -80,9 +83,10 @@ pub enum Next {
 }
 
 impl Incoming {
-    /// Nothing of `checkpoint` is here; its chunks are asked for at this pace.
+    /// Nothing of `checkpoint` is here; its chunks are asked for at this pace, and may come
+    /// `compressed` or not.
     #[must_use]
-    pub fn new(checkpoint: CheckpointId, pace: Pace) -> Self {
+    pub fn new(checkpoint: CheckpointId, pace: Pace, compressed: bool) -> Self {
         Self {
             checkpoint,
             step: Step::Manifest(Manifest::default()),
@@ -97,6 +101,7 @@ impl Incoming {
             received: 0,
             turn: 0,
             pace,
+            compressed,
         }
     }
 
@@ -118,7 +123,7 @@ impl Incoming {
         (self.checkpoint.op_number, self.stored, self.manifest.count())
     }
 
-    /// Bytes of chunks that arrived, those that came twice included.
+    /// Bytes of chunks that arrived, as they travelled, those that came twice included.
     #[must_use]
     pub const fn received(&self) -> u64 {
         self.received
@@ -214,7 +219,8 @@ impl Incoming {
             self.pace.asked(now);
         }
         self.asked.insert(request, Asked { of, part, at: now });
-        Some((of, GetSnapshot { request, checkpoint: self.checkpoint, part }))
+        let (checkpoint, compressed) = (self.checkpoint, self.compressed);
+        Some((of, GetSnapshot { request, checkpoint, part, compressed }))
     }
 
     /// Whether `request` is an open question.
@@ -277,10 +283,16 @@ impl Incoming {
         self.next()
     }
 
-    /// A chunk arrived, maybe late; whether it is needed and verifies, to be stored.
-    pub fn chunk(&mut self, request: RequestId, index: u32, bytes: &[u8]) -> bool {
-        self.received =
-            self.received.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    /// A chunk arrived, maybe late. If it is needed, what it must be: whoever stores it looks, and
+    /// says that it was [`stored`](Self::stored) or [`refused`](Self::refused).
+    pub fn chunk(
+        &mut self,
+        request: RequestId,
+        index: u32,
+        carried: &Carried,
+    ) -> Option<ChunkFacts> {
+        let bytes = u64::try_from(carried.len()).unwrap_or(u64::MAX);
+        self.received = self.received.saturating_add(bytes);
         if let Some(asked) = self.put_back(request) {
             self.silent.remove(asked.of);
         }
@@ -289,14 +301,18 @@ impl Incoming {
         };
         let asked: Vec<RequestId> = self.asked.iter().filter_map(again).collect();
         let needed = self.wanted.contains(&index) || !asked.is_empty();
-        if !needed || !self.manifest.holds(index, bytes) {
-            return false;
-        }
+        let facts = self.manifest.facts(index).filter(|facts| needed && carried.fits(*facts))?;
         self.asked.retain(|request, _| !asked.contains(request));
         self.wanted.remove(&index);
         self.storing.insert(index);
-        self.progress = true;
-        true
+        Some(facts)
+    }
+
+    /// What arrived was not the chunk; it is asked for again.
+    pub fn refused(&mut self, index: u32) {
+        if self.storing.remove(&index) {
+            self.wanted.insert(index);
+        }
     }
 
     /// Storage has the chunk.
@@ -363,6 +379,11 @@ mod tests {
         vec![u8::try_from(index).unwrap(); usize::try_from(size).unwrap()]
     }
 
+    /// The same as it travels uncompressed.
+    fn carried(index: u32) -> Carried {
+        Carried::Raw(bytes_of(index).into())
+    }
+
     /// Six chunks, of which the last is short.
     fn manifest() -> Manifest {
         let chunks = (0..6).map(|index| Checksum::of(&bytes_of(index))).collect();
@@ -373,7 +394,7 @@ mod tests {
         let digest = manifest().digest();
         let checkpoint = CheckpointId { op_number: OpNumber(9), checksum: Checksum(1), digest };
         // Eight chunks a second, once the group is busy.
-        Incoming::new(checkpoint, Pace::of(8 * u64::from(CHUNK_BYTES)))
+        Incoming::new(checkpoint, Pace::of(8 * u64::from(CHUNK_BYTES)), true)
     }
 
     /// One whose manifest is here and which lacks `chunks`.
@@ -466,12 +487,14 @@ mod tests {
         let asked = ask_all(&mut incoming);
         assert_eq!(asked.iter().map(|(_, _, index)| *index).collect::<Vec<_>>(), [2, 5]);
         for (request, _, index) in &asked {
-            assert!(incoming.chunk(*request, *index, &bytes_of(*index)));
+            let facts = incoming.chunk(*request, *index, &carried(*index));
+            assert_eq!(facts, manifest().facts(*index));
         }
         assert_eq!(incoming.stored(2), Next::Wait);
         assert_eq!(incoming.stored(5), Next::Complete(manifest()));
         assert_eq!(incoming.extent(), (incoming.checkpoint().op_number, 6, 6));
         assert!(incoming.take_progress() && !incoming.take_progress());
+        assert_eq!(incoming.received(), u64::from(CHUNK_BYTES) + 3);
     }
 
     #[test]
@@ -488,16 +511,29 @@ mod tests {
     fn a_false_chunk_and_one_that_does_not_come_are_asked_for_again() {
         let mut incoming = lacking(&[2]);
         let (request, _, _) = ask_all(&mut incoming)[0];
-        assert!(!incoming.chunk(request, 2, &bytes_of(3)));
+        let (long, short) = (Carried::Compressed(bytes_of(2).into()), carried(5));
+        for wrong in [&long, &short] {
+            assert_eq!(incoming.chunk(request, 2, wrong), None, "no chunk can be so long");
+        }
+        let (request, _, _) = ask_all(&mut incoming)[0];
+        assert!(incoming.chunk(request, 2, &carried(3)).is_some(), "storage looks");
+        assert!(ask_all(&mut incoming).is_empty());
+        incoming.take_progress();
+        incoming.refused(2);
+        incoming.refused(2);
+        assert!(!incoming.take_progress(), "nothing came of it");
         let (request, _, index) = ask_all(&mut incoming)[0];
         assert_eq!(index, 2);
         incoming.expire(NOW, Duration::from_nanos(1));
         assert!(incoming.has_asked(request), "it still has time");
         incoming.expire(NOW, Duration::ZERO);
         assert_eq!(ask_all(&mut incoming).len(), 1);
-        assert!(incoming.chunk(request, 2, &bytes_of(2)), "late, and welcome");
-        assert!(!incoming.chunk(request, 2, &bytes_of(2)), "once");
+        assert!(incoming.chunk(request, 2, &carried(2)).is_some(), "late, and welcome");
+        assert!(incoming.chunk(request, 2, &carried(2)).is_none(), "once");
         assert!(ask_all(&mut incoming).is_empty());
+        assert_eq!(incoming.stored(2), Next::Complete(manifest()));
+        incoming.refused(2);
+        assert!(ask_all(&mut incoming).is_empty(), "what is stored stays");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod s4_2;
 mod s4_2_votes;
 mod s4_3;
 mod s5_2;
+mod s5_2_chunks;
 mod s6_3;
 mod sessions;
 mod statuses;

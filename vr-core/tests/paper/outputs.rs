@@ -1,7 +1,7 @@
 //! What left the replica under test, and what to look for in it.
 
 use vr_core::{
-    execution::work::Work,
+    execution::{transfer::Task, work::Work},
     model::{
         entry::Entry,
         kind::Kind,
@@ -103,6 +103,17 @@ impl Outputs {
             }
         }
         found
+    }
+
+    /// What is to be done with checkpoints, in order.
+    pub(crate) fn tasks(&self) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        for output in &self.0 {
+            if let Output::Transfer(task) = output {
+                tasks.push(task.clone());
+            }
+        }
+        tasks
     }
 
     /// The first and the last op of everything that is to be read back.

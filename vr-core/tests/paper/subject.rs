@@ -108,11 +108,23 @@ impl Subject {
         me: u64,
         change: impl FnOnce(&mut Superblock),
     ) -> (Self, Outputs) {
+        Self::start_on_with(|_| {}, durability, me, change)
+    }
+
+    /// The same with other limits.
+    pub(crate) fn start_on_with(
+        limit: impl Fn(&mut Config),
+        durability: Durability,
+        me: u64,
+        change: impl FnOnce(&mut Superblock),
+    ) -> (Self, Outputs) {
+        let mut config = Config::default();
+        limit(&mut config);
         let mut superblock = Superblock::blank(&Identity { durability, ..identity(3, me) });
         superblock.certificate = Some(certificate(3));
         change(&mut superblock);
         let recovered = Recovered::whole(superblock, Vec::new());
-        Self::boot(Config::default(), 3, me, recovered)
+        Self::boot(config, 3, me, recovered)
     }
 
     /// Starts replica 1 of three on `disk`, in which the ops from `first` through `last` are damaged.

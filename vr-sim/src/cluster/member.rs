@@ -41,6 +41,7 @@ pub(crate) struct Member<S: Service> {
     /// What its state machine keeps by itself.
     pub(crate) state: StateDisk,
     meddler: RefCell<Prng>,
+    compression: RefCell<Prng>,
     lived: Cell<bool>,
     /// Its process was told to end.
     pub(crate) leaving: Cell<bool>,
@@ -91,6 +92,7 @@ impl<S: Service> Member<S> {
             gate: Gate::default(),
             state: StateDisk::default(),
             meddler: RefCell::new(stream("meddling")),
+            compression: RefCell::new(stream("compression")),
             lived: Cell::new(false),
             leaving: Cell::new(false),
             life: Arc::new(Mutex::new(Life::Down)),
@@ -180,11 +182,15 @@ impl<S: Service> Member<S> {
         observed.expect("a service to which nothing was done has a snapshot")
     }
 
-    /// Without disks a group is founded by first lives only.
+    /// Without disks a group is founded by first lives only; and whether checkpoints are compressed
+    /// may be drawn for each.
     fn config_of_next_life(&self, options: &GroupOptions) -> Config {
         let mut config = options.config.clone();
         if !self.lived.replace(true) {
             config.genesis = Genesis::Found;
+        }
+        if options.mixed_compression {
+            config.compress_checkpoints = self.compression.borrow_mut().below(2) == 0;
         }
         config
     }

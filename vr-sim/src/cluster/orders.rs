@@ -60,6 +60,12 @@ impl<S: Service> Cluster<S> {
         lock(&self.witness).snapshots()
     }
 
+    /// How many chunks of checkpoints were sent compressed.
+    #[must_use]
+    pub fn compressed_chunks(&self) -> u64 {
+        lock(&self.witness).compressed_chunks()
+    }
+
     /// How often a primary was found to hold its lease, when somebody looked.
     #[must_use]
     pub fn leases(&self) -> u64 {

@@ -174,6 +174,7 @@ impl<S: Service> Storm<S> {
             GroupOptions::of(options.replicas).with_seed(options.seed).with_config(config);
         group.durability = options.durability;
         group.padding = padding;
+        group.mixed_compression = true;
         group.state = place;
         if options.faults.contains(FaultKind::Network) {
             group.network = NetworkFaults::drawn(&mut rng);
@@ -368,6 +369,7 @@ impl<S: Service> Storm<S> {
             handoffs: self.group.handoffs(),
             checkpoints: self.group.checkpoints(),
             snapshots: self.group.snapshots(),
+            compressed: self.group.compressed_chunks(),
             leases: self.group.leases(),
             resumed_states: self.group.resumed_states(),
             recoveries: self.group.starts().saturating_sub(length(self.group.ids().len())),

@@ -46,6 +46,8 @@ pub struct Summary {
     pub checkpoints: u64,
     /// Checkpoints that were fetched and installed.
     pub snapshots: u64,
+    /// Chunks of checkpoints that were sent compressed.
+    pub compressed: u64,
     /// Times that a primary was found to hold its lease.
     pub leases: u64,
     /// Times that a replica went on from a state on its state machine's own disk.
@@ -78,6 +80,7 @@ impl Summary {
         self.handoffs += other.handoffs;
         self.checkpoints += other.checkpoints;
         self.snapshots += other.snapshots;
+        self.compressed += other.compressed;
         self.leases += other.leases;
         self.resumed_states += other.resumed_states;
         self.elapsed += other.elapsed;
@@ -91,8 +94,8 @@ impl fmt::Display for Summary {
             f,
             "{} events, {} committed, {} acknowledged, {} unknown, {} resumed, {} views, {} crashes, \
              {} recoveries, {} torn writes, {} transfers, {} damaged, {} wiped, {} rebuilt, \
-             {} repaired, {} handed off, {} checkpoints, {} snapshots, {} leases, \
-             {} kept states, \
+             {} repaired, {} handed off, {} checkpoints, {} snapshots, {} compressed chunks, \
+             {} leases, {} kept states, \
              {:.1} s, fingerprint {:016x}",
             self.events,
             self.committed,
@@ -111,6 +114,7 @@ impl fmt::Display for Summary {
             self.handoffs,
             self.checkpoints,
             self.snapshots,
+            self.compressed,
             self.leases,
             self.resumed_states,
             self.elapsed.as_secs_f64(),
@@ -202,6 +206,7 @@ mod tests {
         handoffs: 0,
         checkpoints: 0,
         snapshots: 0,
+        compressed: 0,
         leases: 0,
         resumed_states: 0,
         elapsed: Duration::ZERO,

@@ -195,6 +195,9 @@ fn snapshot(content: &SnapshotContent) -> String {
         SnapshotContent::Chunk { index, bytes } => {
             format!("chunk {index}, {} bytes", bytes.len())
         }
+        SnapshotContent::Compressed { index, block } => {
+            format!("chunk {index}, compressed to {} bytes", block.len())
+        }
     }
 }
 

@@ -37,7 +37,12 @@ fn write(group: &mut Cluster<Kv>, client: &SimClient<Kv>, count: i64) {
 
 /// A group in which r2 was away while the others released everything that it would need.
 fn left_behind(durability: Durability) -> (Cluster<Kv>, SimClient<Kv>) {
-    let mut group = Cluster::with(options(durability));
+    left_behind_in(options(durability))
+}
+
+/// The same in such a group.
+fn left_behind_in(options: GroupOptions) -> (Cluster<Kv>, SimClient<Kv>) {
+    let mut group = Cluster::with(options);
     let client = group.client();
     write(&mut group, &client, 3);
     group.isolate(R2);
@@ -60,6 +65,38 @@ fn a_replica_that_was_away_gets_a_checkpoint() {
         assert_eq!(group.snapshots(), 1, "one is enough");
         assert!(group.status(R2).log_base >= OpNumber(30));
     }
+}
+
+/// A group in which r2 was away and has fetched a checkpoint, and how many chunks came compressed.
+fn fetched(options: GroupOptions) -> (Cluster<Kv>, u64) {
+    let (mut group, _client) = left_behind_in(options);
+    group.heal();
+    group.run_until(|group| group.snapshots() == 1);
+    let compressed = group.compressed_chunks();
+    (group, compressed)
+}
+
+/// Chunks come compressed where both ends do so, and as they are otherwise.
+#[test]
+fn replicas_with_and_without_compression_share_checkpoints() {
+    for durability in Durability::ALL {
+        let (_, compressed) = fetched(options(durability));
+        assert!(compressed > 0, "all do so");
+        let mut plain = options(durability);
+        plain.config.compress_checkpoints = false;
+        let (_, compressed) = fetched(plain);
+        assert_eq!(compressed, 0, "nobody does so");
+    }
+    let mut seen = [false; 2];
+    for seed in 0..8 {
+        let mixed = GroupOptions { mixed_compression: true, ..options(Durability::Full) };
+        let (mut group, compressed) = fetched(mixed.with_seed(seed));
+        seen[usize::from(compressed > 0)] = true;
+        group.crash(R2);
+        group.restart(R2);
+        group.heal_and_converge();
+    }
+    assert_eq!(seen, [true; 2]);
 }
 
 /// S55: the primary releases its log and dies for good, while a backup lags.

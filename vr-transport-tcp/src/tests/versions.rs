@@ -8,7 +8,8 @@ use vr_core::{
         durable::CheckpointId,
         encoding::{WIRE_VERSION, WIRE_VERSION_MIN},
         message::{Message, PrepareOk, Query, Standing, StatusKind},
-        types::{Checksum, HeartbeatNumber, ReplicaSet, RequestNumber, View},
+        snapshot::{GetSnapshot, Snapshot, SnapshotContent, SnapshotPart},
+        types::{Checksum, HeartbeatNumber, ReplicaSet, RequestId, RequestNumber, View},
     },
 };
 
@@ -63,6 +64,44 @@ fn query() -> Message {
     })
 }
 
+/// A question that takes a compressed chunk.
+fn question() -> Message {
+    Message::GetSnapshot(GetSnapshot {
+        request: RequestId(1),
+        checkpoint: CheckpointId::default(),
+        part: SnapshotPart::Chunk(0),
+        compressed: true,
+    })
+}
+
+/// The chunk "state", as it is or compressed.
+fn chunk(compressed: bool) -> Message {
+    let bytes = bytes::Bytes::from_static(if compressed { b"\x50state" } else { b"state" });
+    let content = match compressed {
+        true => SnapshotContent::Compressed { index: 0, block: bytes },
+        false => SnapshotContent::Chunk { index: 0, bytes },
+    };
+    let (request, checkpoint) = (RequestId(1), CheckpointId::default());
+    Message::Snapshot(Snapshot { request, checkpoint, content })
+}
+
+/// Whether a question for a compressed chunk, and such a chunk, arrive as what they were.
+async fn compressed(from: &Tested, to: &mut Tested, peer: u64) -> (bool, bool) {
+    from.say(replica(peer), envelope(question()));
+    from.say(replica(peer), envelope(chunk(true)));
+    let (mut asked, mut sent) = (None, None);
+    while asked.is_none() || sent.is_none() {
+        let message = to.envelope().await.1.message;
+        if let Message::GetSnapshot(m) = message {
+            asked = Some(m.compressed);
+        } else if let Message::Snapshot(_) = &message {
+            sent = Some(message == chunk(true));
+            assert!(sent == Some(true) || message == chunk(false), "{message:?}");
+        }
+    }
+    (asked.unwrap(), sent.unwrap())
+}
+
 /// What of a grant and of a leased query arrives at the other end.
 async fn heard(from: &Tested, to: &mut Tested, peer: u64) -> (Duration, Read) {
     from.say(replica(peer), envelope(grant()));
@@ -83,15 +122,23 @@ async fn heard(from: &Tested, to: &mut Tested, peer: u64) -> (Duration, Read) {
 async fn two_ends_of_the_newest_version_speak_it() {
     let (zero, mut one) = pair_of(WIRE_VERSION, WIRE_VERSION).await;
     assert_eq!(heard(&zero, &mut one, 1).await, (LEASE, Read::Lease));
+    assert_eq!(compressed(&zero, &mut one, 1).await, (true, true));
 }
 
 /// An old end on either side: what it cannot read is left out, and nothing else.
 #[tokio::test]
 async fn an_old_end_hears_what_it_can_read() {
-    for (old, new) in [(WIRE_VERSION_MIN, WIRE_VERSION), (WIRE_VERSION, WIRE_VERSION_MIN)] {
-        let (mut zero, mut one) = pair_of(old, new).await;
-        let without = (Duration::ZERO, Read::Linearizable);
-        assert_eq!(heard(&zero, &mut one, 1).await, without);
-        assert_eq!(heard(&one, &mut zero, 0).await, without);
+    for old in WIRE_VERSION_MIN..WIRE_VERSION {
+        for (zero, one) in [(old, WIRE_VERSION), (WIRE_VERSION, old)] {
+            let (mut zero, mut one) = pair_of(zero, one).await;
+            let expected = match old {
+                1 => (Duration::ZERO, Read::Linearizable),
+                _ => (LEASE, Read::Lease),
+            };
+            assert_eq!(heard(&zero, &mut one, 1).await, expected);
+            assert_eq!(heard(&one, &mut zero, 0).await, expected);
+            assert_eq!(compressed(&zero, &mut one, 1).await, (false, false));
+            assert_eq!(compressed(&one, &mut zero, 0).await, (false, false));
+        }
     }
 }

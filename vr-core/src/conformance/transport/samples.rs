@@ -223,11 +223,20 @@ fn transfers() -> Vec<Message> {
             request,
             checkpoint: checkpoint(),
             part: SnapshotPart::Chunk(3),
+            compressed: true,
         }),
         Message::Snapshot(Snapshot {
             request,
             checkpoint: checkpoint(),
             content: SnapshotContent::Chunk { index: 3, bytes: Bytes::from_static(b"state") },
+        }),
+        Message::Snapshot(Snapshot {
+            request,
+            checkpoint: checkpoint(),
+            content: SnapshotContent::Compressed {
+                index: 4,
+                block: Bytes::from_static(b"\x50state"),
+            },
         }),
         Message::Entries(Entries { request, entries: entries() }),
     ]

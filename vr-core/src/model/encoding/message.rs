@@ -91,7 +91,7 @@ pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, Codec
     if usize::try_from(header.guarded_length) != Ok(guarded) {
         return Fields::invalid("guarded length", header.guarded_length);
     }
-    let message = take_message(kind, &mut fields, body)?;
+    let message = take_message(kind, &mut fields, body, header.version)?;
     fields.finish()?;
     if header.version < version_with(&message) {
         return Fields::invalid("wire version, which is too old for kind", header.kind);
@@ -247,8 +247,8 @@ fn put_message(frame: &mut FrameWriter<'_>, message: &Message) -> Result<(), Cod
         Message::Headers(body) => cold::put(frame, "Headers", body)?,
         Message::GetEntries(body) => cold::put(frame, "GetEntries", body)?,
         Message::Released(body) => cold::put(frame, "Released", body)?,
-        Message::GetSnapshot(body) => cold::put(frame, "GetSnapshot", body)?,
-        Message::Snapshot(body) => cold::put(frame, "Snapshot", body)?,
+        Message::GetSnapshot(body) => cold::put_get_snapshot(frame, body)?,
+        Message::Snapshot(body) => cold::put_snapshot(frame, body)?,
         Message::ReadIndex(body) => cold::put(frame, "ReadIndex", body)?,
         Message::ReadIndexOk(body) => cold::put(frame, "ReadIndexOk", body)?,
         Message::Hello(body) => cold::put(frame, "Hello", body)?,
@@ -267,6 +267,7 @@ fn take_message(
     kind: Kind,
     fields: &mut Fields<'_>,
     source: &Bytes,
+    version: u16,
 ) -> Result<Message, CodecError> {
     Ok(match kind {
         Kind::Register => Message::Register(hot::take_register(fields)?),
@@ -294,8 +295,8 @@ fn take_message(
         Kind::Headers => Message::Headers(cold::take(fields, "Headers")?),
         Kind::GetEntries => Message::GetEntries(cold::take(fields, "GetEntries")?),
         Kind::Released => Message::Released(cold::take(fields, "Released")?),
-        Kind::GetSnapshot => Message::GetSnapshot(cold::take(fields, "GetSnapshot")?),
-        Kind::Snapshot => Message::Snapshot(cold::take(fields, "Snapshot")?),
+        Kind::GetSnapshot => Message::GetSnapshot(cold::take_get_snapshot(fields, version)?),
+        Kind::Snapshot => Message::Snapshot(cold::take_snapshot(fields, version)?),
         Kind::ReadIndex => Message::ReadIndex(cold::take(fields, "ReadIndex")?),
         Kind::ReadIndexOk => Message::ReadIndexOk(cold::take(fields, "ReadIndexOk")?),
         Kind::Hello => Message::Hello(cold::take(fields, "Hello")?),

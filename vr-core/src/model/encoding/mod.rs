@@ -1,6 +1,7 @@
 //! The bytes of entries and messages: one form for the wire and the disk, pinned by golden files.
 
 mod batches;
+pub mod chunk;
 mod cold;
 pub mod entry;
 mod fields;
@@ -16,8 +17,9 @@ mod tests;
 /// and that a query is content with one. To an end that speaks version 1 the lease is not granted,
 /// and the query takes a round.
 ///
-/// Version 3 can say several requests, and several replies, in one message. To an end that speaks
-/// an earlier one they are said one by one.
+/// Version 3 can say several requests, and several replies, in one message, that chunks of
+/// checkpoints may come compressed, and such chunks. To an end that speaks an earlier one the former
+/// are said one by one, and chunks come as they are.
 pub const WIRE_VERSION: u16 = 3;
 
 /// Oldest version that is still spoken.
@@ -28,6 +30,9 @@ pub(crate) const WIRE_VERSION_LEASES: u16 = 2;
 
 /// The first version with batches of requests and of replies.
 pub(crate) const WIRE_VERSION_BATCHES: u16 = 3;
+
+/// The first version with compressed chunks.
+pub(crate) const WIRE_VERSION_COMPRESSION: u16 = 3;
 
 /// Why bytes are not a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -291,6 +291,8 @@ fn snapshot_content() -> impl Strategy<Value = SnapshotContent> {
             .prop_map(|((bytes, from), chunks)| SnapshotContent::Manifest { bytes, from, chunks }),
         (any::<u32>(), payload())
             .prop_map(|(index, bytes)| SnapshotContent::Chunk { index, bytes }),
+        (any::<u32>(), payload())
+            .prop_map(|(index, block)| SnapshotContent::Compressed { index, block }),
     ]
 }
 
@@ -318,10 +320,13 @@ fn transfer_message() -> impl Strategy<Value = Message> {
         (any::<u64>(), checkpoint()).prop_map(|(request, checkpoint)| {
             Message::Released(Released { request: RequestId(request), checkpoint })
         }),
-        (any::<(u64, bool, u32)>(), checkpoint()).prop_map(|((request, chunk, at), checkpoint)| {
-            let part = if chunk { SnapshotPart::Chunk(at) } else { SnapshotPart::Manifest(at) };
-            Message::GetSnapshot(GetSnapshot { request: RequestId(request), checkpoint, part })
-        }),
+        (any::<(u64, bool, u32, bool)>(), checkpoint()).prop_map(
+            |((request, chunk, at, compressed), checkpoint)| {
+                let request = RequestId(request);
+                let part = if chunk { SnapshotPart::Chunk(at) } else { SnapshotPart::Manifest(at) };
+                Message::GetSnapshot(GetSnapshot { request, checkpoint, part, compressed })
+            }
+        ),
         (any::<u64>(), checkpoint(), snapshot_content()).prop_map(
             |(request, checkpoint, content)| {
                 let request = RequestId(request);

@@ -7,8 +7,9 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
+    durable::CheckpointId,
     encoding::{
-        CodecError, WIRE_VERSION, WIRE_VERSION_MIN,
+        CodecError, WIRE_VERSION, WIRE_VERSION_COMPRESSION, WIRE_VERSION_MIN,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts},
         message::{decode, decode_body, encode},
         tests::arbitrary::any_envelope,
@@ -17,6 +18,7 @@ use crate::model::{
     entry::{Entry, EntryHeader},
     kind::{Kind, Lane},
     message::{Committed, Envelope, Message, Prepare, Register, Request, Sender},
+    snapshot::{Snapshot, SnapshotContent},
     types::{
         ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber, ReplicaId,
         RequestId, RequestNumber, View,
@@ -133,6 +135,23 @@ fn an_entry_with_another_length_than_its_header_is_refused() {
     let refused = encode(&envelope(message), &mut parts);
     assert_eq!(refused, Err(CodecError::Short { what: "payload", have: 2, need: 3 }));
     assert!(parts.is_empty());
+}
+
+#[test]
+fn a_block_that_is_none_is_not_written_to_an_old_end() {
+    let snapshot = |block: &'static [u8]| {
+        let block = Bytes::from_static(block);
+        let content = SnapshotContent::Compressed { index: 0, block };
+        let (request, checkpoint) = (RequestId(1), CheckpointId::default());
+        envelope(Message::Snapshot(Snapshot { request, checkpoint, content }))
+    };
+    for version in WIRE_VERSION_MIN..=WIRE_VERSION {
+        let mut parts = FrameParts::new().in_version(version);
+        let refused = encode(&snapshot(b"\xf0\xff\xff"), &mut parts);
+        assert_eq!(refused.is_err(), version < WIRE_VERSION_COMPRESSION);
+        assert_eq!(parts.is_empty(), refused.is_err(), "nothing is left of it");
+        assert_eq!(encode(&snapshot(b"\x50state"), &mut parts), Ok(()));
+    }
 }
 
 #[test]
@@ -309,7 +328,7 @@ proptest! {
     #[test]
     fn decoding_any_body_is_total(
         kind in prop::sample::select(&Kind::ALL[..]), body in vec(any::<u8>(), 0..400),
-        guarded in any::<prop::sample::Index>(), version in 0_u16..3,
+        guarded in any::<prop::sample::Index>(), version in 0..WIRE_VERSION + 2,
     ) {
         let guarded = guarded.index(body.len() + 1);
         for lane in [Lane::Control, Lane::Data, Lane::Bulk] {
