@@ -371,6 +371,7 @@ impl Driver {
         }
         let extent = observed.replica.snapshot_extent();
         observed.numbers.note_fetching(now.monotonic, extent);
+        observed.numbers.note_state(|through| observed.replica.has_state(through));
         self.senses.deadline = observed.replica.deadline();
         Ok(())
     }
@@ -385,7 +386,9 @@ impl Driver {
                 numbers.fetches_begun = numbers.fetches_begun.saturating_add(1);
             }
             Event::SnapshotInstalled { .. } => numbers.fetches_begun = 0,
-            Event::StateDiscarded { reason } => numbers.discarded = Some(reason),
+            Event::StateDiscarded { reason } => {
+                numbers.discarded = Some((reason, observed.replica.last_op()));
+            }
             Event::Suspected { reason: Suspicion::PrimarySilent, .. } => {
                 self.has_silent_primary = true;
             }

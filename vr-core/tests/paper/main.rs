@@ -1,6 +1,7 @@
 //! Rules of the paper and of docs/PROTOCOL.md, restated against one replica: inputs in, outputs
 //! compared. The doc of each test names its rule.
 
+mod checkpoints;
 mod force;
 mod genesis;
 mod handoff;
