@@ -22,7 +22,7 @@ use crate::{
         lock::lock,
         pins::Pins,
         status::{ExecutorStatus, FetchingStatus, NodeStatus, StorageStatus, TransportStatus},
-        stop::StopSignal,
+        stop::{NodeError, StopSignal},
         watched::{Busy, Doing},
     },
     ports::{
@@ -56,8 +56,8 @@ pub(crate) struct Shared {
     pub(crate) doing: Doing,
     /// The way to read the log, until the node stops.
     pub(crate) reader: Mutex<Option<Arc<dyn LogReader>>>,
-    /// The way to read checkpoints.
-    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    /// The way to read checkpoints, until the node stops.
+    pub(crate) checkpoints: Mutex<Option<Arc<dyn Checkpoints>>>,
     /// What is being copied.
     pub(crate) pins: Arc<Pins>,
 }
@@ -165,6 +165,19 @@ impl Shared {
     /// The time, by both clocks.
     pub(crate) fn now(&self) -> Now {
         Now { monotonic: self.runtime.now(), wall: self.runtime.wall_clock() }
+    }
+
+    /// Lets go of storage: it belongs to whoever opens it next, however long there are handles.
+    pub(crate) fn release(&self) {
+        *lock(&self.reader) = None;
+        *lock(&self.checkpoints) = None;
+    }
+
+    /// Tells everybody that the node has stopped, and why if it did so by itself.
+    pub(crate) fn conclude(&self, result: Result<(), NodeError>) {
+        self.stop.set(result);
+        self.events.close();
+        lock(&self.orders).refuse();
     }
 
     /// Asks the driver to stop.
