@@ -60,6 +60,7 @@ impl Subject {
         let mut config = Config::default();
         // As for a large state: rarely, so that what is seen is the operations' cost.
         config.checkpoint_ops = u32::try_from(config.log_ops_max / 2)?;
+        config.log_retain_ops = 0;
         let node = || Node::builder_raw(keeper.clone()).config(config.clone());
         let group = Group::start(Durability::ViewOnly, node).await?;
         let client = group.client().await?;

@@ -218,7 +218,7 @@ fn limits_of_checkpoints_that_do_not_fit_are_refused_before_anything_is_touched(
     let table = [
         ("--checkpoint-bytes=0", "checkpoint_bytes is zero; it must be positive"),
         ("--checkpoint-bytes=5000000000", "checkpoint_bytes must be at most half of log_bytes_max"),
-        ("--checkpoint-ops=1000001", "and be at least twice checkpoint_ops"),
+        ("--checkpoint-ops=1000001", "twice checkpoint_ops and log_retain_ops together"),
     ];
     for (option, rule) in table {
         let (code, text) = refused(&[&serve[..], &[option]].concat());

@@ -102,8 +102,8 @@ pub struct Config {
     /// Bytes of what waits, in each of four places: at the primary for room, and for a request before
     /// it; at a backup for its primary; and queries for a round.
     pub queue_bytes_max: u64,
-    /// Ops between two checkpoints; the same on all members, or they have none to compare. 0: there
-    /// are none, and nothing of the log is ever released.
+    /// Ops between two checkpoints, which are taken after multiples of it; the same on all members, or
+    /// they have none to compare. 0: there are none, and nothing of the log is ever released.
     pub checkpoint_ops: u32,
     /// Bytes of log between two checkpoints, if that comes first; the same on all members.
     pub checkpoint_bytes: u64,
@@ -113,7 +113,8 @@ pub struct Config {
     /// Bytes of log between two such times, if that comes first.
     pub persist_bytes: u64,
     /// Ops below the last checkpoint that stay in the log, so that a replica that was away for a
-    /// little while gets them instead of a checkpoint.
+    /// little while gets them instead of a checkpoint; none while the log is half full, so half of
+    /// `log_ops_max` has to hold them and `checkpoint_ops` together.
     pub log_retain_ops: u32,
     /// Bytes of payloads kept in memory besides those in the pipeline.
     pub log_cache_bytes_max: u64,
@@ -298,8 +299,9 @@ impl Config {
         ]
     }
 
-    fn relations_of_sizes(&self) -> [(bool, &'static str); 11] {
+    fn relations_of_sizes(&self) -> [(bool, &'static str); 12] {
         let header = 128;
+        let kept = u64::from(self.checkpoint_ops).saturating_add(u64::from(self.log_retain_ops));
         [
             (
                 u64::from(self.message_bytes_max) >= u64::from(self.request_bytes_max) + 4096,
@@ -314,9 +316,13 @@ impl Config {
                 "log_bytes_max must be at least pipeline_bytes_max",
             ),
             (
-                self.log_ops_max > u64::from(self.pipeline_ops_max)
-                    && self.log_ops_max / 2 >= u64::from(self.checkpoint_ops),
-                "log_ops_max must exceed pipeline_ops_max and be at least twice checkpoint_ops",
+                self.log_ops_max > u64::from(self.pipeline_ops_max),
+                "log_ops_max must exceed pipeline_ops_max",
+            ),
+            (
+                self.checkpoint_ops == 0 || self.log_ops_max / 2 >= kept,
+                "log_ops_max must be at least twice checkpoint_ops and log_retain_ops together, \
+                 unless checkpoint_ops is 0",
             ),
             (
                 self.queue_bytes_max >= u64::from(self.request_bytes_max),
@@ -394,6 +400,21 @@ mod tests {
         };
         assert_eq!(with(100), Ok(()));
         assert!(with(50).is_err() && with(150).is_err());
+    }
+
+    /// Of a log that is half full nothing below the last checkpoint is retained.
+    #[test]
+    fn a_log_holds_what_is_between_two_checkpoints_and_what_is_retained_twice() {
+        let with = |checkpoint_ops, log_retain_ops, log_ops_max| {
+            Config { checkpoint_ops, log_retain_ops, log_ops_max, ..Config::default() }.validate()
+        };
+        assert_eq!(with(1000, 500, 3000), Ok(()));
+        for config in [with(1000, 500, 2999), with(1000, 3_000_000, 2_000_000)] {
+            let Err(ConfigError::Relation { rule }) = config else { panic!("{config:?}") };
+            assert!(rule.contains("log_retain_ops"), "{rule}");
+        }
+        assert_eq!(with(0, 10_000, 3000), Ok(()), "nothing is released, whatever is retained");
+        assert!(with(0, 0, 1024).is_err(), "no room beside the pipeline");
     }
 
     #[test]

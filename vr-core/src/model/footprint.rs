@@ -10,6 +10,12 @@ const HEADER_BYTES: u64 = 192;
 const SESSION_BYTES: u64 = 1024;
 /// Bytes of a stored reply beside the reply itself.
 const REPLY_BYTES: u64 = 96;
+/// Bytes of a session and of a reply in a checkpoint, without the reply itself.
+const WRITTEN_SESSION_BYTES: u64 = 72;
+const WRITTEN_REPLY_BYTES: u64 = 20;
+/// Client tables in bytes at a time: one of a frozen state that is being written, and one that is
+/// written or read meanwhile, in memory that grew by doubling, or beside the head made of it.
+const TABLES_WRITTEN: u64 = 3;
 /// Bytes of what waits, beside an operation or a query.
 const WAITING_BYTES: u64 = 256;
 /// Chunks of a checkpoint that are in memory while one is written or read.
@@ -157,6 +163,7 @@ impl Config {
                 self.queue_bytes_max.saturating_mul(4).saturating_add(waiting),
             ),
             share("sessions and their replies", "clients_max, window", self.sessions(usage)),
+            share("sessions on their way", "clients_max, window", self.tables(usage)),
             share("checkpoints", "checkpoint_ops", checkpoints),
             share("parts of checkpoints", "-", chunks * u64::from(CHUNK_BYTES)),
             share("answers to peers that lag", "transfer_bytes_max", transfers),
@@ -187,6 +194,20 @@ impl Config {
     fn checkpoints(&self, usage: &Usage) -> u64 {
         let kept = if self.checkpoint_ops == 0 { 0 } else { CHECKPOINTS };
         usage.snapshot_bytes_max.saturating_add(self.sessions(usage)).saturating_mul(kept)
+    }
+
+    /// Bytes of the copies of the client table while a checkpoint is taken, or restored: then the
+    /// table before it stays until the new one is whole.
+    fn tables(&self, usage: &Usage) -> u64 {
+        if self.checkpoint_ops == 0 {
+            return 0;
+        }
+        let reply = usage.reply_bytes_max.saturating_add(WRITTEN_REPLY_BYTES);
+        let session = u64::from(self.window).saturating_mul(reply);
+        let session = session.saturating_add(WRITTEN_SESSION_BYTES);
+        let written = u64::from(self.sessions_max()).saturating_mul(session);
+        let written = written.saturating_add(u64::from(CHUNK_BYTES));
+        self.sessions(usage).saturating_add(written.saturating_mul(TABLES_WRITTEN))
     }
 
     /// Bytes of the client table.
@@ -244,6 +265,16 @@ mod tests {
         ] {
             assert!(smaller < usual, "{smaller} is not below {usual}");
         }
+    }
+
+    #[test]
+    fn sessions_are_counted_again_where_checkpoints_are_taken() {
+        let mut config = Config::default();
+        let memory = config.footprint(&USAGE).memory;
+        let (table, copies) = (of(&memory, "sessions and").bytes, of(&memory, "sessions on").bytes);
+        assert!(copies > 2 * table, "a second table, and three in bytes: {copies} of {table}");
+        config.checkpoint_ops = 0;
+        assert_eq!(of(&config.footprint(&USAGE).memory, "sessions on").bytes, 0);
     }
 
     #[test]

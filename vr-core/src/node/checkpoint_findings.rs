@@ -15,6 +15,10 @@ use crate::{
 /// a question for a part of it is waited for.
 const STALL: u32 = 20;
 
+/// Heartbeats that find the log with the same last op until it counts as standing still. Whatever
+/// brings a checkpoint to a group that stands still does so within a few.
+const REST: u32 = 20;
+
 /// A checkpoint is on its way here.
 pub(crate) fn fetching(status: &NodeStatus) -> Option<Finding> {
     let (op_number, here, chunks) = status.replica.snapshot?;
@@ -100,14 +104,37 @@ pub(crate) fn log_ops(status: &NodeStatus) -> u64 {
 
 /// The log is on its way to its limit, since it cannot begin after a later checkpoint.
 pub(crate) fn log_grows(status: &NodeStatus) -> Option<Finding> {
+    (is_log_kept(status) && !is_at_rest(status)).then(|| log_kept(status, Cause::LogGrows))
+}
+
+/// The same, but nothing is added to it: the next checkpoint that is due may well count.
+pub(crate) fn log_rests(status: &NodeStatus) -> Option<Finding> {
+    (is_log_kept(status) && is_at_rest(status)).then(|| log_kept(status, Cause::LogRests))
+}
+
+/// Whether half of the log's room is taken, and a checkpoint is missing that would have freed it.
+fn is_log_kept(status: &NodeStatus) -> bool {
+    let is_missed = status.replica.checkpoint_due > status.replica.checkpoint.op_number;
+    log_percent(status) >= 50 && (is_missed || status.config.checkpoint_ops == 0)
+}
+
+/// Whether the group has ordered nothing for a while, and whatever it orders next brings a checkpoint.
+fn is_at_rest(status: &NodeStatus) -> bool {
+    let a_while = status.config.heartbeat_interval.saturating_mul(REST);
+    status.config.checkpoint_ops > 0 && status.replica.resting_for >= a_while
+}
+
+fn log_kept(status: &NodeStatus, cause: Cause) -> Finding {
     let (replica, config) = (&status.replica, &status.config);
     let (held, due) = (replica.checkpoint.op_number, replica.checkpoint_due);
     let percent = log_percent(status);
-    let off = config.checkpoint_ops == 0;
-    if percent < 50 || (due <= held && !off) {
-        return None;
-    }
-    let (why, remedy) = if off {
+    let (why, remedy) = if cause == Cause::LogRests {
+        (
+            format!("the one after op {due} does not count here"),
+            "nothing, unless it goes on to grow; more operations bring the next checkpoint"
+                .to_owned(),
+        )
+    } else if config.checkpoint_ops == 0 {
         (
             "no checkpoints are taken (checkpoint_ops is 0)".to_owned(),
             "say in checkpoint_ops, alike at all replicas, how often one is taken".to_owned(),
@@ -132,11 +159,13 @@ pub(crate) fn log_grows(status: &NodeStatus) -> Option<Finding> {
     };
     let (ops, bytes) = (log_ops(status), replica.log_bytes);
     let (ops_max, bytes_max) = (config.log_ops_max, config.log_bytes_max);
-    Some(Finding {
-        cause: Cause::LogGrows,
+    let course = if cause == Cause::LogRests { "stands still" } else { "grows" };
+    Finding {
+        cause,
         words: format!(
-            "the log is {percent} % full and grows ({ops} of {ops_max} ops, {bytes} of {bytes_max} \
-             bytes), for it begins after op {held}: {why}; at 100 % requests are answered busy"
+            "the log is {percent} % full and {course} ({ops} of {ops_max} ops, {bytes} of \
+             {bytes_max} bytes), for it begins after op {held}: {why}; at 100 % requests are \
+             answered busy"
         ),
         numbers: vec![
             ("percent", percent),
@@ -146,7 +175,7 @@ pub(crate) fn log_grows(status: &NodeStatus) -> Option<Finding> {
             ("checkpoint_due", due.0),
         ],
         remedy,
-    })
+    }
 }
 
 /// A state on disk by itself cannot be used yet.

@@ -4,9 +4,10 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use futures::task::AtomicWaker;
@@ -45,7 +46,7 @@ pub(crate) struct CheckpointFront {
     runtime: Arc<dyn Runtime>,
     waker: Arc<AtomicWaker>,
     /// Tasks, in order; and beside them frozen states, which may take long.
-    threads: [Option<Sender<Job>>; 2],
+    threads: [Option<Worker>; 2],
     outcomes: Arc<Mutex<VecDeque<Outcome>>>,
 }
 
@@ -83,16 +84,15 @@ impl CheckpointFront {
             return Ok(());
         }
         let Some(place) = self.threads.get_mut(thread) else { return Ok(()) };
-        let jobs = match place {
-            Some(jobs) => jobs,
-            None => place.insert(spawn(
+        let worker = match place {
+            Some(worker) => worker,
+            None => place.insert(Worker::spawn(
                 Arc::clone(&self.store),
                 Arc::clone(&self.outcomes),
                 Arc::clone(&self.waker),
             )?),
         };
-        // A thread that is gone has left the reason.
-        let _ = jobs.send(job);
+        worker.send(job);
         Ok(())
     }
 
@@ -118,28 +118,58 @@ fn carry_out(store: &dyn Checkpoints, job: Job) -> Outcome {
     }
 }
 
-fn spawn(
-    store: Arc<dyn Checkpoints>,
-    outcomes: Arc<Mutex<VecDeque<Outcome>>>,
-    waker: Arc<AtomicWaker>,
-) -> Result<Sender<Job>, NodeError> {
-    let (jobs, inbox): (Sender<Job>, Receiver<Job>) = channel();
-    let run = move || {
-        while let Ok(job) = inbox.recv() {
-            let worked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
-                carry_out(store.as_ref(), job)
-            }));
-            let outcome = worked.unwrap_or_else(|panic| {
-                let message = crate::node::executor_front::panic_message(panic.as_ref());
-                Err(NodeError::SnapshotPanicked { message })
-            });
-            lock(&outcomes).push_back(outcome);
-            waker.wake();
-        }
-    };
-    let spawned = thread::Builder::new().name("vr checkpoints".to_owned()).spawn(run);
-    spawned.map_err(|error| NodeError::Thread(Arc::new(error)))?;
-    Ok(jobs)
+/// A thread that takes jobs in order; dropping this ends it after its current job, and waits for it if
+/// there is none.
+struct Worker {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    /// Jobs that were handed over and are not done.
+    pending: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    fn spawn(
+        store: Arc<dyn Checkpoints>,
+        outcomes: Arc<Mutex<VecDeque<Outcome>>>,
+        waker: Arc<AtomicWaker>,
+    ) -> Result<Self, NodeError> {
+        let (jobs, inbox): (Sender<Job>, Receiver<Job>) = channel();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&pending);
+        let run = move || {
+            while let Ok(job) = inbox.recv() {
+                let worked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                    carry_out(store.as_ref(), job)
+                }));
+                let outcome = worked.unwrap_or_else(|panic| {
+                    let message = crate::node::executor_front::panic_message(panic.as_ref());
+                    Err(NodeError::SnapshotPanicked { message })
+                });
+                // Before it is told: whoever has heard of everything finds nothing pending.
+                left.fetch_sub(1, Ordering::AcqRel);
+                lock(&outcomes).push_back(outcome);
+                waker.wake();
+            }
+        };
+        let spawned = thread::Builder::new().name("vr checkpoints".to_owned()).spawn(run);
+        let thread = spawned.map_err(|error| NodeError::Thread(Arc::new(error)))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), pending })
+    }
+
+    fn send(&self, job: Job) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        // A thread that is gone has left the reason.
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let is_idle = self.pending.load(Ordering::Acquire) == 0;
+        // One that panicked has left the reason.
+        self.thread.take().filter(|_| is_idle).map(JoinHandle::join);
+    }
 }
 
 impl From<CheckpointFailure> for NodeError {

@@ -4,7 +4,7 @@ use core::{
     panic::AssertUnwindSafe,
     task::{Context, Poll, Waker},
 };
-use std::sync::Arc;
+use std::{panic::catch_unwind, sync::Arc};
 
 use futures::{
     FutureExt,
@@ -136,7 +136,16 @@ impl Driver {
             result = self.persist().await;
         }
         poll_fn(|cx| self.storage.poll_finish(cx)).await;
-        self.conclude(result);
+        self.finished = true;
+        let shared = Arc::clone(&self.shared);
+        shared.release();
+        // Everything is let go of before that is told, so that whoever waits for it can start the next
+        // node on the same directory. What belongs to the user is dropped with it, and may panic.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(self)));
+        shared.conclude(match dropped {
+            Ok(()) => result,
+            Err(panic) => Err(NodeError::Panicked { message: panic_message(panic.as_ref()) }),
+        });
     }
 
     /// Makes a state durable that is on disk by itself, so that the next start executes nothing again;
@@ -154,14 +163,6 @@ impl Driver {
             if executor.is_idle() { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
         .await
-    }
-
-    fn conclude(&mut self, result: Result<(), NodeError>) {
-        self.finished = true;
-        *lock(&self.shared.reader) = None;
-        self.shared.stop.set(result);
-        self.shared.events.close();
-        lock(&self.shared.orders).refuse();
     }
 
     /// Waits until a turn is worth while. Sources are looked at in a fixed order, so that a
@@ -371,6 +372,7 @@ impl Driver {
         }
         let extent = observed.replica.snapshot_extent();
         observed.numbers.note_fetching(now.monotonic, extent);
+        observed.numbers.note_state(|through| observed.replica.has_state(through));
         self.senses.deadline = observed.replica.deadline();
         Ok(())
     }
@@ -385,7 +387,9 @@ impl Driver {
                 numbers.fetches_begun = numbers.fetches_begun.saturating_add(1);
             }
             Event::SnapshotInstalled { .. } => numbers.fetches_begun = 0,
-            Event::StateDiscarded { reason } => numbers.discarded = Some(reason),
+            Event::StateDiscarded { reason } => {
+                numbers.discarded = Some((reason, observed.replica.last_op()));
+            }
             Event::Suspected { reason: Suspicion::PrimarySilent, .. } => {
                 self.has_silent_primary = true;
             }
@@ -509,7 +513,8 @@ impl Drop for Driver {
         self.shared.transport.close();
         self.shared.network.close();
         let reason = self.shared.stop.reason().unwrap_or(NodeError::Dropped);
-        self.conclude(Err(reason));
+        self.shared.release();
+        self.shared.conclude(Err(reason));
     }
 }
 

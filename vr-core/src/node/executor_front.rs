@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use futures::{channel::oneshot, task::AtomicWaker};
@@ -301,9 +301,11 @@ struct Results {
     panicked: Option<NodeError>,
 }
 
-/// An executor on a thread of its own; dropping this ends the thread after its current job.
+/// An executor on a thread of its own; dropping this ends the thread after its current job, and waits
+/// for it if there is none.
 struct Thread {
-    jobs: SyncSender<Job>,
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
     backlog: VecDeque<Job>,
     handed: u64,
     results: Arc<Mutex<Results>>,
@@ -318,7 +320,7 @@ impl Thread {
         let (jobs, inbox) = sync_channel(usize::try_from(CHANNEL_ITEMS_MAX).unwrap_or(1));
         let results = Arc::new(Mutex::new(Results::default()));
         let outlet = Outlet { results: Arc::clone(&results), waker, runtime };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("vr executor".to_owned())
             .spawn(move || {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&inbox, &outlet))) {
@@ -327,7 +329,8 @@ impl Thread {
                 }
             })
             .map_err(|error| NodeError::Thread(Arc::new(error)))?;
-        Ok(Self { jobs, backlog: VecDeque::new(), handed: 0, results })
+        let (jobs, thread) = (Some(jobs), Some(thread));
+        Ok(Self { jobs, thread, backlog: VecDeque::new(), handed: 0, results })
     }
 
     fn push(&mut self, job: Job) {
@@ -338,8 +341,9 @@ impl Thread {
 
     /// Gives the thread what its channel has room for; never waits.
     fn hand_over(&mut self) {
+        let Some(jobs) = &self.jobs else { return };
         while let Some(job) = self.backlog.pop_front() {
-            match self.jobs.try_send(job) {
+            match jobs.try_send(job) {
                 Ok(()) => {}
                 // A thread that is gone has left the reason.
                 Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
@@ -378,6 +382,15 @@ impl Thread {
     fn is_idle(&self) -> bool {
         let results = lock(&self.results);
         results.done >= self.handed && !results.any
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let thread = self.thread.take().filter(|_| self.queued() == 0);
+        // One that panicked has left the reason.
+        thread.map(JoinHandle::join);
     }
 }
 
@@ -556,6 +569,22 @@ mod tests {
         let stopped = front.run(&Clock::default(), Instant::ZERO).unwrap_err();
         assert!(matches!(stopped, NodeError::QueryPanicked { .. }), "{stopped}");
         assert!(front.is_idle() && !front.wants_turn());
+    }
+
+    #[test]
+    fn a_thread_that_is_idle_has_ended_when_it_was_dropped() {
+        let runtime: Arc<dyn Runtime> = Arc::new(Clock::default());
+        let waker = Arc::new(AtomicWaker::new());
+        let mut front = front();
+        front.move_to_thread(&runtime, Arc::clone(&waker)).unwrap();
+        block_on(poll_fn(|cx| {
+            waker.register(cx.waker());
+            front.take_finished().unwrap();
+            if front.is_idle() { core::task::Poll::Ready(()) } else { core::task::Poll::Pending }
+        }));
+        assert_eq!(Arc::strong_count(&runtime), 2);
+        drop(front);
+        assert_eq!(Arc::strong_count(&runtime), 1);
     }
 
     #[test]

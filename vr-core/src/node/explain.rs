@@ -10,7 +10,8 @@ use crate::{
     },
     node::{
         checkpoint_findings::{
-            checkpoints_differ, fetching, log_grows, log_ops, state_restoring, state_waiting,
+            checkpoints_differ, fetching, log_grows, log_ops, log_rests, state_restoring,
+            state_waiting,
         },
         finding::{Cause, Explanation, Finding, count, names, silent, sizes},
         loss::{log_lost, wiped_disk},
@@ -50,7 +51,8 @@ pub fn explain(status: &NodeStatus) -> Explanation {
     if findings.is_empty() {
         findings.push(well(status));
     }
-    let mild = [members_missing(status), complaints(status), tolerates_nothing(status)];
+    let rests = log_rests(status).filter(|_| log_full(status).is_none());
+    let mild = [rests, members_missing(status), complaints(status), tolerates_nothing(status)];
     findings.extend(mild.into_iter().flatten());
     Explanation { findings }
 }
@@ -410,6 +412,7 @@ mod tests {
             checkpoint_taken: OpNumber(0),
             checkpoints_differ: None,
             log_base: OpNumber(0),
+            resting_for: Duration::ZERO,
             snapshot: None,
             log_bytes: 1000,
             state_waits: None,
@@ -597,6 +600,13 @@ mod tests {
         status.replica.checkpoint_taken = OpNumber(8);
         let finding = only(&status, Cause::LogGrows);
         assert!(finding.words.contains("that of op 8 here"), "{}", finding.words);
+        status.replica.resting_for = status.config.heartbeat_interval * 20;
+        let explanation = explain(&status);
+        assert!(explanation.is_well() && explanation.about(Cause::LogGrows).is_none());
+        let words = &explanation.about(Cause::LogRests).unwrap().words;
+        assert!(words.contains("50 % full and stands still"), "{words}");
+        status.replica.resting_for -= Duration::from_nanos(1);
+        only(&status, Cause::LogGrows);
         status.config.log_ops_max = 19;
         assert!(explain(&status).is_well(), "there is room");
         status.replica.log_bytes = status.config.log_bytes_max / 4 * 3;
@@ -604,8 +614,13 @@ mod tests {
         status.config.checkpoint_ops = 0;
         status.replica.checkpoint_due = OpNumber(0);
         assert!(only(&status, Cause::LogGrows).words.contains("checkpoint_ops is 0"));
+        status.replica.resting_for = Duration::from_secs(60);
+        only(&status, Cause::LogGrows);
         status.config.log_ops_max = 9;
         assert_eq!(explain(&status).about(Cause::LogGrows), None);
+        status.config.checkpoint_ops = 4;
+        status.replica.checkpoint_due = OpNumber(8);
+        assert_eq!(explain(&status).about(Cause::LogRests), None);
         only(&status, Cause::LogFull);
     }
 

@@ -39,6 +39,7 @@ pub enum ExportScope {
 /// node keeps that checkpoint, and the log on disk above it, so it is to be read soon or dropped.
 pub struct Export {
     shared: Arc<Shared>,
+    checkpoints: Arc<dyn Checkpoints>,
     facts: LogFacts,
     /// The last op that was read, and its checksum.
     at: (OpNumber, Checksum),
@@ -62,7 +63,8 @@ impl Export {
             return Err(ExportError::Changed);
         }
         let at = (facts.checkpoint.op_number, facts.checkpoint.checksum);
-        Ok(Self { shared, facts, at, _pin: pin })
+        let checkpoints = lock(&shared.checkpoints).clone().ok_or(ExportError::Stopped)?;
+        Ok(Self { shared, checkpoints, facts, at, _pin: pin })
     }
 
     /// Whose log it is, and where the copy ends.
@@ -76,7 +78,7 @@ impl Export {
     #[must_use]
     pub fn checkpoint(&self) -> Option<CheckpointCopy> {
         let id = self.facts.checkpoint;
-        let store = || Arc::clone(&self.shared.checkpoints);
+        let store = || Arc::clone(&self.checkpoints);
         (id.op_number > OpNumber::ZERO).then(|| CheckpointCopy::new(id, store()))
     }
 

@@ -64,6 +64,8 @@ pub enum Cause {
     PipelineFull,
     /// Committed ops wait for the state machine.
     ExecutorBehind,
+    /// The log is more than half full as with [`LogGrows`](Self::LogGrows), and stands still.
+    LogRests,
     /// Some members are not heard of, but a quorum is.
     MembersMissing,
     /// The transport complained.

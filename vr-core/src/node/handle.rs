@@ -112,7 +112,8 @@ impl<S> NodeHandle<S> {
     /// # Errors
     /// [`ExportError::NoGroup`] while the replica belongs to no group;
     /// [`ExportError::NothingKnown`] while it cannot tell what is committed and is asked for that;
-    /// [`ExportError::Changed`] at the moment when it gets a checkpoint from another replica.
+    /// [`ExportError::Changed`] at the moment when it gets a checkpoint from another replica;
+    /// [`ExportError::Stopped`] when the node has stopped.
     pub fn export(&self, scope: ExportScope) -> Result<Export, ExportError> {
         Export::of(Arc::clone(&self.shared), scope)
     }
@@ -123,6 +124,10 @@ impl<S> NodeHandle<S> {
     /// takes no more requests of clients, waits up to one suspicion timeout for the answers that
     /// clients still expect and for its storage, waits for the write in flight, and closes the
     /// transport.
+    ///
+    /// Then its directory is free for another node, whether this handle is kept or not; but for an
+    /// operation that is still being applied on a thread, and a checkpoint that is still being written
+    /// or read on one: these are not waited for, and keep it until they come to an end.
     ///
     /// # Errors
     /// As [`stopped`](Self::stopped): the node may have stopped for a reason of its own.

@@ -329,7 +329,7 @@ impl Parts {
             stop: StopSignal::default(),
             doing: executor.doing().clone(),
             reader: Mutex::new(Some(Arc::clone(&reader))),
-            checkpoints: Arc::clone(&checkpoints),
+            checkpoints: Mutex::new(Some(Arc::clone(&checkpoints))),
             pins: Arc::default(),
         });
         let driver = Driver {

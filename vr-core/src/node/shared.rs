@@ -22,7 +22,7 @@ use crate::{
         lock::lock,
         pins::Pins,
         status::{ExecutorStatus, FetchingStatus, NodeStatus, StorageStatus, TransportStatus},
-        stop::StopSignal,
+        stop::{NodeError, StopSignal},
         watched::{Busy, Doing},
     },
     ports::{
@@ -56,8 +56,8 @@ pub(crate) struct Shared {
     pub(crate) doing: Doing,
     /// The way to read the log, until the node stops.
     pub(crate) reader: Mutex<Option<Arc<dyn LogReader>>>,
-    /// The way to read checkpoints.
-    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    /// The way to read checkpoints, until the node stops.
+    pub(crate) checkpoints: Mutex<Option<Arc<dyn Checkpoints>>>,
     /// What is being copied.
     pub(crate) pins: Arc<Pins>,
 }
@@ -97,8 +97,8 @@ pub(crate) struct Numbers {
     pub(crate) fetching: Option<(Extent, Instant)>,
     /// Checkpoints whose fetching was begun since one was installed.
     pub(crate) fetches_begun: u64,
-    /// Why a state on disk was of no use.
-    pub(crate) discarded: Option<Discarded>,
+    /// Why a state on disk was of no use, and the last op of the log then; until it is made again.
+    pub(crate) discarded: Option<(Discarded, OpNumber)>,
 }
 
 /// The last op in a checkpoint, its chunks that are here, and all of them.
@@ -111,6 +111,13 @@ impl Numbers {
             (Some((known, since)), Some(extent)) if known == extent => Some((known, since)),
             (_, extent) => extent.map(|extent| (extent, now)),
         };
+    }
+
+    /// The engine says whether the state contains everything through an op.
+    pub(crate) fn note_state(&mut self, has_state: impl FnOnce(OpNumber) -> bool) {
+        if self.discarded.is_some_and(|(_, through)| has_state(through)) {
+            self.discarded = None;
+        }
     }
 
     fn fetching_status(&self, now: Instant) -> Option<FetchingStatus> {
@@ -158,6 +165,19 @@ impl Shared {
     /// The time, by both clocks.
     pub(crate) fn now(&self) -> Now {
         Now { monotonic: self.runtime.now(), wall: self.runtime.wall_clock() }
+    }
+
+    /// Lets go of storage: it belongs to whoever opens it next, however long there are handles.
+    pub(crate) fn release(&self) {
+        *lock(&self.reader) = None;
+        *lock(&self.checkpoints) = None;
+    }
+
+    /// Tells everybody that the node has stopped, and why if it did so by itself.
+    pub(crate) fn conclude(&self, result: Result<(), NodeError>) {
+        self.stop.set(result);
+        self.events.close();
+        lock(&self.orders).refuse();
     }
 
     /// Asks the driver to stop.
@@ -210,7 +230,7 @@ impl Shared {
             between_views: numbers.between_views_since.map(|since| now.monotonic.since(since)),
             replica,
             fetching: numbers.fetching_status(now.monotonic),
-            discarded: numbers.discarded,
+            discarded: numbers.discarded.map(|(reason, _)| reason),
             executor,
             storage,
             transport: TransportStatus {
@@ -234,6 +254,18 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_state_is_discarded_until_it_is_made_again() {
+        let mut numbers = Numbers::default();
+        numbers.note_state(|_| panic!("nothing was discarded"));
+        let discarded = Some((Discarded::Unreadable, OpNumber(7)));
+        numbers.discarded = discarded;
+        numbers.note_state(|through| through < OpNumber(7));
+        assert_eq!(numbers.discarded, discarded);
+        numbers.note_state(|through| through <= OpNumber(7));
+        assert_eq!(numbers.discarded, None);
+    }
 
     #[test]
     fn a_checkpoint_is_idle_since_it_was_last_further_than_before() {

@@ -39,7 +39,8 @@ pub struct NodeStatus {
     pub replica: ReplicaStatus,
     /// How a checkpoint comes along that is on its way here; `None` while none is.
     pub fetching: Option<FetchingStatus>,
-    /// Why the state that was on the state machine's own disk was of no use, if it was not.
+    /// Why the state that was on the state machine's own disk was of no use, until it has been made
+    /// again.
     pub discarded: Option<Discarded>,
     /// The executor's numbers.
     pub executor: ExecutorStatus,

@@ -18,7 +18,7 @@ use crate::{
     model::{
         companion::StateOnDisk,
         durable::{CheckpointId, Durability},
-        entry::{Entry, Run},
+        entry::{Entry, EntryHeader, Run},
         mutants::Mutant,
         time::{Now, nanoseconds},
         types::{OpNumber, ReplicaId, ReplicaIndex},
@@ -60,10 +60,12 @@ impl Replica {
     ///
     /// Whoever is still taking one passes over the next that is due, so replicas may take theirs at
     /// different ops and agree on none; and once the log is full, none is due any more. Looked at
-    /// with each heartbeat, by a replica that holds all there is.
-    pub(in crate::replica) fn take_checkpoint_at_rest(&mut self) {
+    /// with each heartbeat, by a replica that holds all there is; heartbeats of a round of reads come
+    /// sooner after each other than others, so it is the time between them that counts.
+    pub(in crate::replica) fn take_checkpoint_at_rest(&mut self, now: Now) {
         let head = Anchor { op_number: self.log.op_number(), checksum: self.log.head() };
-        let is_at_rest = self.checkpoints.rests(head.op_number)
+        let resting_for = self.checkpoints.rests(now.monotonic, head.op_number);
+        let is_at_rest = resting_for >= self.config.heartbeat_interval
             && self.progress.applied == head.op_number
             && self.checkpoints.latest().op_number < head.op_number;
         // One was due that did not come to be held.
@@ -150,9 +152,10 @@ impl Replica {
     /// so where there is a log on disk.
     fn hold_agreed(&mut self, now: Now) {
         let Some(id) = self.checkpoints.to_hold() else { return };
+        let named = self.promise.named_checkpoints().map(|named| named.op_number).max();
         if self.log.is_volatile() {
             self.hold(now, id);
-        } else {
+        } else if named < Some(id.op_number) {
             self.promise.name_checkpoint(id);
         }
     }
@@ -169,8 +172,19 @@ impl Replica {
 
     pub(in crate::replica) fn hold(&mut self, now: Now, id: CheckpointId) {
         if self.checkpoints.hold(id) {
+            self.count_from(id.op_number);
             self.out.push_back(Output::Event(Event::CheckpointHeld { op_number: id.op_number }));
             self.release_log(now);
+        }
+    }
+
+    /// Bytes count from one that was taken where the group stood still: a replica that starts with it
+    /// counts from there, too.
+    fn count_from(&mut self, held: OpNumber) {
+        if held > self.checkpoints.due() {
+            let handed = self.log.headers(held.next(), self.progress.ordered, usize::MAX);
+            let bytes = handed.iter().map(EntryHeader::entry_bytes).sum();
+            self.checkpoints.restart_at(held, bytes);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
         message::{Commit, Message, Ping, Standing, StatusKind, Suspicion},
         mutants::Mutant,
         time::Now,
-        types::{HeartbeatNumber, OpNumber, ReplicaId},
+        types::{HeartbeatNumber, OpNumber, ReplicaId, View},
     },
     replica::{
         Origin, Replica,
@@ -59,7 +59,17 @@ impl Replica {
         self.send_again();
         self.release_half_full_log(now);
         if self.is_primary() {
-            self.take_checkpoint_at_rest();
+            self.pace_snapshot(now, self.view, self.log.op_number());
+            self.take_checkpoint_at_rest(now);
+        }
+    }
+
+    /// A checkpoint that is fetched leaves room for what the group orders: the log of the primary of
+    /// `view`, maybe of this replica itself, goes through `op_number`.
+    fn pace_snapshot(&mut self, now: Now, view: View, op_number: OpNumber) {
+        let lasting = self.config.heartbeat_interval.saturating_mul(BUSY);
+        if let Some(incoming) = &mut self.incoming {
+            incoming.told(now.monotonic, view, op_number, lasting);
         }
     }
 
@@ -99,10 +109,9 @@ impl Replica {
         m: &Commit,
     ) -> Result<(), Ignored> {
         self.peers.stands(from.index, now.monotonic, m.standing);
-        if let Some(incoming) = &mut self.incoming {
-            let lasting = self.config.heartbeat_interval.saturating_mul(BUSY);
-            incoming.told(now.monotonic, m.standing.op_number, lasting);
-        }
+        // Also between two views: there is no primary then that this replica follows, but a group
+        // that may be busy.
+        self.pace_snapshot(now, from.view, m.standing.op_number);
         if self.mutant(Mutant::CommitOverUncertainLog) && from.view > self.promise.log_view() {
             self.advance_commit(m.commit.op_number);
         }
@@ -123,7 +132,7 @@ impl Replica {
                 self.begin_pull(now);
             }
             if m.standing.op_number == op_number {
-                self.take_checkpoint_at_rest();
+                self.take_checkpoint_at_rest(now);
             }
         }
         Ok(())

@@ -428,6 +428,8 @@ pub struct ReplicaStatus {
     pub checkpoints_differ: Option<OpNumber>,
     /// The last op that is not in the log any more.
     pub log_base: OpNumber,
+    /// For how long nothing was added to the log, as far as heartbeats show.
+    pub resting_for: Duration,
     /// A checkpoint on its way here: the last op in it, its chunks that are here, and all of them
     /// (zero before that is known).
     pub snapshot: Option<(OpNumber, u32, u32)>,

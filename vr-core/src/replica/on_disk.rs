@@ -123,7 +123,7 @@ impl Replica {
         }
         let (ops_max, bytes_max) =
             (u64::from(self.config.checkpoint_ops), self.config.checkpoint_bytes);
-        let mut next = self.log.base().op_number.next();
+        let mut next = self.checkpoints.due().max(self.log.base().op_number).next();
         while let Some(header) = self.log.header(next).filter(|_| next <= op_number) {
             // The next checkpoint is due where it is due for everybody else.
             let _due = self.checkpoints.is_due(header, ops_max, bytes_max);

@@ -23,6 +23,24 @@ impl Replica {
         self.incoming.as_ref().map(Incoming::extent)
     }
 
+    /// The last op of the log, holes or not.
+    #[must_use]
+    pub fn last_op(&self) -> OpNumber {
+        self.told_op_number()
+    }
+
+    /// Whether the state contains what the log had through `through`, and hardly less than is known to
+    /// be committed: whatever it was made of, it is made.
+    #[must_use]
+    pub fn has_state(&self, through: OpNumber) -> bool {
+        let behind = self.commit_number.since(self.progress.applied);
+        matches!(self.status, Status::Normal(_))
+            && self.progress.restoring().is_none()
+            && self.progress.found().is_none()
+            && self.progress.applied >= through.max(OpNumber(1))
+            && behind < u64::from(self.config.execute_ops_max)
+    }
+
     fn standings(&self, now: Now) -> Vec<(ReplicaId, Standing)> {
         let told = |index| self.peers.standing(index, now.monotonic);
         self.others().into_iter().filter_map(|(id, index)| Some((id, told(index)?))).collect()
@@ -75,6 +93,7 @@ impl Replica {
             checkpoint_taken: self.checkpoints.latest().op_number,
             checkpoints_differ: self.checkpoints.differing(),
             log_base: self.log.base().op_number,
+            resting_for: self.checkpoints.resting_for(now.monotonic, self.log.op_number()),
             snapshot: self.snapshot_extent(),
             log_bytes: self.log.bytes(),
             state_waits: self.progress.found().map(|state| state.op_number),

@@ -315,7 +315,7 @@ impl Replica {
         }
         self.advance_commit(base.op_number);
         if self.progress.ordered < base.op_number {
-            self.checkpoints.restart_at(checkpoint);
+            self.checkpoints.restart_at(base.op_number, 0);
             if !self.keeps_state() {
                 self.progress.jump(base.op_number);
                 self.out.push_back(Output::Execute(Work::Restore { checkpoint }));

@@ -1,5 +1,6 @@
 //! Which checkpoints there are: when the next is due, what was told of them, which one counts.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::model::{
@@ -11,6 +12,8 @@ use crate::model::{
 
 /// Checkpoints of this replica that are remembered until one of them is agreed on.
 const OWN_MAX: usize = 4;
+/// Agreed ones that are remembered until a later one is held here: more than fit into the log.
+const AGREED_MAX: usize = 64;
 /// Checkpoints of all replicas that are counted at a time.
 const TOLD_MAX: usize = 16;
 /// Parts that are read for others at a time.
@@ -32,17 +35,19 @@ pub struct Checkpoints {
     before: Option<CheckpointId>,
     own: BTreeMap<OpNumber, CheckpointId>,
     agreed: CheckpointId,
+    /// Those agreed on before it, above `held`.
+    agreed_before: BTreeMap<OpNumber, CheckpointId>,
     told: BTreeMap<CheckpointId, ReplicaSet>,
     /// The last op of which no quorum can agree on one any more.
     disagreed: OpNumber,
-    /// The last op after which one was due.
+    /// The last op after which one was due, or is held.
     last: OpNumber,
     /// Bytes of the entries since.
     bytes: u64,
     /// One is being taken.
     taking: bool,
-    /// The last op of the log at the last heartbeat.
-    rested: OpNumber,
+    /// The last op of the log at the last heartbeat, and since when heartbeats found it so.
+    rested: (OpNumber, Instant),
     /// What others fetch, and until when it stays for them.
     served: BTreeMap<CheckpointId, Instant>,
     /// Questions of others that storage has not answered.
@@ -67,12 +72,13 @@ impl Checkpoints {
             before: None,
             own: BTreeMap::new(),
             agreed: held,
+            agreed_before: BTreeMap::new(),
             told: BTreeMap::new(),
             disagreed: OpNumber::ZERO,
             last: held.op_number,
             bytes: 0,
             taking: false,
-            rested: OpNumber::ZERO,
+            rested: (OpNumber::ZERO, Instant::ZERO),
             served: BTreeMap::new(),
             serving: 0,
         }
@@ -98,11 +104,12 @@ impl Checkpoints {
 
     /// The entry with `header` is handed to the executor; whether a checkpoint is due behind it.
     ///
-    /// Only the log decides, so that all replicas take theirs after the same ops.
+    /// Only the log decides, so that all replicas take theirs after the same ops: after each multiple
+    /// of `ops_max`, wherever the count began, and after so many bytes since the last one.
     pub fn is_due(&mut self, header: &EntryHeader, ops_max: u64, bytes_max: u64) -> bool {
         self.bytes = self.bytes.saturating_add(header.entry_bytes());
-        let ops = header.op_number.since(self.last);
-        let due = ops_max > 0 && (ops >= ops_max || self.bytes >= bytes_max);
+        let Some(rest) = header.op_number.0.checked_rem(ops_max) else { return false };
+        let due = rest == 0 || self.bytes >= bytes_max;
         if due {
             self.last = header.op_number;
             self.bytes = 0;
@@ -112,16 +119,19 @@ impl Checkpoints {
 
     /// Whether one is due behind none of `run`, which is then handed over whole.
     pub fn is_none_due(&mut self, run: &Run, ops_max: u64, bytes_max: u64) -> bool {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return true };
         let bytes = self.bytes.saturating_add(run.bytes());
-        let last = run.last().map_or(self.last, |last| last.header.op_number);
-        let none = ops_max == 0 || (last.since(self.last) < ops_max && bytes < bytes_max);
+        let multiples = |op_number: OpNumber| op_number.0.checked_div(ops_max).unwrap_or(0);
+        let before = first.header.op_number.previous();
+        let none = multiples(before) == multiples(last.header.op_number)
+            && (ops_max == 0 || bytes < bytes_max);
         if none {
             self.bytes = bytes;
         }
         none
     }
 
-    /// The last op after which one was due here.
+    /// The last op after which one was due here, or is held.
     #[must_use]
     pub const fn due(&self) -> OpNumber {
         self.last
@@ -138,9 +148,19 @@ impl Checkpoints {
         !core::mem::replace(&mut self.taking, true)
     }
 
-    /// A heartbeat with `head` as the log's last op: whether it was so with the last one, too.
-    pub fn rests(&mut self, head: OpNumber) -> bool {
-        core::mem::replace(&mut self.rested, head) == head
+    /// A heartbeat with `head` as the log's last op: for how long heartbeats have found it so.
+    pub fn rests(&mut self, now: Instant, head: OpNumber) -> Duration {
+        if self.rested.0 != head {
+            self.rested = (head, now);
+        }
+        self.resting_for(now, head)
+    }
+
+    /// For how long `head` has been the log's last op, as far as heartbeats found it so.
+    #[must_use]
+    pub fn resting_for(&self, now: Instant, head: OpNumber) -> Duration {
+        let (rested, since) = self.rested;
+        if rested == head { now.since(since) } else { Duration::ZERO }
     }
 
     /// This replica's own is complete.
@@ -155,10 +175,20 @@ impl Checkpoints {
                 self.own.pop_first();
             }
         }
-        self.compare(self.agreed)
+        match self.agreed_after(id.op_number) {
+            Some(agreed) => self.compare(agreed),
+            None => Ok(()),
+        }
     }
 
-    /// The voter at `index` has taken `id`. Returns the latest one that `quorum` voters have taken
+    /// The one after `op_number` that a quorum agrees on, if that is remembered.
+    fn agreed_after(&self, op_number: OpNumber) -> Option<CheckpointId> {
+        let latest = (self.agreed.op_number == op_number).then_some(self.agreed);
+        latest.or_else(|| self.agreed_before.get(&op_number).copied())
+    }
+
+    /// The voter at `index` has taken `id`, and nothing else after the same op any more: it may have
+    /// executed again, with what was mended. Returns the latest one that `quorum` voters have taken
     /// alike, if that is news.
     pub fn told(
         &mut self,
@@ -166,9 +196,12 @@ impl Checkpoints {
         id: CheckpointId,
         quorum: u32,
     ) -> Option<CheckpointId> {
-        if id.op_number <= self.agreed.op_number.max(self.disagreed) {
+        if id.op_number <= self.agreed.op_number || id.op_number < self.disagreed {
             return None;
         }
+        let others = self.told.iter_mut().filter(|(told, _)| told.op_number == id.op_number);
+        others.for_each(|(_, voters)| voters.remove(index));
+        self.told.retain(|_, voters| !voters.is_empty());
         let voters = self.told.entry(id).or_default();
         voters.insert(index);
         let agreed = voters.len() >= quorum;
@@ -186,10 +219,11 @@ impl Checkpoints {
             *kinds += 1;
             *count += told.len();
         }
+        ops.retain(|op_number, _| *op_number > self.disagreed);
         let all = ops.into_iter().find(|(_, (kinds, count))| *kinds > 1 && *count >= voters);
         let (op_number, _) = all?;
         self.disagreed = op_number;
-        self.told.retain(|told, _| told.op_number > op_number);
+        self.told.retain(|told, _| told.op_number >= op_number);
         Some(op_number)
     }
 
@@ -199,7 +233,13 @@ impl Checkpoints {
     /// [`Differs`] when this replica has another one after the same op.
     pub fn agree(&mut self, id: CheckpointId) -> Result<(), Differs> {
         if id.op_number > self.agreed.op_number {
-            self.agreed = id;
+            let before = core::mem::replace(&mut self.agreed, id);
+            if before.op_number > self.held.op_number {
+                self.agreed_before.insert(before.op_number, before);
+            }
+            while self.agreed_before.len() > AGREED_MAX {
+                self.agreed_before.pop_first();
+            }
             self.told.retain(|told, _| told.op_number > id.op_number);
         }
         self.compare(id)
@@ -212,10 +252,12 @@ impl Checkpoints {
         }
     }
 
-    /// The agreed one, if this replica has taken it too and does not hold it yet.
+    /// The latest agreed one that this replica has taken too and does not hold yet. Who writes slowly
+    /// has one complete when a later one is agreed on already.
     #[must_use]
     pub fn to_hold(&self) -> Option<CheckpointId> {
-        self.own.get(&self.agreed.op_number).copied().filter(|own| *own == self.agreed)
+        let agrees = |own: &&CheckpointId| self.agreed_after(own.op_number) == Some(**own);
+        self.own.values().rev().find(agrees).copied()
     }
 
     /// `id` counts from now on; false if it did before.
@@ -229,13 +271,15 @@ impl Checkpoints {
             self.agreed = id;
         }
         self.own = self.own.split_off(&id.op_number.next());
+        self.agreed_before = self.agreed_before.split_off(&id.op_number.next());
         true
     }
 
-    /// The state is the one of `id`, which came from others: the next one is due after it.
-    pub fn restart_at(&mut self, id: CheckpointId) {
-        self.last = id.op_number;
-        self.bytes = 0;
+    /// The next one is due behind the one after `op_number`, above which entries with these `bytes`
+    /// are handed to the executor.
+    pub const fn restart_at(&mut self, op_number: OpNumber, bytes: u64) {
+        self.last = op_number;
+        self.bytes = bytes;
     }
 
     /// Nothing came of the checkpoint that was being taken: the executor went on from another state.
@@ -291,6 +335,7 @@ impl Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::entry::Entry;
     use crate::model::types::Checksum;
 
     const QUORUM: u32 = 2;
@@ -319,7 +364,32 @@ mod tests {
         assert_eq!((due, checkpoints.due()), (vec![8, 16], OpNumber(16)));
         assert!(!checkpoints.is_due(&header(21, 0), 8, 4096));
         assert!(checkpoints.is_due(&header(22, 4000), 8, 4096));
+        assert!(
+            checkpoints.is_due(&header(24, 0), 8, 4096),
+            "after the same ops, whatever was before"
+        );
         assert!(!checkpoints.is_due(&header(99, 4000), 0, 1), "0 ops: none ever");
+    }
+
+    /// Handed over whole or entry by entry, the same is due.
+    #[test]
+    fn a_run_is_whole_when_none_of_its_entries_is_due() {
+        for (ops_max, bytes_max) in [(0, 1), (1, 1 << 20), (3, 1 << 20), (7, 300), (100, 512)] {
+            let (mut whole, mut single) = (checkpoints(), checkpoints());
+            let mut op = 0;
+            for length in [1, 2, 5, 1, 3, 8, 1, 1, 4] {
+                let headers: Vec<_> = (op + 1..=op + length).map(|op| header(op, 40)).collect();
+                op += length;
+                let entries = headers.iter().map(|it| Entry { header: *it, ..Entry::default() });
+                let run = Run::from(entries.collect::<Vec<_>>());
+                let due = |of: &mut Checkpoints| {
+                    headers.iter().filter(|it| of.is_due(it, ops_max, bytes_max)).count()
+                };
+                let none = whole.is_none_due(&run, ops_max, bytes_max);
+                let due = (due(&mut single), if none { 0 } else { due(&mut whole) });
+                assert!(due.0 == due.1 && none == (due.0 == 0), "{ops_max}, {bytes_max}, {op}");
+            }
+        }
     }
 
     #[test]
@@ -359,6 +429,49 @@ mod tests {
         assert_eq!(checkpoints.differing(), Some(OpNumber(8)));
         checkpoints.agree(id(16, 1)).unwrap();
         assert_eq!(checkpoints.differing(), None, "a later one settles it");
+    }
+
+    /// Replicas that were started again with what was mended take theirs again.
+    #[test]
+    fn a_disagreement_ends_when_a_quorum_has_taken_it_anew_alike() {
+        let mut checkpoints = checkpoints();
+        for (index, digest) in [(0, 1), (1, 2), (2, 3)] {
+            checkpoints.told(ReplicaIndex(index), id(8, digest), QUORUM);
+        }
+        assert_eq!(checkpoints.disagreement(3), Some(OpNumber(8)));
+        assert_eq!(checkpoints.told(ReplicaIndex(1), id(8, 4), QUORUM), None);
+        assert_eq!(checkpoints.disagreement(3), None, "it is told once");
+        assert_eq!(
+            checkpoints.told(ReplicaIndex(2), id(8, 2), QUORUM),
+            None,
+            "1 has another by now"
+        );
+        assert_eq!(checkpoints.told(ReplicaIndex(2), id(8, 4), QUORUM), Some(id(8, 4)));
+        checkpoints.agree(id(8, 4)).unwrap();
+        assert_eq!(checkpoints.differing(), None);
+    }
+
+    #[test]
+    fn one_that_is_complete_after_a_later_one_was_agreed_on_is_held() {
+        let mut slow = checkpoints();
+        for op in [8, 16, 24] {
+            slow.agree(id(op, 1)).unwrap();
+        }
+        assert_eq!(slow.taken(id(16, 2)), Err(Differs { ours: id(16, 2), theirs: id(16, 1) }));
+        slow.taken(id(8, 1)).unwrap();
+        slow.taken(id(16, 1)).unwrap();
+        assert_eq!(slow.to_hold(), Some(id(16, 1)));
+        assert!(slow.hold(id(16, 1)));
+        assert_eq!((slow.to_hold(), slow.agreed()), (None, id(24, 1)));
+    }
+
+    #[test]
+    fn a_log_rests_since_heartbeats_find_it_with_the_same_last_op() {
+        let mut checkpoints = checkpoints();
+        let mut rests = |at, op| checkpoints.rests(Instant(at), OpNumber(op)).as_nanos();
+        assert_eq!((rests(5, 3), rests(7, 3), rests(9, 4), rests(12, 4)), (0, 2, 0, 3));
+        assert_eq!(checkpoints.resting_for(Instant(13), OpNumber(4)).as_nanos(), 4);
+        assert_eq!(checkpoints.resting_for(Instant(13), OpNumber(5)), Duration::ZERO);
     }
 
     #[test]

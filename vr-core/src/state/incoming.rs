@@ -10,7 +10,7 @@ use crate::{
         encoding::chunk::Carried,
         snapshot::{GetSnapshot, SnapshotPart},
         time::Instant,
-        types::{Checksum, OpNumber, PersistId, ReplicaIndex, ReplicaSet, RequestId},
+        types::{Checksum, OpNumber, PersistId, ReplicaIndex, ReplicaSet, RequestId, View},
     },
     state::pace::Pace,
 };
@@ -105,9 +105,9 @@ impl Incoming {
         }
     }
 
-    /// The primary tells how far its log goes: see [`Pace::told`].
-    pub fn told(&mut self, now: Instant, op_number: OpNumber, lasting: Duration) {
-        self.pace.told(now, op_number, lasting);
+    /// The primary of `view` tells how far its log goes: see [`Pace::told`].
+    pub fn told(&mut self, now: Instant, view: View, op_number: OpNumber, lasting: Duration) {
+        self.pace.told(now, view, op_number, lasting);
     }
 
     /// Which one it is.
@@ -458,8 +458,8 @@ mod tests {
     #[test]
     fn a_busy_group_is_asked_at_a_pace() {
         let mut incoming = lacking(&[0, 1, 2, 3, 4, 5]);
-        incoming.told(NOW, OpNumber(20), Duration::from_secs(1));
-        incoming.told(NOW, OpNumber(21), Duration::from_secs(1));
+        incoming.told(NOW, View(1), OpNumber(20), Duration::from_secs(1));
+        incoming.told(NOW, View(1), OpNumber(21), Duration::from_secs(1));
         let asked = ask_all(&mut incoming);
         assert_eq!(asked.len(), 1, "one at a time");
         let next = NOW + Duration::from_millis(125);

@@ -2,7 +2,11 @@
 
 use core::time::Duration;
 
-use crate::model::{checkpoint::CHUNK_BYTES, time::Instant, types::OpNumber};
+use crate::model::{
+    checkpoint::CHUNK_BYTES,
+    time::Instant,
+    types::{OpNumber, View},
+};
 
 /// Chunks at equal distances while the group orders operations, and as fast as they come while it
 /// does not.
@@ -10,8 +14,8 @@ use crate::model::{checkpoint::CHUNK_BYTES, time::Instant, types::OpNumber};
 pub struct Pace {
     /// Between two chunks; zero for no limit.
     distance: Duration,
-    /// The last op of the group's log, as last told.
-    told: Option<OpNumber>,
+    /// The latest view that was told of, and the last op of its log as last told.
+    told: Option<(View, OpNumber)>,
     busy_until: Instant,
     next: Instant,
 }
@@ -30,10 +34,13 @@ impl Pace {
         }
     }
 
-    /// The primary tells how far its log goes; if that is further than before, the group counts as
-    /// busy for `lasting`.
-    pub fn told(&mut self, now: Instant, op_number: OpNumber, lasting: Duration) {
-        if self.told.replace(op_number).is_some_and(|before| before < op_number) {
+    /// The primary of `view` tells how far its log goes; if that is further than before in this view,
+    /// the group counts as busy for `lasting`. What a primary of an earlier view tells is of the past.
+    pub fn told(&mut self, now: Instant, view: View, op_number: OpNumber, lasting: Duration) {
+        if self.told.is_some_and(|told| told >= (view, op_number)) {
+            return;
+        }
+        if self.told.replace((view, op_number)).is_some_and(|(before, _)| before == view) {
             self.busy_until = now + lasting;
         }
     }
@@ -86,19 +93,31 @@ mod tests {
         let mut now = Instant(SECOND);
         assert_eq!(within_a_second(&mut pace, now), 100, "nothing was told");
         now = now + Duration::from_secs(100);
-        pace.told(now, OpNumber(7), LASTING);
-        pace.told(now, OpNumber(7), LASTING);
+        pace.told(now, View(1), OpNumber(7), LASTING);
+        pace.told(now, View(1), OpNumber(7), LASTING);
         assert_eq!(within_a_second(&mut pace, now), 100, "it stands still");
-        pace.told(now, OpNumber(8), LASTING);
+        pace.told(now, View(1), OpNumber(8), LASTING);
         assert_eq!(within_a_second(&mut pace, now), 4);
         assert_eq!(within_a_second(&mut pace, now + LASTING), 100, "it stands still again");
+    }
+
+    /// A primary that was cut off and does not know it goes on to tell of its log.
+    #[test]
+    fn an_earlier_view_says_nothing_about_the_group() {
+        let mut pace = Pace::of(u64::from(CHUNK_BYTES));
+        for (view, op_number) in [(1, 5), (2, 9), (1, 6), (2, 9), (1, 7), (2, 9), (3, 8)] {
+            pace.told(Instant(SECOND), View(view), OpNumber(op_number), LASTING);
+        }
+        assert_eq!(within_a_second(&mut pace, Instant(SECOND)), 100, "nothing was ordered");
+        pace.told(Instant(SECOND), View(3), OpNumber(9), LASTING);
+        assert_eq!(within_a_second(&mut pace, Instant(SECOND)), 1);
     }
 
     #[test]
     fn without_a_limit_nothing_is_held_up() {
         let mut pace = Pace::of(0);
-        pace.told(Instant(1), OpNumber(1), LASTING);
-        pace.told(Instant(1), OpNumber(2), LASTING);
+        pace.told(Instant(1), View(0), OpNumber(1), LASTING);
+        pace.told(Instant(1), View(0), OpNumber(2), LASTING);
         assert_eq!(within_a_second(&mut pace, Instant(2)), 100);
     }
 }

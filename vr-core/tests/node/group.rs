@@ -18,8 +18,10 @@ pub(crate) struct Group {
     pub(crate) disks: Vec<Memory>,
     pub(crate) nodes: Vec<NodeHandle<Counter>>,
     durability: Durability,
-    config: Config,
-    gate: Option<Gate>,
+    pub(crate) config: Config,
+    pub(crate) gate: Option<Gate>,
+    /// What each replica's state machine adds to its snapshots; nothing for those beyond.
+    pub(crate) salts: Vec<u64>,
 }
 
 impl Group {
@@ -29,8 +31,8 @@ impl Group {
         let members = Members::local(count).unwrap();
         let (clock, network) = (Clockwork::new(), LocalNetwork::new());
         let (durability, config) = (Durability::Full, Config::default());
-        let (nodes, gate) = (Vec::new(), None);
-        Self { clock, network, members, disks, nodes, durability, config, gate }
+        let (nodes, gate, salts) = (Vec::new(), None, Vec::new());
+        Self { clock, network, members, disks, nodes, durability, config, gate, salts }
     }
 
     /// Nodes that have begun to run.
@@ -64,8 +66,10 @@ impl Group {
     }
 
     pub(crate) fn start_as(&self, id: u64, mode: ExecutorMode) -> NodeHandle<Counter> {
-        let disk = self.disks[usize::try_from(id).unwrap()].clone();
-        let service = Counter { gate: self.gate.clone(), ..Counter::default() };
+        let index = usize::try_from(id).unwrap();
+        let disk = self.disks[index].clone();
+        let salt = self.salts.get(index).copied().unwrap_or_default();
+        let service = Counter { gate: self.gate.clone(), salt, ..Counter::default() };
         let starting = Node::builder(service)
             .replica(ReplicaId(id))
             .members(self.members.clone())

@@ -11,6 +11,7 @@ mod driver;
 mod export;
 #[cfg(test)]
 mod export_checkpoint;
+mod findings;
 mod flushes;
 mod fork;
 mod group;

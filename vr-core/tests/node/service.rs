@@ -19,6 +19,8 @@ pub(crate) struct Counter {
     pub(crate) count: u64,
     /// It hands over frozen views of itself, which are written once this is open.
     pub(crate) gate: Option<Gate>,
+    /// It adds this to what it writes, so that it is not deterministic where replicas have others.
+    pub(crate) salt: u64,
 }
 
 /// Holds up threads until it is opened; clones are the same gate.
@@ -72,11 +74,11 @@ impl StateMachine for Counter {
     }
 
     fn snapshot(&self, out: &mut SnapshotWriter<'_>) -> Result<(), SnapshotError> {
-        out.write_value(&self.count)
+        out.write_value(&(self.count + self.salt))
     }
 
     fn restore(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
-        self.count = from.read_value()?;
+        self.count = from.read_value::<u64>()? - self.salt;
         Ok(())
     }
 

@@ -3,14 +3,12 @@
 use bytes::Bytes;
 use vr_core::{
     Config, OpNumber,
-    execution::work::{Executed, Work},
     model::{
-        durable::CheckpointId,
         message::{Limit, Message, Query, Rejected, Rejection},
         read::Read,
-        types::{Checksum, RequestNumber},
+        types::RequestNumber,
     },
-    replica::io::{Input, Output},
+    replica::io::Output,
 };
 
 use crate::{
@@ -114,54 +112,6 @@ fn a_log_of_too_many_ops_answers_busy() {
         primary.hear(1, 0, acknowledge(op_number, head));
     }
     assert_eq!(rejected(&primary.ask(request(session, 3))), [Rejection::Busy(Limit::Log)]);
-}
-
-/// Replicas that passed over what was due, each something else, agree on a checkpoint at last: where
-/// all of them stand still.
-#[test]
-fn a_full_log_that_stands_still_gets_a_checkpoint() {
-    let limit = |config: &mut Config| {
-        config.log_ops_max = 6;
-        config.checkpoint_ops = 2;
-    };
-    let mut primary = Subject::primary_with(limit, 3);
-    let session = primary.open_session();
-    let heartbeat = Config::default().heartbeat_interval;
-    let mut ordered = Vec::new();
-    for number in [1, 2] {
-        primary.ask(request(session, number));
-        primary.persisted();
-        let op_number = primary.status().op_number;
-        let head = primary.head_of(op_number);
-        ordered.extend(checkpoints(&primary.hear(1, 0, acknowledge(op_number, head))));
-        for _ in 0..2 {
-            ordered.extend(checkpoints(&primary.pass(heartbeat)));
-            primary.hear(1, 0, acknowledge(op_number, head));
-        }
-        primary.executed(op_number, Vec::new());
-        if number == 1 {
-            // It is taken here, and the others tell of none.
-            let id = CheckpointId { op_number, checksum: head, digest: Checksum(1) };
-            let executed = Executed { through: op_number, taken: vec![id], ..Executed::default() };
-            primary.handle(Input::Executed(executed));
-        }
-        for _ in 0..3 {
-            ordered.extend(checkpoints(&primary.pass(heartbeat)));
-            primary.hear(1, 0, acknowledge(op_number, head));
-        }
-    }
-    assert_eq!(ordered, [OpNumber(2), OpNumber(3)], "the one that is due, and one at rest");
-}
-
-/// The ops after which the executor is to take a checkpoint.
-fn checkpoints(outputs: &Outputs) -> Vec<OpNumber> {
-    let mut ops = Vec::new();
-    for work in outputs.work() {
-        if let Work::Checkpoint { at } = work {
-            ops.push(at.op_number);
-        }
-    }
-    ops
 }
 
 /// A state machine that falls behind gets no more bytes at a time than the pipeline may hold, and

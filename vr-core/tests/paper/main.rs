@@ -2,6 +2,7 @@
 //! compared. The doc of each test names its rule.
 
 mod batches;
+mod checkpoints;
 mod force;
 mod genesis;
 mod handoff;

@@ -115,6 +115,24 @@ fn a_state_of_another_group_is_discarded() {
     }
 }
 
+/// State on disk, 1: what takes the place of one that was discarded is whole when it contains what the
+/// log does, and not before.
+#[test]
+fn a_discarded_state_is_whole_again_when_the_log_is_executed() {
+    let entries = log(3);
+    let foreign = Persisted { group: GroupId(1), ..state(&entries, 3) };
+    let (mut backup, _) = backup(&entries, foreign);
+    assert!(!backup.has_state(3) && !backup.has_state(0), "nothing is executed yet");
+    let outputs = backup.hear(0, 0, commit(committed(&entries, 3), 1, 3));
+    assert_eq!(outputs.fetches(), [(1, 3)]);
+    let (request, _) = outputs.read_back()[0];
+    backup.handle(Input::Fetched { request, entries });
+    backup.executed(OpNumber(2), Vec::new());
+    assert!(!backup.has_state(3));
+    backup.executed(OpNumber(3), Vec::new());
+    assert!(backup.has_state(3));
+}
+
 /// State on disk, 1: what follows an older state is not in the log any more.
 #[test]
 fn a_state_behind_the_log_is_discarded_for_the_checkpoint() {

@@ -6,7 +6,7 @@ use vr_core::{
         entry::Entry,
         kind::Kind,
         message::{Envelope, Message},
-        types::{Peer, ReplicaId, View},
+        types::{OpNumber, Peer, ReplicaId, RequestId, View},
     },
     ports::storage::WriteBatch,
     replica::io::{Event, Fatal, Output},
@@ -138,6 +138,17 @@ impl Outputs {
         ordered
     }
 
+    /// The ops after which the executor is to take a checkpoint.
+    pub(crate) fn checkpoints(&self) -> Vec<OpNumber> {
+        let mut ops = Vec::new();
+        for work in self.work() {
+            if let Work::Checkpoint { at } = work {
+                ops.push(at.op_number);
+            }
+        }
+        ops
+    }
+
     /// What whoever listens was told.
     pub(crate) fn events(&self) -> Vec<&Event> {
         let mut events = Vec::new();
@@ -147,6 +158,17 @@ impl Outputs {
             }
         }
         events
+    }
+
+    /// The names of the questions to local storage, and where they begin.
+    pub(crate) fn read_back(&self) -> Vec<(RequestId, OpNumber)> {
+        let mut asked = Vec::new();
+        for output in &self.0 {
+            if let Output::Fetch { request, from, .. } = output {
+                asked.push((*request, *from));
+            }
+        }
+        asked
     }
 
     /// Why the node has to stop.

@@ -355,6 +355,11 @@ impl Subject {
         self.replica.status(self.now)
     }
 
+    /// Whether its state is whole, as far as the log went with `through`.
+    pub(crate) fn has_state(&self, through: u64) -> bool {
+        self.replica.has_state(OpNumber(through))
+    }
+
     /// The checksum of the entry at `op_number`, as this replica tells it to a peer.
     pub(crate) fn head_of(&mut self, op_number: OpNumber) -> Checksum {
         let view = self.status().view.0;

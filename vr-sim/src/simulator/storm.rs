@@ -8,7 +8,7 @@ use std::sync::{
 
 use vr_core::{
     Config, Durability,
-    model::{time::Instant, types::ReplicaId},
+    model::{checkpoint::CHUNK_BYTES, time::Instant, types::ReplicaId},
 };
 
 use crate::{
@@ -82,6 +82,18 @@ fn draw_checkpoints(rng: &mut Prng, config: &mut Config) {
     if rng.below(4) == 0 {
         config.checkpoint_bytes = rng.between(2000, 20_000);
     }
+}
+
+/// How fast checkpoints are fetched, as `rng` draws it: as usual, not slowed down, as slowly as can be
+/// said, or in between.
+fn draw_pace(rng: &mut Prng, config: &mut Config) {
+    let chunk = u64::from(CHUNK_BYTES);
+    config.fetch_bytes_per_second = match rng.below(4) {
+        0 => 0,
+        1 => chunk,
+        2 => rng.between(chunk, 8 * chunk),
+        _ => config.fetch_bytes_per_second,
+    };
 }
 
 /// Leases as `rng` draws them: in a third of the runs. Returns how far clocks may be off: with
@@ -165,6 +177,7 @@ impl<S: Service> Storm<S> {
         }
         let mut checkpoints = Prng::stream(options.seed, "checkpoints", 0);
         draw_checkpoints(&mut checkpoints, &mut config);
+        draw_pace(&mut Prng::stream(options.seed, "pace", 0), &mut config);
         let mut leases = Prng::stream(options.seed, "leases", 0);
         let clock_rates = draw_leases(&mut leases, &mut config);
         let padding = if checkpoints.below(3) == 0 { 100 << 10 } else { 0 };

@@ -265,3 +265,58 @@ pub(crate) fn the_odd_replica_stops() {
 fn of_three_states_the_odd_one_stops() {
     the_odd_replica_stops();
 }
+
+/// A service whose state is another one at each replica after every tenth op, and then the same again.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Fickle {
+    sum: u64,
+    mood: u64,
+    #[serde(skip)]
+    own: u64,
+}
+
+impl StateMachine for Fickle {
+    type Operation = u64;
+    type Reply = u64;
+    type Query = ();
+    type Answer = u64;
+
+    fn apply(&mut self, context: &Context, add: u64) -> u64 {
+        self.sum += add;
+        self.mood = if context.viewstamp.op_number.0.is_multiple_of(10) { self.own } else { 0 };
+        self.sum
+    }
+
+    fn query(&self, _: &QueryContext, (): ()) -> u64 {
+        self.sum
+    }
+
+    vr_core::serde_snapshot!();
+}
+
+/// No checkpoint that is due is agreed on, so the log fills up and requests are answered busy: where
+/// the group stands still it takes one, the log is released for it, and the request that waited is
+/// taken. Whoever was away all the while catches up from that one.
+#[test]
+fn a_full_log_that_stands_still_gets_a_checkpoint_for_all() {
+    for durability in Durability::ALL {
+        let mut options = options(durability);
+        (options.config.log_ops_max, options.config.pipeline_ops_max) = (24, 8);
+        let make = |replica: ReplicaId| Fickle { own: replica.0 + 1, ..Fickle::default() };
+        let mut group = Cluster::unstarted_each(options, make);
+        group.start_all();
+        let client = group.client();
+        group.run_until_answered(client.request(1));
+        group.isolate(R2);
+        while group.status(R0).op_number < OpNumber(24) {
+            group.run_until_answered(client.request(1));
+        }
+        assert!([R0, R1].iter().all(|replica| group.status(*replica).log_base == OpNumber(0)));
+        group.run_until_answered(client.request(1));
+        assert_eq!(group.status(R0).checkpoint.op_number, OpNumber(24), "due were 10 and 20");
+        group.heal();
+        group.run_until(|group| group.snapshots() == 1);
+        group.heal_and_converge();
+        assert!(group.status(R2).log_base >= OpNumber(24));
+    }
+}

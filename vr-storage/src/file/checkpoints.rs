@@ -29,7 +29,7 @@ const MANIFEST_MAGIC: [u8; 8] = *b"vrcheckp";
 /// Bytes of a manifest file before the manifest.
 const HEADER_BYTES: usize = 72;
 
-/// Bytes of chunks that may wait to reach the disk. Without it a checkpoint of gigabytes leaves for
+/// Bytes of chunks of one checkpoint that may wait to reach the disk. Without it a checkpoint of gigabytes leaves for
 /// the disk at once, and every write of the log waits behind it.
 const UNSYNCED_BYTES_MAX: u64 = 4 << 20;
 
@@ -51,10 +51,9 @@ pub struct FileCheckpoints<D> {
 struct Changes {
     /// Something failed, so what is on disk is unknown.
     poisoned: bool,
-    /// Drafts in which nothing counts that was written before this process.
-    begun: BTreeSet<Draft>,
-    /// Bytes of chunks written since the last sync.
-    unsynced_bytes: u64,
+    /// Drafts in which nothing counts that was written before this process, and the bytes of chunks
+    /// written to each since it was synced last: one is taken while another is fetched.
+    begun: BTreeMap<Draft, u64>,
 }
 
 /// A chunk that is somewhere: the file, and where in it.
@@ -104,17 +103,19 @@ impl<D: Disk> FileCheckpoints<D> {
     fn write_chunk(
         &self,
         changes: &mut Changes,
-        name: &str,
+        draft: &Draft,
         index: u32,
         chunk: &[u8],
     ) -> Result<(), StorageError> {
-        self.write(name, place(index), chunk)?;
-        changes.unsynced_bytes += byte_count(chunk.len());
-        if changes.unsynced_bytes < UNSYNCED_BYTES_MAX {
+        let name = names::draft(draft);
+        self.write(&name, place(index), chunk)?;
+        let unsynced_bytes = changes.begun.entry(*draft).or_default();
+        *unsynced_bytes += byte_count(chunk.len());
+        if *unsynced_bytes < UNSYNCED_BYTES_MAX {
             return Ok(());
         }
-        changes.unsynced_bytes = 0;
-        self.sync(name)
+        *unsynced_bytes = 0;
+        self.sync(&name)
     }
 
     fn sync(&self, name: &str) -> Result<(), StorageError> {
@@ -137,8 +138,8 @@ impl<D: Disk> FileCheckpoints<D> {
     /// Makes the draft's file unless it is there.
     fn begin(&self, changes: &mut Changes, draft: &Draft, name: &str) -> Result<(), StorageError> {
         let own = matches!(draft, Draft::Own(_));
-        let starts_anew = own && !changes.begun.contains(draft);
-        changes.begun.insert(*draft);
+        let starts_anew = own && !changes.begun.contains_key(draft);
+        changes.begun.entry(*draft).or_default();
         if starts_anew || read(&self.disk, name, 0, 1)?.is_none() {
             self.create(name, 0)?;
         }
@@ -191,15 +192,16 @@ impl<D: Disk> FileCheckpoints<D> {
     fn lacking(
         &self,
         changes: &mut Changes,
-        name: &str,
+        draft: &Draft,
         manifest: &Manifest,
         is_older: bool,
     ) -> Result<Vec<u32>, StorageError> {
+        let name = names::draft(draft);
         let mut lacking = Vec::new();
         for index in 0..manifest.count() {
-            let chunk = read_chunk(&self.disk, name, index, manifest.bytes_of(index))?;
+            let chunk = read_chunk(&self.disk, &name, index, manifest.bytes_of(index))?;
             match chunk.filter(|chunk| manifest.holds(index, chunk)) {
-                Some(chunk) if is_older => self.write_chunk(changes, name, index, &chunk)?,
+                Some(chunk) if is_older => self.write_chunk(changes, draft, index, &chunk)?,
                 Some(_) => {}
                 None => lacking.push(index),
             }
@@ -211,14 +213,14 @@ impl<D: Disk> FileCheckpoints<D> {
     fn reuse(
         &self,
         changes: &mut Changes,
-        name: &str,
+        draft: &Draft,
         manifest: &Manifest,
         lacking: Vec<u32>,
     ) -> Result<Vec<u32>, StorageError> {
         if lacking.is_empty() {
             return Ok(lacking);
         }
-        let known = self.known_chunks(name)?;
+        let known = self.known_chunks(&names::draft(draft))?;
         let mut left = Vec::new();
         for index in lacking {
             let at = usize::try_from(index).unwrap_or(usize::MAX);
@@ -228,7 +230,7 @@ impl<D: Disk> FileCheckpoints<D> {
                 None => None,
             };
             match chunk.filter(|chunk| manifest.holds(index, chunk)) {
-                Some(chunk) => self.write_chunk(changes, name, index, &chunk)?,
+                Some(chunk) => self.write_chunk(changes, draft, index, &chunk)?,
                 None => left.push(index),
             }
         }
@@ -341,17 +343,17 @@ impl<D: Disk> Checkpoints for FileCheckpoints<D> {
         let name = names::draft(draft);
         self.change(|changes| {
             self.begin(changes, draft, &name)?;
-            self.write_chunk(changes, &name, index, chunk)
+            self.write_chunk(changes, draft, index, chunk)
         })
     }
 
     fn missing(&self, draft: &Draft, manifest: &Manifest) -> Result<Vec<u32>, StorageError> {
         let name = names::draft(draft);
         self.change(|changes| {
-            let is_older = !changes.begun.contains(draft);
+            let is_older = !changes.begun.contains_key(draft);
             self.begin(changes, draft, &name)?;
-            let lacking = self.lacking(changes, &name, manifest, is_older)?;
-            self.reuse(changes, &name, manifest, lacking)
+            let lacking = self.lacking(changes, draft, manifest, is_older)?;
+            self.reuse(changes, draft, manifest, lacking)
         })
     }
 
@@ -363,9 +365,9 @@ impl<D: Disk> Checkpoints for FileCheckpoints<D> {
     ) -> Result<(), StorageError> {
         let name = names::draft(draft);
         self.change(|changes| {
-            let is_older = !changes.begun.contains(draft);
+            let is_older = !changes.begun.contains_key(draft);
             self.begin(changes, draft, &name)?;
-            let lacking = self.lacking(changes, &name, manifest, is_older)?;
+            let lacking = self.lacking(changes, draft, manifest, is_older)?;
             if let Some(index) = lacking.first() {
                 let what = format!("chunk {index} of a checkpoint that is said to be whole");
                 let path = self.disk.path().join(&name);
@@ -403,7 +405,7 @@ impl<D: Disk> Checkpoints for FileCheckpoints<D> {
             Draft::Of(id) => wanted.contains(id),
         };
         self.change(|changes| {
-            changes.begun.retain(is_draft_kept);
+            changes.begun.retain(|draft, _| is_draft_kept(draft));
             *lock(&self.last_read) = None;
             let is_kept = |id: &CheckpointId| id.op_number > through || wanted.contains(id);
             self.drop_others(is_kept, is_draft_kept)

@@ -38,9 +38,11 @@ pub(crate) struct Replay {
     repairs: Vec<OpNumber>,
     /// More is missing below `base` than can be named.
     is_torn_apart: bool,
+    /// The most missing ops that are named one by one; of more, the whole log is given up.
+    gap_max: u64,
 }
 
-/// The most missing ops that are named one by one; of more, the whole log is given up.
+/// [`Replay::gap_max`]: a damaged number says any number, and each op that is named takes memory.
 const GAP_MAX: u64 = 1 << 22;
 
 /// What the batches make together.
@@ -66,6 +68,7 @@ impl Replay {
             slots: VecDeque::new(),
             repairs: Vec::new(),
             is_torn_apart: false,
+            gap_max: GAP_MAX,
         }
     }
 
@@ -107,7 +110,7 @@ impl Replay {
             self.is_torn_apart = false;
             return None;
         }
-        if base.op_number.since(self.head()) > GAP_MAX {
+        if base.op_number.since(self.head()) > self.gap_max {
             let first = self.head().next();
             self.base = base;
             self.slots.clear();
@@ -201,5 +204,64 @@ impl Replay {
             return Some(self.base.checksum);
         }
         self.slots.get(self.position(op_number)?)?.checksum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchor(op: u64) -> Anchor {
+        Anchor { op_number: OpNumber(op), checksum: Checksum(u128::from(op)) }
+    }
+
+    /// The op `op`, whole, as [`anchor`] names it.
+    fn slot(op: u64) -> Slot {
+        let (checksum, parent) = (anchor(op).checksum, anchor(op - 1).checksum);
+        let header =
+            EntryHeader { op_number: OpNumber(op), checksum, parent, ..EntryHeader::default() };
+        Slot { header: Some(header), checksum: Some(checksum), is_whole: true, place: None }
+    }
+
+    /// A log above op 2 that has op 3, and then one op behind a base after `base`.
+    fn with_gap(base: u64, gap_max: u64) -> (Replay, Option<(OpNumber, OpNumber)>) {
+        let mut replay = Replay { gap_max, ..Replay::new(anchor(2)) };
+        assert_eq!(replay.follow(anchor(2)), None);
+        replay.slots.push_back(slot(3));
+        let missing = replay.follow(anchor(base));
+        replay.slots.push_back(slot(base + 1));
+        (replay, missing)
+    }
+
+    #[test]
+    fn what_is_missing_is_named_op_by_op() {
+        let (replay, missing) = with_gap(7, 4);
+        assert_eq!(missing, Some((OpNumber(4), OpNumber(7))));
+        let layout = replay.finish();
+        assert!(!layout.contradicts_checkpoint);
+        assert_eq!(layout.damaged, [DamagedRange { first: OpNumber(4), through: anchor(7) }]);
+        let ops: Vec<u64> = layout.headers.iter().map(|header| header.op_number.0).collect();
+        assert_eq!(ops, [3, 8]);
+    }
+
+    /// However far a damaged number reaches, nothing is made for each op in between.
+    #[test]
+    fn a_log_that_lacks_more_than_can_be_named_is_given_up() {
+        for (base, gap_max) in [(8, 4), (4 + GAP_MAX, GAP_MAX), (u64::MAX - 1, GAP_MAX)] {
+            let (replay, missing) = with_gap(base, gap_max);
+            assert_eq!(missing, Some((OpNumber(4), OpNumber(base))));
+            assert_eq!(replay.slots.len(), 1, "what comes behind the gap");
+            assert!(replay.finish().contradicts_checkpoint);
+        }
+    }
+
+    /// What is at or below the checkpoint is not needed, however much of it is missing.
+    #[test]
+    fn a_log_that_begins_anew_at_the_checkpoint_is_whole_whatever_was_missing_before() {
+        let (mut replay, _) = with_gap(8, 4);
+        assert_eq!(replay.follow(anchor(2)), None);
+        replay.slots.push_back(slot(3));
+        let layout = replay.finish();
+        assert!(!layout.contradicts_checkpoint && layout.damaged.is_empty());
     }
 }

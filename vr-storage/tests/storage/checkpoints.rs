@@ -1,5 +1,7 @@
 //! Checkpoints: complete or not there, damage told, and a log that starts after one.
 
+use std::collections::BTreeMap;
+
 use vr_core::{
     Checkpoints, MemoryCheckpoints, OpNumber, StorageError, WriteBatch,
     model::{
@@ -181,6 +183,40 @@ fn a_large_checkpoint_reaches_the_disk_in_parts_while_it_is_written() {
         longest = longest.max(written);
     }
     assert_eq!(longest, 16, "4 MiB");
+}
+
+/// A checkpoint is taken while another is fetched: neither makes the other reach the disk, nor is one
+/// forgotten for it.
+#[test]
+fn what_waits_for_the_disk_is_counted_for_each_checkpoint() {
+    let disk = FaultyDisk::default();
+    let checkpoints = on(&disk);
+    let (taken, fetched) = (Sample::new(3, &[1; 40]), Sample::new(5, &[2; 40]));
+    let drafts = [Draft::Own(taken.id.op_number), Draft::Of(fetched.id)];
+    let mut waiting = BTreeMap::<String, usize>::new();
+    let mut longest = 0;
+    let mut note = || {
+        for (call, name) in disk.take_log() {
+            match call {
+                Call::Write => *waiting.entry(name).or_default() += 1,
+                Call::Sync => drop(waiting.remove(&name)),
+                Call::Create | Call::SyncDirectory => {}
+            }
+            longest = longest.max(waiting.values().copied().max().unwrap_or(0));
+        }
+    };
+    // Two chunks of one, then one of the other.
+    for index in 0..20 {
+        for at in [2 * index, 2 * index + 1] {
+            let chunk = &taken.chunks[usize::try_from(at).unwrap()];
+            checkpoints.put(&drafts[0], at, chunk).unwrap();
+            note();
+        }
+        let chunk = &fetched.chunks[usize::try_from(index).unwrap()];
+        checkpoints.put(&drafts[1], index, chunk).unwrap();
+        note();
+    }
+    assert_eq!(longest, 16, "4 MiB of each");
 }
 
 /// The system still shows what a failed sync did not write, and counts it as written.

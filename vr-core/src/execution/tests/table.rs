@@ -1,6 +1,9 @@
 //! The client table in a snapshot, and what it does after one.
 
 use super::*;
+use crate::model::{
+    checkpoint::CHUNK_BYTES, config::Config, durable::Durability, footprint::Usage,
+};
 
 /// A table with a full window, a malformed outcome and a session that asked nothing.
 pub(super) fn table() -> ClientTable {
@@ -34,6 +37,40 @@ fn a_table_survives_its_snapshot_and_reads_nothing_behind_it() {
     bytes.extend_from_slice(b"the state machine's");
     let (copy, behind) = restored(&bytes).unwrap();
     assert_eq!((copy, behind), (table(), 19));
+}
+
+/// What a footprint counts for a table on its way is not less than it takes, whatever its numbers are.
+#[test]
+fn a_table_takes_no_more_bytes_than_a_footprint_counts() {
+    let mut config = Config::default();
+    (config.window, config.clients_max, config.pipeline_ops_max) = (2, 3, 0);
+    let mut table = ClientTable::new(config.window);
+    for client in 0..3 {
+        let client = ClientId(u128::MAX - client);
+        let session = OpNumber(u64::MAX - 9);
+        table.register(client, Nonce(u128::MAX), session, 3);
+        for number in 1..=2 {
+            let turn = table.turn(client, session, RequestNumber(number));
+            let Turn::Next(slot) = turn else { panic!("request {number} is next") };
+            slot.store(OpNumber(u64::MAX), Outcome::Executed(Bytes::from(vec![1; 300])));
+        }
+    }
+    let bytes = u64::try_from(bytes_of(&table).len()).unwrap();
+    let usage = |reply_bytes_max| Usage {
+        durability: Durability::Full,
+        members: 3,
+        reply_bytes_max,
+        snapshot_bytes_max: 0,
+    };
+    let counted = |reply_bytes_max| {
+        let memory = config.footprint(&usage(reply_bytes_max)).memory;
+        let of = |what| memory.iter().find(|share| share.what == what).unwrap().bytes;
+        of("sessions on their way") - of("sessions and their replies")
+    };
+    // Three copies, besides the room that the first chunk leaves.
+    let room = 3 * u64::from(CHUNK_BYTES);
+    assert!(counted(300) - room >= 3 * bytes, "{} is below {}", counted(300) - room, 3 * bytes);
+    assert!(counted(300) - room < 4 * bytes, "and not far above");
 }
 
 #[test]
