@@ -158,8 +158,10 @@ impl Worker {
 
     fn send(&self, job: Job) {
         self.pending.fetch_add(1, Ordering::AcqRel);
-        // A thread that is gone has left the reason.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        if let Some(jobs) = &self.jobs {
+            // A thread that is gone has left the reason.
+            let _ = jobs.send(job);
+        }
     }
 }
 
