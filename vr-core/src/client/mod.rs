@@ -163,12 +163,13 @@ impl<S> Client<S> {
         let now = shared.runtime.now();
         let mut state = shared.lock();
         let call = state.slots.take();
-        let mut aftermath = shared.perform(&mut state, now, input(call, now + self.timeout));
-        if aftermath.sent && state.slots.taken() > 1 {
+        state.session.handle(now, input(call, now + self.timeout));
+        let mut aftermath = Aftermath::default();
+        if state.slots.taken() > 1 {
             // Others ask at the same time, so theirs may leave together with this one.
-            aftermath.sent = false;
-            shared.owes_flush.store(true, Ordering::Release);
-            aftermath.rearm = true;
+            aftermath.rearm = !shared.owes_output.swap(true, Ordering::AcqRel);
+        } else {
+            shared.drain(&mut state, &mut aftermath);
         }
         drop(state);
         shared.settle(aftermath);
@@ -312,7 +313,7 @@ impl<S> ClientBuilder<S> {
             transport,
             runtime: Arc::clone(&runtime),
             background: AtomicWaker::new(),
-            owes_flush: AtomicBool::new(false),
+            owes_output: AtomicBool::new(false),
         });
         runtime.spawn("vr client", Box::pin(receive(Arc::clone(&shared))));
         let link = Arc::new(Link { shared });
@@ -369,11 +370,12 @@ struct Shared {
     state: Mutex<State>,
     transport: Arc<dyn Transport>,
     runtime: Arc<dyn Runtime>,
-    /// Wakes the task that receives when the deadline moved earlier, or a flush is owed.
+    /// Wakes the task that receives when the deadline moved earlier, or output is owed.
     background: AtomicWaker,
-    /// Calls were sent that the task that receives is to flush, after whoever is ready to run had
-    /// a chance to add theirs: one system call for all of them, instead of one for each.
-    owes_flush: AtomicBool,
+    /// Calls were made that the task that receives is to send, after whoever is ready to run had a
+    /// chance to add theirs: one message and one system call for all of them, instead of one for
+    /// each.
+    owes_output: AtomicBool,
 }
 
 struct State {
@@ -427,10 +429,14 @@ impl Shared {
         }
     }
 
-    /// Flushes what calls left to the task that receives, which calls this.
-    fn flush_owed(&self) {
-        if self.owes_flush.swap(false, Ordering::AcqRel) {
-            self.transport.flush();
+    /// Sends what calls left to the task that receives, which calls this, and looks at the deadline
+    /// afterwards.
+    fn send_owed(&self) {
+        if self.owes_output.swap(false, Ordering::AcqRel) {
+            let mut aftermath = Aftermath::default();
+            self.drain(&mut self.lock(), &mut aftermath);
+            aftermath.rearm = false;
+            self.settle(aftermath);
         }
     }
 
@@ -457,9 +463,9 @@ impl Shared {
             state.armed = Instant::FAR_FUTURE;
             state.session.handle(now, ClientInput::Timeout);
         }
+        self.owes_output.store(false, Ordering::Release);
         self.drain(&mut state, &mut aftermath);
         drop(state);
-        aftermath.sent |= self.owes_flush.swap(false, Ordering::AcqRel);
         self.settle(aftermath);
     }
 }
@@ -569,7 +575,7 @@ impl Alarm {
         }
         // Before looking at what it is woken for, so that whoever asks afterwards wakes this task.
         shared.background.register(cx.waker());
-        shared.flush_owed();
+        shared.send_owed();
         let deadline = shared.lock().session.deadline();
         if deadline == Instant::FAR_FUTURE && self.sleep.is_none() {
             return Poll::Pending;
