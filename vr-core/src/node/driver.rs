@@ -357,7 +357,7 @@ impl Driver {
             match output {
                 Output::Send { to, lane, envelope } => self.send(to, lane, envelope),
                 Output::Persist { id, batch } => {
-                    self.storage.persist(id, self.shared.pins.spare(batch));
+                    self.storage.persist(id, self.shared.pins.spare(*batch));
                 }
                 Output::Fetch { request, from, through, bytes_max } => {
                     self.storage.fetch(Fetch { request, from, through, bytes_max });

@@ -202,7 +202,7 @@ impl Replica {
             if !self.log.is_volatile() {
                 let id = self.writes.next(now.monotonic);
                 let batch = WriteBatch { release: Some(through), ..WriteBatch::default() };
-                self.out.push_back(Output::Persist { id, batch });
+                self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
             }
         }
         self.keep_checkpoints();
@@ -257,6 +257,6 @@ impl Replica {
         self.hand_over(now);
         let id = self.writes.next(now.monotonic);
         let batch = WriteBatch { cut: Some(OpNumber::ZERO), ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch });
+        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
     }
 }

@@ -187,7 +187,7 @@ impl Replica {
             ..WriteBatch::default()
         };
         if !self.is_diskless() {
-            self.out.push_back(Output::Persist { id, batch });
+            self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
         }
         self.install = Some(Install { id, view, commit_number, after, entries });
         self.timers.disarm(Timer::Plan);

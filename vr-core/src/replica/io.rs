@@ -87,8 +87,8 @@ pub enum Output {
     Persist {
         /// The write's name; grows by one from write to write.
         id: PersistId,
-        /// What to write.
-        batch: WriteBatch,
+        /// What to write; boxed, because it is the largest that an output carries, and rare.
+        batch: Box<WriteBatch>,
     },
     /// Read entries back from local storage, then say [`Input::Fetched`].
     Fetch {

@@ -325,10 +325,14 @@ impl Replica {
 
     /// Sends each backup what it has not been sent, as one message.
     pub(in crate::replica) fn send_prepares(&mut self) {
+        self.log.close();
         let op_number = self.log.op_number();
+        let Status::Normal(Role::Primary(primary)) = &self.status else { return };
+        if primary.has_sent(self.index, op_number) {
+            return;
+        }
         let commit = self.committed();
         let bytes_max = u64::from(self.config.message_bytes_max.saturating_sub(4096));
-        self.log.close();
         let mut shared: Option<(OpNumber, Run)> = None;
         for index in self.membership.indices() {
             let Some(id) = self.other_at(index) else { continue };

@@ -63,6 +63,6 @@ impl Replica {
         let entries = self.log.hand_over(id);
         let superblock = self.promise.is_dirty().then(|| self.promise.hand_over(id));
         let batch = WriteBatch { entries, superblock, ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch });
+        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
     }
 }

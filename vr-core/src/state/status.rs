@@ -130,6 +130,13 @@ impl Primary {
         self.backups.get(usize::from(index.0)).copied().unwrap_or_default()
     }
 
+    /// Whether every backup but this replica's own place was sent everything up to `op_number`.
+    #[must_use]
+    pub fn has_sent(&self, me: ReplicaIndex, op_number: OpNumber) -> bool {
+        let backups = self.backups.iter().zip(0_u8..);
+        backups.filter(|(_, index)| *index != me.0).all(|(backup, _)| backup.sent >= op_number)
+    }
+
     /// How far the backup at `index` is, to be changed.
     pub fn backup_mut(&mut self, index: ReplicaIndex) -> Option<&mut Acknowledged> {
         self.backups.get_mut(usize::from(index.0))

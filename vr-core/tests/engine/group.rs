@@ -300,7 +300,7 @@ impl Group {
         let me = Peer::Replica(ReplicaId(u64::try_from(id).unwrap()));
         match output {
             Output::Send { to, envelope, .. } => self.network.push((me, to, envelope)),
-            Output::Persist { id, batch } => process.writes.push_back((id, batch)),
+            Output::Persist { id, batch } => process.writes.push_back((id, *batch)),
             Output::Fetch { request, from, through, .. } => {
                 let wanted = from..=through;
                 let disk = &self.disks[id];

@@ -88,7 +88,7 @@ impl Outputs {
         let mut batches = Vec::new();
         for output in &self.0 {
             if let Output::Persist { batch, .. } = output {
-                batches.push(batch);
+                batches.push(batch.as_ref());
             }
         }
         batches

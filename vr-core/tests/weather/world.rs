@@ -597,7 +597,7 @@ impl World {
                 let log = batch.cut.is_some() || !batch.entries.is_empty();
                 assert!(!log || self.durability == Durability::Full, "no log on disk");
                 assert!(self.durability != Durability::Diskless, "nothing on disk");
-                process.writes.push_back((id, batch));
+                process.writes.push_back((id, *batch));
             }
             Output::Fetch { request, from, through, .. } => {
                 let wanted = from..=through;
