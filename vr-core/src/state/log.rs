@@ -409,9 +409,18 @@ impl Log {
     }
 
     fn uncount(&mut self, gone: &Runs, first: OpNumber) {
-        for entry in gone.from(first) {
-            self.bytes -= entry.header.entry_bytes();
-            self.cached_bytes -= cached(entry);
+        let mut from = first;
+        loop {
+            let run = gone.rest_of_run(from, usize::MAX);
+            let count = u64::try_from(run.len()).unwrap_or(u64::MAX);
+            if count == 0 {
+                break;
+            }
+            let payloads = run.bytes() - 128 * count;
+            let all_cached = run.is_whole();
+            self.bytes -= run.bytes();
+            self.cached_bytes -= if all_cached { payloads } else { run.iter().map(cached).sum() };
+            from = from.plus(count);
         }
     }
 }
