@@ -67,6 +67,17 @@ pub struct Share {
 /// It leaves out the state machine itself, the transport's queues (which have limits of their own),
 /// and what the allocator keeps for itself: expect half as much again.
 ///
+/// Nor does it count what is rare and bounded by the log of others, or by time, only:
+/// * `log_bytes_max` and `log_ops_max` are checked where a primary admits requests. A backup whose
+///   checkpoints lag behind those of a quorum releases its log later than the primary, and holds
+///   that much more of it: headers in memory, and where the log is in memory, all of it.
+/// * A primary whose own disk stalls, while the backups are a quorum without it, goes on. What is
+///   not durable stays in its memory, until its log is full.
+/// * A replica that comes to a later view holds the entries of that view's log that it lacks in
+///   memory, until it has all of them and they are written as one.
+/// * A backup that catches up drops no payload from memory before it has heard that it is
+///   committed, which the next heartbeat tells.
+///
 /// The display form is a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footprint {
