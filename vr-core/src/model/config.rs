@@ -40,6 +40,7 @@ pub enum Genesis {
 /// | `message_bytes_max` | 4 MiB | prepares and transfers are split; a larger frame closes its connection |
 /// | `pipeline_ops_max` | 1024 | requests are answered busy |
 /// | `pipeline_bytes_max` | 16 MiB | requests are answered busy |
+/// | `undurable_bytes_max` | 32 MiB | a backup lets further entries go, and asks for them once its storage has caught up |
 /// | `log_bytes_max` | 8 GiB | requests are answered busy |
 /// | `log_ops_max` | 2 000 000 | requests are answered busy |
 /// | `queue_bytes_max` | 64 MiB | what would wait is answered busy |
@@ -95,6 +96,10 @@ pub struct Config {
     pub pipeline_ops_max: u32,
     /// Bytes prepared and not yet committed.
     pub pipeline_bytes_max: u32,
+    /// Bytes of entries that a backup holds in memory because its storage has not made them durable;
+    /// one message more than that at most. A backup that is slow for a moment should stay below, so it
+    /// should be a multiple of `pipeline_bytes_max`.
+    pub undurable_bytes_max: u64,
     /// Bytes of the whole log.
     pub log_bytes_max: u64,
     /// Ops of the whole log: their headers are in memory.
@@ -178,6 +183,7 @@ impl Default for Config {
             message_bytes_max: 4 << 20,
             pipeline_ops_max: 1024,
             pipeline_bytes_max: 16 << 20,
+            undurable_bytes_max: 32 << 20,
             log_bytes_max: 8 << 30,
             log_ops_max: 2_000_000,
             queue_bytes_max: 64 << 20,
@@ -221,6 +227,14 @@ impl Config {
         self.clients_max.saturating_add(self.pipeline_ops_max)
     }
 
+    /// Bytes of what a backup holds of entries that are not durable, or came before their
+    /// predecessors: one message is taken whole while there is any room.
+    pub(crate) fn undurable_and_early_bytes_max(&self) -> u64 {
+        self.undurable_bytes_max
+            .saturating_add(u64::from(self.message_bytes_max))
+            .saturating_add(u64::from(self.pipeline_bytes_max))
+    }
+
     /// Whether this rule is broken on purpose.
     pub(crate) const fn mutant(&self, mutant: Mutant) -> bool {
         self.mutants().contain(mutant)
@@ -236,6 +250,7 @@ impl Config {
             ("clients_max", u64::from(self.clients_max)),
             ("request_bytes_max", u64::from(self.request_bytes_max)),
             ("pipeline_ops_max", u64::from(self.pipeline_ops_max)),
+            ("undurable_bytes_max", self.undurable_bytes_max),
             ("log_bytes_max", self.log_bytes_max),
             ("checkpoint_bytes", self.checkpoint_bytes),
             ("persist_bytes", self.persist_bytes),

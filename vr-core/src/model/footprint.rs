@@ -6,6 +6,8 @@ use crate::model::{checkpoint::CHUNK_BYTES, config::Config, durable::Durability}
 
 /// Bytes of an entry's header, and of what is kept beside it in memory.
 const HEADER_BYTES: u64 = 192;
+/// Bytes of a header that is counted as a part of its entry.
+const COUNTED_HEADER_BYTES: u64 = 128;
 /// Bytes of a session without its replies: in the client table, and what a primary knows of it.
 const SESSION_BYTES: u64 = 1024;
 /// Bytes of a stored reply beside the reply itself.
@@ -64,6 +66,17 @@ pub struct Share {
 ///
 /// It leaves out the state machine itself, the transport's queues (which have limits of their own),
 /// and what the allocator keeps for itself: expect half as much again.
+///
+/// Nor does it count what is rare and bounded by the log of others, or by time, only:
+/// * `log_bytes_max` and `log_ops_max` are checked where a primary admits requests. A backup whose
+///   checkpoints lag behind those of a quorum releases its log later than the primary, and holds
+///   that much more of it: headers in memory, and where the log is in memory, all of it.
+/// * A primary whose own disk stalls, while the backups are a quorum without it, goes on. What is
+///   not durable stays in its memory, until its log is full.
+/// * A replica that comes to a later view holds the entries of that view's log that it lacks in
+///   memory, until it has all of them and they are written as one.
+/// * A backup that catches up drops no payload from memory before it has heard that it is
+///   committed, which the next heartbeat tells.
 ///
 /// The display form is a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +157,7 @@ impl Config {
             + CHUNKS_CONVERTED
             + CHUNKS_ASKED * peers;
         let transfers = u64::from(self.transfer_bytes_max).saturating_mul(4 * peers);
+        let held = self.held_for_storage(usage);
         let checkpoints = match usage.durability {
             Durability::Full => 0,
             Durability::ViewOnly | Durability::Diskless => self.checkpoints(usage),
@@ -152,6 +166,7 @@ impl Config {
             share("headers of the log", "log_ops_max", ops.saturating_mul(HEADER_BYTES)),
             share("payloads of the log", bounded_by, payloads),
             share("prepared and not committed", "pipeline_bytes_max", pipeline),
+            share("not durable, or early", "undurable_bytes_max, pipeline_bytes_max", held),
             share(
                 "handed to the executor",
                 "pipeline_bytes_max",
@@ -168,6 +183,16 @@ impl Config {
             share("parts of checkpoints", "-", chunks * u64::from(CHUNK_BYTES)),
             share("answers to peers that lag", "transfer_bytes_max", transfers),
         ]
+    }
+
+    /// Bytes of what a backup holds of entries that storage does not have. The log's headers are
+    /// counted elsewhere; here are those that are early, or are on their way to storage.
+    fn held_for_storage(&self, usage: &Usage) -> u64 {
+        let bytes = match usage.durability {
+            Durability::Full => self.undurable_and_early_bytes_max(),
+            Durability::ViewOnly | Durability::Diskless => u64::from(self.pipeline_bytes_max),
+        };
+        bytes.div_ceil(COUNTED_HEADER_BYTES).saturating_mul(HEADER_BYTES)
     }
 
     fn disk(&self, usage: &Usage) -> Vec<Share> {
@@ -258,6 +283,7 @@ mod tests {
             half(|config| config.log_ops_max /= 2),
             half(|config| config.log_cache_bytes_max /= 2),
             half(|config| config.pipeline_bytes_max /= 2),
+            half(|config| config.undurable_bytes_max /= 2),
             half(|config| config.queue_bytes_max /= 2),
             half(|config| config.clients_max /= 2),
             half(|config| config.window /= 2),

@@ -43,6 +43,8 @@ pub enum Ignored {
     NotHeld,
     /// It is kept for later.
     Kept,
+    /// Storage is behind by as much as may be held in memory; it will be asked for.
+    StorageBehind,
     /// A limit is reached, and the sender was told.
     Busy,
     /// Clients do not say this to replicas.

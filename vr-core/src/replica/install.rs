@@ -229,6 +229,7 @@ impl Replica {
         self.try_commit();
         self.advance_plan(now);
         self.on_repair_persisted(now, through);
+        self.pull_what_was_let_go(now);
     }
 
     /// The new log is durable: now it is this replica's log, whatever view it is in. Only if the

@@ -493,7 +493,7 @@ pub struct ReplicaStatus {
     /// At a backup: heartbeats of live primaries that came a whole interval late, or not at all.
     pub heartbeats_missed: u64,
     /// How full what is bounded is, each with its limit.
-    pub queues: [Queue; 16],
+    pub queues: [Queue; 18],
     /// Messages ignored since the start.
     pub ignored: u64,
 }

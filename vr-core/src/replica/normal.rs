@@ -115,7 +115,8 @@ impl Replica {
     }
 
     /// VRR §4.1 step 4: a backup appends the entries that come next, and keeps those that come
-    /// early while it asks for what is missing.
+    /// early while it asks for what is missing. As long as storage is behind it takes none, as if
+    /// the message had lost them.
     pub(in crate::replica) fn on_prepare(
         &mut self,
         now: Now,
@@ -125,6 +126,11 @@ impl Replica {
         self.follow(now, from)?;
         self.heard_from_primary(now, m.heartbeat)?;
         let before = self.log.op_number();
+        if !self.storage_keeps_up() {
+            self.commit_through(from, m.commit)?;
+            let is_new = |last: &Entry| last.header.op_number > before;
+            return Err(self.let_go(m.entries.last().is_some_and(is_new)));
+        }
         let in_order = self.log.append_run(&m.entries, self.view);
         let gap = if in_order { false } else { self.take_entries(from, &m.entries)? };
         self.take_early(from)?;
@@ -136,6 +142,19 @@ impl Replica {
             self.begin_pull(now);
         }
         Ok(())
+    }
+
+    /// Whether there is room in memory for entries that storage does not have.
+    pub(in crate::replica) const fn storage_keeps_up(&self) -> bool {
+        self.log.undurable_bytes() < self.config.undurable_bytes_max
+    }
+
+    /// Entries, new ones or not, are not taken because storage is behind.
+    pub(in crate::replica) const fn let_go(&mut self, are_new: bool) -> Ignored {
+        if let Status::Normal(Role::Backup(backup)) = &mut self.status {
+            backup.behind |= are_new;
+        }
+        Ignored::StorageBehind
     }
 
     /// Appends what comes next of `entries` and keeps what is early; whether anything is.
@@ -203,11 +222,10 @@ impl Replica {
     }
 
     fn keep_early(&mut self, entry: Entry) {
-        let limit = usize::try_from(self.config.pipeline_ops_max).unwrap_or(usize::MAX);
-        if let Status::Normal(Role::Backup(backup)) = &mut self.status
-            && backup.early.len() < limit
-        {
-            backup.early.insert(entry.header.op_number, entry);
+        let ops_max = usize::try_from(self.config.pipeline_ops_max).unwrap_or(usize::MAX);
+        let bytes_max = u64::from(self.config.pipeline_bytes_max);
+        if let Status::Normal(Role::Backup(backup)) = &mut self.status {
+            backup.early.keep(entry, ops_max, bytes_max);
         }
     }
 
@@ -216,11 +234,7 @@ impl Replica {
         loop {
             let next = self.log.op_number().next();
             let Status::Normal(Role::Backup(backup)) = &mut self.status else { return Ok(()) };
-            let Some(first) = backup.early.first_entry() else { return Ok(()) };
-            if *first.key() > next {
-                return Ok(());
-            }
-            let entry = first.remove();
+            let Some(entry) = backup.early.take_through(next) else { return Ok(()) };
             self.take_entry(from, entry)?;
         }
     }

@@ -145,9 +145,10 @@ impl Replica {
     /// How full the queues are. What a primary found when its view started may be more than it
     /// would have admitted, and counts from when that is committed; its clients, from when it is
     /// executed.
-    fn queues(&self) -> [Queue; 16] {
+    fn queues(&self) -> [Queue; 18] {
         let config = &self.config;
-        let (mut ops, mut bytes, mut queued, mut parked, mut early) = (0, 0, 0, 0, 0);
+        let (mut ops, mut bytes, mut queued, mut parked) = (0, 0, 0, 0);
+        let (mut early, mut early_bytes, mut undurable) = (0, 0, 0);
         let (mut clients, mut routes, mut queued_bytes, mut parked_bytes) = (0, 0, 0, 0);
         match &self.status {
             Status::Normal(Role::Primary(primary)) => {
@@ -163,7 +164,10 @@ impl Replica {
                 queued = primary.pipeline.queued();
                 parked = primary.pipeline.parked_most();
             }
-            Status::Normal(Role::Backup(backup)) => early = backup.early.len(),
+            Status::Normal(Role::Backup(backup)) => {
+                (early, early_bytes) = (backup.early.len(), backup.early.bytes());
+                undurable = self.log.undurable_bytes();
+            }
             Status::Blank(_) | Status::ViewChange(_) | Status::Recovering(_) => {}
         }
         let bytes_max = config.pipeline_bytes_max.saturating_add(config.request_bytes_max);
@@ -177,6 +181,12 @@ impl Replica {
             queue("pipeline_ops_max", count(queued), config.pipeline_ops_max),
             queue("pipeline_ops_max", count(early), config.pipeline_ops_max),
             queue("pipeline_bytes_max", bytes, bytes_max.saturating_add(128)),
+            queue("pipeline_bytes_max", early_bytes, config.pipeline_bytes_max),
+            Queue {
+                limit: "undurable_bytes_max",
+                used: undurable.saturating_add(early_bytes),
+                used_max: config.undurable_and_early_bytes_max(),
+            },
             Queue {
                 limit: "log_bytes_max",
                 used: self.log.bytes(),

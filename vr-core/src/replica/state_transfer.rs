@@ -19,8 +19,13 @@ use crate::{
 
 impl Replica {
     /// Asks for the entries after the last one, one question at a time; the primary first, and
-    /// after a silence everybody who is known to be ahead.
+    /// after a silence everybody who is known to be ahead. Nothing is asked for that storage cannot
+    /// take yet.
     pub(in crate::replica) fn begin_pull(&mut self, now: Now) {
+        if !self.storage_keeps_up() {
+            let _why = self.let_go(true);
+            return;
+        }
         let op_number = self.log.op_number();
         let request = self.next_question();
         let bytes_max = self.config.transfer_bytes_max;
@@ -87,12 +92,26 @@ impl Replica {
         backup.pull = None;
         backup.pulls = 0;
         self.timers.disarm(Timer::Pull);
+        if !self.storage_keeps_up() {
+            return Err(self.let_go(true));
+        }
         for entry in m.entries {
             self.take_entry(from, entry)?;
         }
         self.take_early(from)?;
         self.pull_on(now);
         Ok(())
+    }
+
+    /// Storage has come closer: what was let go meanwhile is asked for as soon as there is room.
+    pub(in crate::replica) fn pull_what_was_let_go(&mut self, now: Now) {
+        let keeps_up = self.storage_keeps_up();
+        if let Status::Normal(Role::Backup(backup)) = &mut self.status
+            && keeps_up
+            && core::mem::take(&mut backup.behind)
+        {
+            self.begin_pull(now);
+        }
     }
 
     /// Goes on asking while more is known to be missing.

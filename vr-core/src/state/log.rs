@@ -23,7 +23,8 @@ use crate::{
 ///   names the last of them;
 /// * `durable <= handed <= op_number`;
 /// * every entry up to `durable` is carried by a write that is done;
-/// * entries above `handed` have their payload in memory, in a volatile log all of them.
+/// * entries above `handed` have their payload in memory, in a volatile log all of them;
+/// * `appended - appended_durable` is the sum over the entries above `durable`.
 #[derive(Clone, Debug)]
 pub struct Log {
     base: Anchor,
@@ -31,8 +32,13 @@ pub struct Log {
     runs: Runs,
     durable: OpNumber,
     handed: OpNumber,
-    /// The writes that are not done, each with the last op that it carries.
-    writes: VecDeque<(PersistId, OpNumber)>,
+    /// The writes that are not done, each with the last op that it carries, and what `appended` was
+    /// with it.
+    writes: VecDeque<(PersistId, OpNumber, u64)>,
+    /// Bytes of everything that was ever appended; only grows.
+    appended: u64,
+    /// What `appended` was with the last op that is durable.
+    appended_durable: u64,
     bytes: u64,
     cached_bytes: u64,
     /// Payloads at or below this op were dropped once; above it they are all in memory.
@@ -62,6 +68,8 @@ impl Log {
             durable: tip.op_number,
             handed: tip.op_number,
             writes: VecDeque::new(),
+            appended: 0,
+            appended_durable: 0,
             bytes: headers.iter().map(EntryHeader::entry_bytes).sum(),
             cached_bytes: 0,
             cache_floor: tip.op_number,
@@ -119,6 +127,12 @@ impl Log {
     #[must_use]
     pub const fn durable_op(&self) -> OpNumber {
         self.durable
+    }
+
+    /// Bytes of the entries above [`durable_op`](Self::durable_op): they cannot leave memory.
+    #[must_use]
+    pub const fn undurable_bytes(&self) -> u64 {
+        self.appended.saturating_sub(self.appended_durable)
     }
 
     /// The highest op that was given to storage.
@@ -258,7 +272,9 @@ impl Log {
             payloads += u64::from(header.payload_length);
             tip = Anchor::of(header);
         }
-        self.bytes += payloads + 128 * tip.op_number.since(self.tip.op_number);
+        let bytes = payloads + 128 * tip.op_number.since(self.tip.op_number);
+        self.bytes += bytes;
+        self.appended += bytes;
         self.cached_bytes += payloads;
         self.tip = tip;
         self.runs.push_run(run.clone());
@@ -276,14 +292,16 @@ impl Log {
         self.close();
         let entries = self.runs.from(self.handed.next()).cloned().collect();
         self.handed = self.op_number();
-        self.writes.push_back((id, self.handed));
+        self.writes.push_back((id, self.handed, self.appended));
         entries
     }
 
     /// Every write up to and including `through` is done.
     pub fn persisted(&mut self, through: PersistId) {
-        while let Some((_, carried)) = self.writes.pop_front_if(|(id, _)| *id <= through) {
+        while let Some((_, carried, appended)) = self.writes.pop_front_if(|(id, ..)| *id <= through)
+        {
             self.durable = self.durable.max(carried);
+            self.appended_durable = self.appended_durable.max(appended);
         }
     }
 
@@ -327,7 +345,11 @@ impl Log {
     /// of the same history.
     pub fn rebase(&mut self, base: Anchor) {
         if self.checksum_of(base.op_number) == Some(base.checksum) {
-            self.durable = self.durable.max(base.op_number);
+            if base.op_number > self.durable {
+                let above = self.bytes_of(base.op_number.next(), self.op_number());
+                self.appended_durable = self.appended.saturating_sub(above);
+                self.durable = base.op_number;
+            }
             self.handed = self.handed.max(base.op_number);
             self.release(base.op_number);
             return;
@@ -388,6 +410,7 @@ impl Log {
 
     fn push(&mut self, entry: Entry) {
         self.bytes += entry.header.entry_bytes();
+        self.appended += entry.header.entry_bytes();
         self.cached_bytes += u64::from(entry.header.payload_length);
         self.tip = Anchor::of(&entry.header);
         self.runs.push(entry);
@@ -399,12 +422,14 @@ impl Log {
         if self.volatile {
             // Nothing of it was ever given to storage, so that no write is open.
             (self.handed, self.durable) = (self.op_number(), self.op_number());
+            self.appended_durable = self.appended;
         }
     }
 
     fn all_durable(&mut self) {
         self.handed = self.op_number();
         self.durable = self.op_number();
+        self.appended_durable = self.appended;
         self.writes.clear();
     }
 

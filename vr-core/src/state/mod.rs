@@ -4,6 +4,7 @@ pub mod admitted;
 pub mod checkpoints;
 pub mod clock;
 pub mod doubts;
+pub mod early;
 pub mod forwards;
 pub mod incoming;
 pub mod leases;

@@ -14,6 +14,7 @@ use crate::{
         },
     },
     state::{
+        early::Early,
         leases::Lease,
         pipeline::{Acknowledged, Pipeline},
         plan::Plan,
@@ -199,7 +200,10 @@ pub struct Backup {
     /// Whether something has to be acknowledged although nothing moved.
     pub ack_due: bool,
     /// Entries that came before their predecessors.
-    pub early: BTreeMap<OpNumber, Entry>,
+    pub early: Early,
+    /// Whether entries were let go, or not asked for, because storage was behind; they are asked for
+    /// once there is room.
+    pub behind: bool,
     /// The question for missing entries that is open.
     pub pull: Option<RequestId>,
     /// How often entries were asked for without an answer.

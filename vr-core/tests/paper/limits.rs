@@ -4,16 +4,19 @@ use bytes::Bytes;
 use vr_core::{
     Config, OpNumber,
     model::{
+        entries::{Entries, GetEntries, Wanted},
+        entry::Entry,
+        kind::Kind,
         message::{Limit, Message, Query, Rejected, Rejection},
         read::Read,
-        types::RequestNumber,
+        types::{RequestId, RequestNumber},
     },
     replica::io::Output,
 };
 
 use crate::{
-    outputs::Outputs,
-    subject::{CLIENT, Disk, Subject, acknowledge, request},
+    outputs::{Outputs, picked},
+    subject::{CLIENT, Disk, Subject, acknowledge, commit, committed, log, prepare, request},
 };
 
 /// Two of these fit into [`narrow`] queues, and three do not.
@@ -139,4 +142,96 @@ fn what_waits_for_a_slow_state_machine_stays_on_disk() {
     let outputs = primary.executed(session.plus(2), Vec::new());
     let fetches = outputs.0.iter().filter(|output| matches!(output, Output::Fetch { .. }));
     assert_eq!(fetches.count(), 1, "the next ones are read back");
+}
+
+/// A backup that may hold ten entries of [`log`] for its storage, and of early ones five.
+fn slow_backup() -> Subject {
+    let limit = |config: &mut Config| {
+        narrow(config);
+        config.pipeline_bytes_max = 700;
+        config.undurable_bytes_max = 1400;
+    };
+    Subject::start_with(limit, 3, 1, Disk::default()).0
+}
+
+/// What is asked for: the name of the question, and the first op.
+fn asked_from(outputs: &Outputs) -> Vec<(RequestId, u64)> {
+    picked!(outputs, Message::GetEntries(GetEntries { request, wanted: Wanted::From(op), .. })
+        => (*request, op.0))
+}
+
+fn answer(request: RequestId, entries: &[Entry]) -> Message {
+    Message::Entries(Entries { request, entries: entries.to_vec() })
+}
+
+/// Section "Normal operation": a disk that stalls costs a bounded amount of memory. What is let go
+/// is as if it had been lost; the primary is heard all the same, and believed.
+#[test]
+fn a_backup_holds_no_more_for_its_storage_than_it_may() {
+    let (mut backup, entries) = (slow_backup(), log(20));
+    for (at, entry) in entries.iter().enumerate() {
+        backup.hear(0, 0, prepare(core::slice::from_ref(entry), committed(&entries, at.min(9))));
+    }
+    let status = backup.status();
+    assert_eq!((status.op_number, status.commit_number), (OpNumber(11), OpNumber(9)));
+    let outputs = backup.hear(0, 0, commit(committed(&entries, 18), 1, 20));
+    assert_eq!(outputs.receivers(Kind::PrepareOk), [0], "the heartbeat is answered");
+    let outputs = backup.hear(0, 0, commit(committed(&entries, 18), 2, 20));
+    assert_eq!(outputs.receivers(Kind::GetEntries), [], "there is no room for an answer");
+    assert_eq!(backup.status().commit_number, OpNumber(11));
+}
+
+/// A gap is asked for: once storage has caught up, also if it had the gap's entries in hand before.
+#[test]
+fn what_a_backup_let_go_is_asked_for_once_its_storage_has_caught_up() {
+    let (mut backup, entries) = (slow_backup(), log(20));
+    for entry in &entries {
+        backup.hear(0, 0, prepare(core::slice::from_ref(entry), committed(&[], 0)));
+    }
+    let caught_up = backup.persisted();
+    assert_eq!(caught_up.receivers(Kind::PrepareOk), [0]);
+    let [(question, 12)] = asked_from(&caught_up)[..] else { panic!("{caught_up:?}") };
+    backup.hear(0, 0, answer(question, &entries[11..]));
+    assert_eq!(backup.status().op_number, OpNumber(20));
+    assert_eq!(asked_from(&backup.persisted()), [], "nothing was let go since");
+}
+
+/// An answer that comes while storage is behind is let go like a prepare, and asked for again.
+#[test]
+fn an_answer_that_there_is_no_room_for_is_asked_for_again() {
+    let (mut backup, entries) = (slow_backup(), log(20));
+    let outputs = backup.hear(0, 0, prepare(&entries[12..13], committed(&[], 0)));
+    let [(question, 1)] = asked_from(&outputs)[..] else { panic!("{outputs:?}") };
+    backup.hear(0, 0, prepare(&entries[..11], committed(&[], 0)));
+    backup.hear(0, 0, answer(question, &entries[..13]));
+    assert_eq!(backup.status().op_number, OpNumber(11));
+    let outputs = backup.persisted();
+    let [(question, 12)] = asked_from(&outputs)[..] else { panic!("{outputs:?}") };
+    backup.hear(0, 0, answer(question, &entries[11..12]));
+    assert_eq!(backup.status().op_number, OpNumber(13), "what was early is still there");
+}
+
+/// What a backup has already leaves nothing to ask for, although it is not looked at.
+#[test]
+fn what_comes_again_while_storage_is_behind_is_not_asked_for() {
+    let (mut backup, entries) = (slow_backup(), log(11));
+    for _ in 0..2 {
+        backup.hear(0, 0, prepare(&entries, committed(&[], 0)));
+    }
+    assert_eq!(asked_from(&backup.persisted()), []);
+}
+
+#[test]
+fn early_entries_have_no_more_bytes_than_they_may() {
+    let (mut backup, entries) = (slow_backup(), log(20));
+    backup.hear(0, 0, prepare(&entries[1..], committed(&[], 0)));
+    let held = |backup: &Subject| {
+        let queues = backup.status().queues;
+        let early = queues.iter().filter(|queue| queue.limit == "pipeline_bytes_max");
+        early.map(|queue| queue.used).max()
+    };
+    let first_five = entries[1..6].iter().map(|entry| entry.header.entry_bytes()).sum();
+    assert_eq!(held(&backup), Some(first_five));
+    backup.hear(0, 0, prepare(&entries[..1], committed(&[], 0)));
+    assert_eq!((backup.status().op_number, held(&backup)), (OpNumber(6), Some(0)));
 }

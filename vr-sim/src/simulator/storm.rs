@@ -96,6 +96,14 @@ fn draw_pace(rng: &mut Prng, config: &mut Config) {
     };
 }
 
+/// How much a backup holds for its storage, as `rng` draws it: in a third of the runs with disks that
+/// may be slow it is little, down to one message at a time.
+fn draw_undurable(rng: &mut Prng, config: &mut Config) {
+    if rng.below(3) == 0 {
+        config.undurable_bytes_max = rng.between(1, 8000);
+    }
+}
+
 /// Leases as `rng` draws them: in a third of the runs. Returns how far clocks may be off: with
 /// leases no more than the limit says, otherwise by a factor of two.
 fn draw_leases(rng: &mut Prng, config: &mut Config) -> (u64, u64) {
@@ -178,8 +186,7 @@ impl<S: Service> Storm<S> {
         let mut checkpoints = Prng::stream(options.seed, "checkpoints", 0);
         draw_checkpoints(&mut checkpoints, &mut config);
         draw_pace(&mut Prng::stream(options.seed, "pace", 0), &mut config);
-        let mut leases = Prng::stream(options.seed, "leases", 0);
-        let clock_rates = draw_leases(&mut leases, &mut config);
+        let clock_rates = draw_leases(&mut Prng::stream(options.seed, "leases", 0), &mut config);
         let padding = if checkpoints.below(3) == 0 { 100 << 10 } else { 0 };
         let mut state = Prng::stream(options.seed, "state", 0);
         let place = drawn_place(&mut state, &mut config);
@@ -194,6 +201,7 @@ impl<S: Service> Storm<S> {
         }
         if options.faults.contains(FaultKind::Disk) {
             group.disk = DiskFaults::drawn(&mut rng);
+            draw_undurable(&mut Prng::stream(options.seed, "undurable", 0), &mut group.config);
         }
         let lies = options.faults.contains(FaultKind::Disk);
         let reach =

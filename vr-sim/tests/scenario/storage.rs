@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use vr_core::{
     Config, Durability, OpNumber, View,
-    model::{durable::Trust, kind::Kind, message::StatusKind},
+    model::{durable::Trust, kind::Kind, message::StatusKind, types::ReplicaId},
 };
 use vr_sim::{
     cluster::{Cluster, R0, R1, R2},
@@ -79,6 +79,50 @@ pub(crate) fn a_replica_whose_disk_is_full_stops_and_says_so() {
     assert!(reason.contains("no space left"), "{reason}");
     let call = client.request(put("k", 1));
     group.run_until_answered(call);
+    group.heal_and_converge();
+}
+
+/// How much of `limit` a replica uses.
+fn used(group: &Cluster<Kv>, replica: ReplicaId, limit: &str) -> u64 {
+    let queues = group.status(replica).queues;
+    queues.iter().find(|queue| queue.limit == limit).expect("a limit").used
+}
+
+/// The disk of a backup stalls while the others go on: what it holds in memory stays within its
+/// limit, nobody leaves the view, and it catches up when the disk is back.
+#[test]
+fn a_backup_whose_disk_stalls_holds_no_more_than_it_may() {
+    let mut config = Config::default();
+    (config.request_bytes_max, config.pipeline_bytes_max) = (8 << 10, 16 << 10);
+    config.message_bytes_max = 160 << 10;
+    config.transfer_bytes_max = 16 << 10;
+    config.transfer_headers_max = 64;
+    config.pipeline_ops_max = 64;
+    config.execute_ops_max = 64;
+    config.checkpoint_ops = 0;
+    config.undurable_bytes_max = 64 << 10;
+    let mut group = Cluster::with(GroupOptions::of(3).with_config(config));
+    let client = group.client();
+    let text = "x".repeat(2000);
+    group.hold_storage(R2);
+    let (mut most, limit) = (0, "undurable_bytes_max");
+    for _ in 0..50 {
+        let calls = [(); 5].map(|()| client.request(put(&text, 1)));
+        group.run_until(|group| calls.iter().all(|call| group.ended(*call).is_some()));
+        most = most.max(used(&group, R2, limit));
+    }
+    let reached = group.status(R0).op_number;
+    assert!((64 << 10..80 << 10).contains(&most), "{most} bytes in memory, of half a megabyte");
+    assert!(group.status(R2).op_number < OpNumber(reached.0 / 3), "the rest was let go");
+    group.run_for_heartbeats(20);
+    assert_eq!(
+        (used(&group, R2, limit), group.view()),
+        (most, View(0)),
+        "nothing more is asked for"
+    );
+    group.release_storage(R2);
+    group.run_until(|group| group.status(R2).durable_op_number == reached);
+    assert_eq!(used(&group, R2, limit), 0);
     group.heal_and_converge();
 }
 
