@@ -165,7 +165,8 @@ impl<S> Client<S> {
         let call = state.slots.take();
         state.session.handle(now, input(call, now + self.timeout));
         let mut aftermath = Aftermath::default();
-        if state.slots.taken() > 1 {
+        // A client that is closed has no task any more that would send, or fail, anything.
+        if state.slots.taken() > 1 && !state.session.closed {
             // Others ask at the same time, so theirs may leave together with this one.
             aftermath.rearm = !shared.owes_output.swap(true, Ordering::AcqRel);
         } else {

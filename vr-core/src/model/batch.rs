@@ -14,6 +14,9 @@ pub const BATCH_BYTES_MAX: u32 = 64 << 10;
 /// Bytes that each operation or reply of a batch takes besides its own, at most.
 pub const BATCHED_BYTES: u64 = 21;
 
+/// How many operations or replies a batch has at most: as many as fit if they are empty.
+pub const BATCH_COUNT_MAX: u32 = 3120;
+
 impl Operation {
     /// How many bytes it has.
     pub(crate) fn length(&self) -> u64 {
@@ -41,10 +44,10 @@ impl Requests {
         })
     }
 
-    /// Bytes of the operations.
+    /// Bytes of the operations, and of what stands around each.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.operations.iter().map(Operation::length).sum()
+        self.operations.iter().map(|it| it.length().saturating_add(BATCHED_BYTES)).sum()
     }
 }
 
@@ -67,10 +70,11 @@ impl Replies {
         })
     }
 
-    /// Bytes of the replies.
+    /// Bytes of the replies, and of what stands around each.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.replies.iter().map(|reply| reply.outcome.bytes()).sum()
+        let bytes = |reply: &Replied| reply.outcome.bytes().saturating_add(BATCHED_BYTES);
+        self.replies.iter().map(bytes).sum()
     }
 }
 

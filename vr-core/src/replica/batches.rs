@@ -118,7 +118,8 @@ impl Replica {
                 continue;
             };
             let mut bytes = bytes_in_batch(&first);
-            let mut batch = Vec::with_capacity(replies.len().saturating_add(1));
+            let window = usize::try_from(self.config.window).unwrap_or(usize::MAX);
+            let mut batch = Vec::with_capacity(window.min(replies.len().saturating_add(1)));
             batch.push(Replied::from(first));
             while let Some(next) = replies.next_if(|next| {
                 joins(next) && bytes.saturating_add(bytes_in_batch(next)) <= bytes_max

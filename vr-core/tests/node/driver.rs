@@ -308,6 +308,23 @@ fn a_shutdown_lets_what_is_prepared_commit() {
     assert_eq!(group.add(&group.client(), 1), 4, "the others go on");
 }
 
+/// Nobody is left who would send them, or keep their deadlines.
+#[test]
+fn calls_that_are_made_together_after_the_node_stopped_fail_at_once() {
+    let group = Group::of(3);
+    let client = group.nodes[0].client();
+    group.add(&client, 1);
+    assert!(group.clock.run(group.nodes[0].shutdown()).is_ok());
+    group.clock.run_for(SECOND);
+    let mut calls: Vec<_> = (0..3).map(|_| Box::pin(client.execute(Operation::Add(1)))).collect();
+    // All of them are made before one is looked at again.
+    let now: Vec<_> = calls.iter_mut().map(|call| call.as_mut().now_or_never()).collect();
+    for (call, now) in calls.into_iter().zip(now) {
+        let failed = now.unwrap_or_else(|| group.clock.run(call)).unwrap_err();
+        assert_eq!(failed.outcome(), ClientOutcome::NotExecuted, "{failed}");
+    }
+}
+
 #[test]
 fn a_primary_hands_off_to_whom_it_is_told() {
     let group = Group::of(3);

@@ -35,7 +35,7 @@ pub(crate) fn a_repeated_request_waits_for_its_execution() {
     let before = group.durable_op(R0);
     let call = client.request(put("k", 1));
     group.run_until(|group| group.durable_op(R0) > before);
-    assert!(group.network().replay(&Messages::of([Kind::Request]).to(R0)) > 0);
+    assert!(group.network().replay(&Messages::of([Kind::Request, Kind::Requests]).to(R0)) > 0);
     group.run_for_heartbeats(1);
     group.release(prepares);
     group.run_until_answered(call);
@@ -54,7 +54,7 @@ pub(crate) fn a_request_that_a_view_change_dropped_is_taken_again() {
     group.run_until(|group| group.durable_op(R0) > before);
     group.run_until(|group| group.view() == View(1));
     group.run_until_normal();
-    let requests = Messages::of([Kind::Request, Kind::Forward, Kind::Register]);
+    let requests = Messages::of([Kind::Request, Kind::Requests, Kind::Forward, Kind::Register]);
     let silent = group.lose(requests.clone());
     group.network().heal();
     group.lose(requests);

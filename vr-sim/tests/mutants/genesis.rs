@@ -94,7 +94,8 @@ pub(crate) fn what_a_forgotten_disk_said_is_not_processed() {
     let call = group.client_without_session().request(put("k", 1));
     group.run_until(|group| group.durable_op(R0) > OpNumber::ZERO);
     group.wipe(R0);
-    let load = group.hold(Messages::of([Kind::Register, Kind::Request, Kind::Forward]));
+    let load =
+        group.hold(Messages::of([Kind::Register, Kind::Request, Kind::Requests, Kind::Forward]));
     group.release(alone);
     group.restart(R0);
     group.run_until(|group| [R0, R1, R2].into_iter().all(|id| group.has_joined(id)));

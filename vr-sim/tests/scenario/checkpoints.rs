@@ -170,7 +170,7 @@ fn a_request_that_is_in_a_checkpoint_executes_once() {
     let client = group.client();
     write(&mut group, &client, 3);
     group.isolate(R2);
-    let lost = group.hold(Messages::of([Kind::Reply, Kind::ForwardReply]));
+    let lost = group.hold(Messages::of([Kind::Reply, Kind::Replies, Kind::ForwardReply]));
     let call = client.request(put("once", 1));
     group.run_until(|group| group.committed().contains(&call));
     let other = group.client_without_session();

@@ -13,7 +13,7 @@ use vr_sim::{
 pub(crate) fn a_lost_reply_is_given_again_and_nothing_executes_twice() {
     let mut group = Cluster::of(3);
     let client = group.client();
-    let replies = group.lose(Messages::of([Kind::Reply]));
+    let replies = group.lose(Messages::of([Kind::Reply, Kind::Replies]));
     let call = client.request(add("k", 1));
     group.run_until(|group| group.committed() == [call]);
     group.crash(R0);
@@ -47,7 +47,7 @@ pub(crate) fn a_request_that_arrives_many_times_executes_once() {
     let client = group.client();
     group.network().keep_history();
     let call = client.request(add("k", 1));
-    let requests = Messages::of([Kind::Request, Kind::Forward]);
+    let requests = Messages::of([Kind::Request, Kind::Requests, Kind::Forward]);
     group.run_until(|group| group.committed() == [call]);
     for _ in 0..5 {
         assert!(group.network().replay(&requests) > 0);
@@ -67,7 +67,7 @@ pub(crate) fn a_restarted_client_does_not_get_old_replies() {
     let mut group = Cluster::of(3);
     for round in 1..=2 {
         let client = group.client();
-        let held = group.hold(Messages::of([Kind::Request]));
+        let held = group.hold(Messages::of([Kind::Request, Kind::Requests]));
         client.request(add("k", round));
         group.run_for_heartbeats(1);
         group.crash_client(client);
@@ -85,7 +85,7 @@ pub(crate) fn a_restarted_client_does_not_get_old_replies() {
 pub(crate) fn a_window_of_requests_executes_in_order() {
     let mut group = Cluster::of(3);
     let client = group.client();
-    let held = group.hold(Messages::of([Kind::Request]));
+    let held = group.hold(Messages::of([Kind::Request, Kind::Requests]));
     let calls = [1, 2, 3, 4].map(|value| client.request(put("k", value)));
     group.run_for_heartbeats(1);
     group.network().release_backwards(held);

@@ -16,7 +16,7 @@ use vr_sim::{
 pub(crate) fn an_op_prepared_by_a_majority_survives_its_primary() {
     let mut group = Cluster::of(3);
     let put = group.client().request(put("k", 1));
-    group.deliver_only([Kind::Request, Kind::Prepare]);
+    group.deliver_only([Kind::Request, Kind::Requests, Kind::Prepare]);
     group.crash(R0);
 
     group.run_until_normal();
@@ -35,7 +35,7 @@ pub(crate) fn a_restarted_primary_leaves_its_view() {
     group.hold_storage(R0);
     let lost = group.lose(Messages::of([Kind::Prepare]).to(R2));
     let first = client.request(put("k", 1));
-    group.deliver_only([Kind::Request, Kind::Prepare]);
+    group.deliver_only([Kind::Request, Kind::Requests, Kind::Prepare]);
     group.crash_silently(R0);
     group.release_storage(R0);
     group.restart(R0);

@@ -13,7 +13,7 @@ use vr_sim::{
 pub(crate) fn several_operations_have_one_place() {
     let mut group = Cluster::of(3);
     let (one, other) = (group.client(), group.client());
-    let replies = group.lose(Messages::of([Kind::Reply]));
+    let replies = group.lose(Messages::of([Kind::Reply, Kind::Replies]));
     let ones = one.request_many(vec![put("k", 1), add("k", 1), add("k", 1)]);
     let others = other.request_many(vec![put("k", 10), add("k", 1)]);
     group.run_until(|group| group.committed().len() == 5);

@@ -28,7 +28,7 @@ pub(crate) fn a_new_primary_answers_after_its_start_is_committed() {
     let mut group = Cluster::of(3);
     let client = group.client();
     client.request(put("k", 1));
-    group.deliver_only([Kind::Request, Kind::Prepare]);
+    group.deliver_only([Kind::Request, Kind::Requests, Kind::Prepare]);
     let acks = group.hold(Messages::of([Kind::PrepareOk]));
     group.crash(R0);
     group.run_until(|group| group.statuses().iter().any(|status| status.log_view > View(0)));

@@ -21,11 +21,11 @@ fn impatient(config: Config) -> Cluster<Kv> {
 }
 
 fn replies() -> Messages {
-    Messages::of([Kind::Reply, Kind::ForwardReply])
+    Messages::of([Kind::Reply, Kind::Replies, Kind::ForwardReply])
 }
 
 fn requests() -> Messages {
-    Messages::of([Kind::Request, Kind::Forward])
+    Messages::of([Kind::Request, Kind::Requests, Kind::Forward])
 }
 
 fn failure(group: &Cluster<Kv>, call: CallId) -> RequestError {

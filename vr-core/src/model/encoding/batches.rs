@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes};
 
 use crate::model::{
+    batch::BATCH_COUNT_MAX,
     encoding::{CodecError, fields::Fields, frame::FrameWriter, hot},
     message::{Message, Operation, Outcome, Replied, Replies, Requests},
     types::{ClientId, OpNumber, RequestNumber},
@@ -13,6 +14,9 @@ const OPERATION_FIXED_BYTES: usize = 5;
 
 /// Bytes of each reply but for what it carries.
 const REPLY_FIXED_BYTES: usize = 17;
+
+/// What no batch has.
+const BATCH_COUNT_EXCESS: u32 = BATCH_COUNT_MAX + 1;
 
 type Taken<T> = Result<T, CodecError>;
 
@@ -82,10 +86,10 @@ pub(super) fn take_replies(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Rep
     Ok(Replies { client, replies })
 }
 
-/// At least one, so that no batch says nothing.
+/// At least one, so that no batch says nothing, and no more than a batch may have.
 fn take_count(fields: &mut Fields<'_>, what: &'static str, item_bytes: usize) -> Taken<usize> {
     match fields.u32()? {
-        0 => Fields::invalid(what, 0_u32),
+        count @ (0 | BATCH_COUNT_EXCESS..) => Fields::invalid(what, count),
         count => fields.count(count, item_bytes),
     }
 }

@@ -237,6 +237,17 @@ fn a_count_beyond_the_frame_is_refused_before_memory_is_reserved() {
 }
 
 #[test]
+fn a_batch_has_a_limited_number_of_parts() {
+    for (count, valid) in [(0, false), (1, true), (3120, true), (3121, false)] {
+        let fixed = [[1; 32].as_slice(), &u32::to_le_bytes(count)].concat();
+        let parts = vec![0; usize::try_from(count).unwrap() * 5];
+        let body = [fixed, parts].concat();
+        let (header, body) = forged(Kind::Requests, Lane::Data, body.len(), &body);
+        assert_eq!(decode_body(&header, &body).is_ok(), valid, "{count}");
+    }
+}
+
+#[test]
 fn bytes_behind_a_message_are_refused() {
     let (header, body) = forged(Kind::Register, Lane::Data, 33, &[9; 33]);
     assert!(matches!(decode_body(&header, &body), Err(CodecError::Invalid { .. })));
