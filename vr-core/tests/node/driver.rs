@@ -308,21 +308,19 @@ fn a_shutdown_lets_what_is_prepared_commit() {
     assert_eq!(group.add(&group.client(), 1), 4, "the others go on");
 }
 
-/// Nobody is left who would send them, or keep their deadlines.
+/// Nobody is left who would send it, or keep its deadline.
 #[test]
-fn calls_that_are_made_together_after_the_node_stopped_fail_at_once() {
-    let group = Group::of(3);
+fn a_call_after_the_node_stopped_fails_at_once_also_beside_others() {
+    let group = Group::of(1);
     let client = group.nodes[0].client();
     group.add(&client, 1);
-    assert!(group.clock.run(group.nodes[0].shutdown()).is_ok());
+    let mut calls = [Operation::Panic, Operation::Add(1)].map(|it| Box::pin(client.execute(it)));
+    assert!(calls.iter_mut().all(|call| call.as_mut().now_or_never().is_none()));
     group.clock.run_for(SECOND);
-    let mut calls: Vec<_> = (0..3).map(|_| Box::pin(client.execute(Operation::Add(1)))).collect();
-    // All of them are made before one is looked at again.
-    let now: Vec<_> = calls.iter_mut().map(|call| call.as_mut().now_or_never()).collect();
-    for (call, now) in calls.into_iter().zip(now) {
-        let failed = now.unwrap_or_else(|| group.clock.run(call)).unwrap_err();
-        assert_eq!(failed.outcome(), ClientOutcome::NotExecuted, "{failed}");
-    }
+    let late = client.execute(Operation::Add(1)).now_or_never();
+    let failed = late.expect("it is over at once").unwrap_err();
+    assert_eq!(failed.outcome(), ClientOutcome::NotExecuted, "{failed}");
+    assert!(calls.into_iter().all(|call| group.clock.run(call).is_err()));
 }
 
 #[test]
