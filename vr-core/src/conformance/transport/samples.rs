@@ -14,8 +14,9 @@ use crate::model::{
     message::{
         Answer, Commit, Committed, CrashVectorIs, DoViewChange, Envelope, Forward, ForwardReply,
         GetCrashVector, GetView, Handoff, Message, Outcome, Ping, Prepare, PrepareOk, Query,
-        ReadIndex, ReadIndexOk, Recovery, RecoveryResponse, Register, Rejected, Rejection, Reply,
-        Request, Sender, Standing, StartView, StartViewChange, StatusKind, Suspicion,
+        ReadIndex, ReadIndexOk, Recovery, RecoveryResponse, Register, Rejected, Rejection, Replied,
+        Replies, Reply, Request, Requests, Sender, Standing, StartView, StartViewChange,
+        StatusKind, Suspicion,
     },
     read::Read,
     snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
@@ -110,7 +111,15 @@ pub(crate) fn of_a_client() -> Vec<Envelope> {
         query: Bytes::from_static(b"get a"),
     };
     let register = Register { client: CLIENT, nonce: NONCE };
-    vec![from_client(Message::Register(register)), data(5, 7), from_client(Message::Query(query))]
+    let operations = [7, 2000, 0].map(|bytes| payload(bytes).into()).to_vec();
+    let (session, first) = (OpNumber(1), RequestNumber(6));
+    let batch = Requests { client: CLIENT, session, first, operations };
+    vec![
+        from_client(Message::Register(register)),
+        data(5, 7),
+        from_client(Message::Requests(batch)),
+        from_client(Message::Query(query)),
+    ]
 }
 
 /// One of every kind that replicas send to clients.
@@ -119,7 +128,13 @@ pub(crate) fn to_a_client() -> Vec<Envelope> {
     let answer = Some(Bytes::from_static(b"1"));
     let answer = Answer { client, request_number, op_number: OpNumber(18), answer };
     let rejected = Rejected { client, request_number, reason: Rejection::Evicted };
-    vec![reply(5), from_replica(Message::Rejected(rejected)), from_replica(Message::Answer(answer))]
+    let replies = [5, 6].map(reply_to).map(Replied::from).to_vec();
+    vec![
+        reply(5),
+        from_replica(Message::Replies(Replies { client, replies })),
+        from_replica(Message::Rejected(rejected)),
+        from_replica(Message::Answer(answer)),
+    ]
 }
 
 /// One of every kind that replicas send to each other.
