@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use tokio::net::TcpSocket;
 use vr_core::{
     Client, Config, Context, Event, Members, Node, NodeHandle, OpNumber, QueryContext, Read,
     ReplicaId, StateMachine, model::encoding::WIRE_VERSION, node::local::LocalNetwork,
@@ -95,15 +96,21 @@ async fn client<S: StateMachine>(members: &Members, version: u16) -> Client<S> {
     client.connect().await.unwrap()
 }
 
+/// Three members at addresses that nobody else gets while the leases are kept.
+fn three_members() -> (Vec<TcpSocket>, Members) {
+    let leases: Vec<TcpSocket> = (0..3).map(|_| lease_port().unwrap()).collect();
+    let addresses: Vec<String> =
+        leases.iter().map(|lease| lease.local_addr().unwrap().to_string()).collect();
+    let members = addresses.join(",").parse().unwrap();
+    (leases, members)
+}
+
 /// Members of version 1 are replaced one by one under load, first to the new build and then back;
 /// clients of both builds are served all along, and no call fails. Only once all members speak the
 /// new one is there a lease.
 #[tokio::test]
 async fn members_are_replaced_one_by_one_under_load() {
-    let leases: Vec<_> = (0..3).map(|_| lease_port().unwrap()).collect();
-    let addresses: Vec<String> =
-        leases.iter().map(|lease| lease.local_addr().unwrap().to_string()).collect();
-    let members: Members = addresses.join(",").parse().unwrap();
+    let (_leases, members) = three_members();
     let dir = tempfile::tempdir().unwrap();
     let mut nodes = Vec::new();
     for id in 0..3 {
@@ -191,10 +198,7 @@ impl StateMachine for Page {
 
 /// Bytes that a member which was away receives of the checkpoint that it fetches.
 async fn fetched(others: u16, away: u16) -> u64 {
-    let leases: Vec<_> = (0..3).map(|_| lease_port().unwrap()).collect();
-    let addresses: Vec<String> =
-        leases.iter().map(|lease| lease.local_addr().unwrap().to_string()).collect();
-    let members: Members = addresses.join(",").parse().unwrap();
+    let (_leases, members) = three_members();
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.checkpoint_ops = 8;

@@ -5,15 +5,26 @@
 
 #[path = "weather/client.rs"]
 mod client;
+#[path = "weather/climate.rs"]
+mod climate;
 #[path = "weather/directed.rs"]
 mod directed;
+#[path = "weather/disk.rs"]
+mod disk;
+#[path = "weather/losses.rs"]
+mod losses;
+#[path = "weather/once.rs"]
+mod once;
+#[path = "weather/oracles.rs"]
+mod oracles;
 #[path = "weather/world.rs"]
 mod world;
 
 use std::time::Duration;
 
+use climate::{FAIR, FOUL, Weather};
 use vr_core::Durability;
-use world::{FAIR, FOUL, Weather, World, op, small_config};
+use world::{World, op, small_config};
 
 /// What may go wrong besides the weather.
 #[derive(Clone, Copy, Default)]

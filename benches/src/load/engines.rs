@@ -18,8 +18,7 @@ use vr_core::{
         durable::{Identity, Superblock},
         entry::EntryKind,
         message::{
-            Envelope, Message, Operation, Outcome, Register, Reply, Request, Requests, Sender,
-            StatusKind,
+            Envelope, Message, Operation, Outcome, Register, Reply, Requests, Sender, StatusKind,
         },
         time::{Instant as Monotonic, Now},
         types::{
@@ -280,21 +279,9 @@ impl Group {
             }
             let before = u64::try_from(session.in_flight.len() - count).unwrap_or_default();
             let (op_number, first) = (session.op_number, session.first.plus(before));
-            let message = match session.asked.pop() {
-                Some(only) if count == 1 => Message::Request(Request {
-                    client,
-                    session: op_number,
-                    request_number: first,
-                    many: only.many,
-                    operation: only.bytes,
-                }),
-                last => {
-                    let mut operations = mem::take(&mut session.asked);
-                    operations.extend(last);
-                    Message::Requests(Requests { client, session: op_number, first, operations })
-                }
-            };
-            self.tell_primary(at, message);
+            let operations = mem::take(&mut session.asked);
+            let batch = Requests { client, session: op_number, first, operations };
+            self.tell_primary(at, batch.into());
         }
     }
 

@@ -152,24 +152,13 @@ impl Outbox {
 
     /// Nothing is added to the last message any more.
     fn close_batch(&mut self) {
+        let operations = mem::take(&mut self.open.operations);
+        if operations.is_empty() {
+            return;
+        }
         let Batch { to, session, first, .. } = self.open;
-        let client = self.client;
-        let message = match self.open.operations.len() {
-            0 => return,
-            // Keeps the room for the next one.
-            1 => {
-                let Some(Operation { many, bytes: operation }) = self.open.operations.pop() else {
-                    return;
-                };
-                let request_number = first;
-                Message::Request(Request { client, session, request_number, many, operation })
-            }
-            _ => {
-                let operations = mem::take(&mut self.open.operations);
-                Message::Requests(Requests { client, session, first, operations })
-            }
-        };
-        self.push(self.epoch, to, message);
+        let batch = Requests { client: self.client, session, first, operations };
+        self.push(self.epoch, to, batch.into());
     }
 
     /// Asks `to` for a request of an earlier call, whose session belongs to `epoch`.

@@ -22,7 +22,7 @@ use crate::{
         },
         read::{CausalToken, Read},
         time::Instant,
-        types::{ClientId, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},
+        types::{ClientId, Epoch, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},
     },
     ports::transport::Received,
     state::prng::Prng,
@@ -259,13 +259,9 @@ impl Session {
         self.outbox.learn(self.route.view().unwrap_or_default());
         let epoch = envelope.epoch;
         if let Message::Reply(reply) = envelope.message {
-            self.has_seen(CausalToken { epoch, op_number: reply.op_number });
-            self.on_reply(now, reply);
+            self.on_reply(now, epoch, reply);
         } else if let Message::Replies(replies) = envelope.message {
-            for reply in replies.each() {
-                self.has_seen(CausalToken { epoch, op_number: reply.op_number });
-                self.on_reply(now, reply);
-            }
+            replies.each().for_each(|reply| self.on_reply(now, epoch, reply));
         } else if let Message::Rejected(rejected) = envelope.message {
             self.on_rejected(now, rejected);
         } else if let Message::Answer(answer) = envelope.message {
@@ -283,7 +279,8 @@ impl Session {
         self.seen = self.seen.max(token);
     }
 
-    fn on_reply(&mut self, now: Instant, reply: Reply) {
+    fn on_reply(&mut self, now: Instant, epoch: Epoch, reply: Reply) {
+        self.has_seen(CausalToken { epoch, op_number: reply.op_number });
         self.on_reply_to_resumed(now, &reply);
         if reply.client != self.client() {
             return;

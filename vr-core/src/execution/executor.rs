@@ -193,43 +193,29 @@ impl Executor {
         if self.failure.is_some() {
             return false;
         }
-        let carried_out = match self.queue.front_mut() {
-            Some(Item::Entries { entries, done, reply }) => {
-                let (entry, reply) = (entries.get(*done).cloned(), *reply);
-                *done = done.saturating_add(1);
-                if *done >= entries.len() {
-                    self.queue.pop_front();
-                }
-                entry.map_or(Ok(()), |entry| self.carry_out_entry(entry, reply))
-            }
-            Some(_) => self.queue.pop_front().map_or(Ok(()), |item| self.carry_out(item)),
-            None => return false,
-        };
-        self.failure = carried_out.err();
+        let Some(item) = self.queue.pop_front() else { return false };
+        if let Err(failure) = self.carry_out(item) {
+            self.failure = Some(failure);
+        }
         true
-    }
-
-    fn carry_out_entry(&mut self, entry: Entry, reply: bool) -> Result<(), CheckpointFailure> {
-        let header = self.persistence.as_ref().map(|_| entry.header);
-        if let Some(told) = self.apply(entry, reply)
-            && reply
-        {
-            self.finished.executed.replies.push(told);
-        }
-        if let (Some(header), Some(persistence)) = (header, &mut self.persistence)
-            && persistence.applied(&header)
-        {
-            self.persist()?;
-        }
-        Ok(())
     }
 
     fn carry_out(&mut self, item: Item) -> Result<(), CheckpointFailure> {
         match item {
-            // Steps take one entry after the other from the queue; this is for what is left.
             Item::Entries { entries, done, reply } => {
-                for entry in entries.iter().skip(done) {
-                    self.carry_out_entry(entry.clone(), reply)?;
+                let entry = entries.get(done).cloned();
+                if done + 1 < entries.len() {
+                    self.queue.push_front(Item::Entries { entries, done: done + 1, reply });
+                }
+                if let Some(entry) = entry {
+                    let header = self.persistence.as_ref().map(|_| entry.header);
+                    let told = self.apply(entry, reply);
+                    self.finished.executed.replies.extend(told.filter(|_| reply));
+                    if let (Some(header), Some(persistence)) = (header, &mut self.persistence)
+                        && persistence.applied(&header)
+                    {
+                        self.persist()?;
+                    }
                 }
             }
             Item::Resend { client, request_number } => {

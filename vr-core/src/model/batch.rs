@@ -1,11 +1,10 @@
 //! Several requests of a session in one message, and several replies, taken one by one.
 
+use core::iter;
+
 use bytes::Bytes;
 
-use crate::model::{
-    message::{Operation, Outcome, Replied, Replies, Reply, Request, Requests},
-    types::RequestNumber,
-};
+use crate::model::message::{Message, Operation, Replied, Replies, Reply, Request, Requests};
 
 /// Bytes that the operations or replies of one message have together, unless it has only one; less
 /// where `Config::request_bytes_max` is less, so that it always fits into a frame.
@@ -17,13 +16,6 @@ pub const BATCHED_BYTES: u64 = 21;
 /// How many operations or replies a batch has at most: as many as fit if they are empty.
 pub const BATCH_COUNT_MAX: u32 = 3120;
 
-impl Operation {
-    /// How many bytes it has.
-    pub(crate) fn length(&self) -> u64 {
-        u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
-    }
-}
-
 impl From<Bytes> for Operation {
     fn from(bytes: Bytes) -> Self {
         Self { many: false, bytes }
@@ -34,7 +26,7 @@ impl Requests {
     /// One by one.
     pub fn each(self) -> impl Iterator<Item = Request> {
         let Self { client, session, first, operations } = self;
-        let numbers = (first.0..=u64::MAX).map(RequestNumber);
+        let numbers = iter::successors(Some(first), |number| Some(number.next()));
         numbers.zip(operations).map(move |(request_number, Operation { many, bytes })| Request {
             client,
             session,
@@ -44,10 +36,26 @@ impl Requests {
         })
     }
 
-    /// Bytes of the operations, and of what stands around each.
+    /// The first `count` of them, and the others.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.operations.iter().map(|it| it.length().saturating_add(BATCHED_BYTES)).sum()
+    pub fn split_at(mut self, count: usize) -> (Self, Self) {
+        let operations = self.operations.split_off(count.min(self.operations.len()));
+        let first = self.first.plus(u64::try_from(self.operations.len()).unwrap_or(u64::MAX));
+        let rest = Self { client: self.client, session: self.session, first, operations };
+        (self, rest)
+    }
+}
+
+/// One that is alone is a plain request.
+impl From<Requests> for Message {
+    fn from(mut batch: Requests) -> Self {
+        if batch.operations.len() == 1
+            && let Some(Operation { many, bytes: operation }) = batch.operations.pop()
+        {
+            let Requests { client, session, first: request_number, .. } = batch;
+            return Self::Request(Request { client, session, request_number, many, operation });
+        }
+        Self::Requests(batch)
     }
 }
 
@@ -69,22 +77,33 @@ impl Replies {
             outcome,
         })
     }
-
-    /// Bytes of the replies, and of what stands around each.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let bytes = |reply: &Replied| reply.outcome.bytes().saturating_add(BATCHED_BYTES);
-        self.replies.iter().map(bytes).sum()
-    }
 }
 
-impl Outcome {
-    /// Bytes of the reply, if there is one.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Self::Executed(reply) => u64::try_from(reply.len()).unwrap_or(u64::MAX),
-            Self::Malformed | Self::Registered | Self::Evicted | Self::Forgotten => 0,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::{ClientId, OpNumber, RequestNumber};
+
+    fn batch(count: u8) -> Requests {
+        let operations = (0..count).map(|of| Bytes::from(vec![of]).into()).collect();
+        let (client, session) = (ClientId(1), OpNumber(2));
+        Requests { client, session, first: RequestNumber(3), operations }
+    }
+
+    #[test]
+    fn parts_of_a_batch_keep_their_numbers() {
+        let whole: Vec<Request> = batch(4).each().collect();
+        for count in 0..6 {
+            let (some, rest) = batch(4).split_at(count);
+            assert_eq!(some.operations.len(), count.min(4));
+            assert_eq!(some.each().chain(rest.each()).collect::<Vec<_>>(), whole, "{count}");
         }
+    }
+
+    #[test]
+    fn one_alone_is_a_request() {
+        let alone = batch(1).each().next().unwrap();
+        assert_eq!(Message::from(batch(1)), Message::Request(alone));
+        assert_eq!(Message::from(batch(2)), Message::Requests(batch(2)));
     }
 }

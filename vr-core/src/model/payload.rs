@@ -1,8 +1,9 @@
-//! How many bytes of an operation or a query a client's message carries, and how many may wait.
+//! How many bytes of operations, queries and replies a message carries, and how many may wait.
 
 use crate::model::{
+    batch::BATCHED_BYTES,
     config::Config,
-    message::{Forward, Query, Request},
+    message::{Forward, Operation, Outcome, Query, Replies, Request, Requests},
 };
 
 /// The length of `bytes`, as sizes are counted.
@@ -16,6 +17,42 @@ impl Request {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         length(&self.operation)
+    }
+}
+
+impl Operation {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        length(&self.bytes)
+    }
+}
+
+impl Requests {
+    /// Bytes of the operations, and of what stands around each.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.operations.iter().map(|it| it.length().saturating_add(BATCHED_BYTES)).sum()
+    }
+}
+
+impl Outcome {
+    /// Bytes of the reply, if there is one.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Executed(reply) => length(reply),
+            Self::Malformed | Self::Registered | Self::Evicted | Self::Forgotten => 0,
+        }
+    }
+}
+
+impl Replies {
+    /// Bytes of the replies, and of what stands around each.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let replies = self.replies.iter();
+        replies.map(|it| it.outcome.bytes().saturating_add(BATCHED_BYTES)).sum()
     }
 }
 

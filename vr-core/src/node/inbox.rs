@@ -15,6 +15,7 @@ use crate::{
         entry::Entry,
         kind::Lane,
         message::{Envelope, Forward, ForwardReply, Message},
+        payload::length,
         snapshot::SnapshotContent,
         types::Peer,
     },
@@ -297,8 +298,4 @@ fn payload_bytes(message: &Message) -> u64 {
 
 fn entries_bytes(entries: &[Entry]) -> u64 {
     entries.iter().map(|entry| entry.header.entry_bytes()).sum()
-}
-
-fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }

@@ -1,26 +1,16 @@
 //! Requests that came in one message, and replies that leave in one.
 
-use std::vec;
-
 use crate::{
     model::{
         batch::{BATCH_BYTES_MAX, BATCHED_BYTES},
         entry::{Entry, EntryKind},
         message::{Message, Operation, Outcome, Replied, Replies, Reply, Request, Requests},
         time::Now,
-        types::{ClientId, OpNumber, Peer, RequestNumber},
+        types::Peer,
     },
     replica::{Replica, ignored::Ignored},
     state::status::{Role, Status},
 };
-
-/// Requests of one session, from the next one on.
-struct Asked {
-    client: ClientId,
-    session: OpNumber,
-    next: RequestNumber,
-    operations: vec::IntoIter<Operation>,
-}
 
 impl Replica {
     /// Each is a request like any other; those that come next at the primary are placed together.
@@ -30,13 +20,13 @@ impl Replica {
         from: Peer,
         m: Requests,
     ) -> Result<(), Ignored> {
-        let Requests { client, session, first: next, operations } = m;
-        let mut asked = Asked { client, session, next, operations: operations.into_iter() };
-        if self.comes_next(&asked) {
-            self.place_run(now, from, &mut asked);
+        let count = if self.comes_next(&m) { self.fitting(&m.operations) } else { 0 };
+        let (placed, rest) = m.split_at(count);
+        if count > 0 {
+            self.place_run(now, from, placed);
         }
         let mut taken = Ok(());
-        while let Some(request) = asked.take() {
+        for request in rest.each() {
             let told = self.on_request(now, from, request);
             taken = taken.and(told);
         }
@@ -45,15 +35,13 @@ impl Replica {
 
     /// Whether this is the primary, and the first of the requests would be placed at once if there
     /// were room.
-    fn comes_next(&self, asked: &Asked) -> bool {
+    fn comes_next(&self, m: &Requests) -> bool {
         let Status::Normal(Role::Primary(primary)) = &self.status else { return false };
         let nobody_waits = primary.pipeline.queued() == 0 && !primary.pipeline.has_parked();
-        let known = self.admitted.get(asked.client);
+        let known = self.admitted.get(m.client);
         primary.serving
             && nobody_waits
-            && known.is_some_and(|known| {
-                known.session == asked.session && known.last.next() == asked.next
-            })
+            && known.is_some_and(|known| known.session == m.session && known.last.next() == m.first)
     }
 
     /// How many of these, from the first on, there is room for in the pipeline and in the log.
@@ -80,23 +68,18 @@ impl Replica {
         operations.iter().take(count_max).take_while(fits).count()
     }
 
-    /// Places requests that come next, as far as there is room.
-    fn place_run(&mut self, now: Now, from: Peer, asked: &mut Asked) {
-        let count = self.fitting(asked.operations.as_slice());
-        if count == 0 {
-            return;
-        }
-        self.routes.set(asked.client, from);
+    /// Places requests that come next, for all of which there is room.
+    fn place_run(&mut self, now: Now, from: Peer, m: Requests) {
+        self.routes.set(m.client, from);
         let mut header = self.next_header(now);
-        (header.client, header.session) = (asked.client, asked.session);
+        (header.client, header.session) = (m.client, m.session);
         let before = self.log.bytes();
-        for Operation { many, bytes } in asked.operations.by_ref().take(count) {
+        for Request { request_number, many, operation, .. } in m.each() {
             header.op_number = self.log.op_number().next();
             header.parent = self.log.head();
-            header.kind = if many { EntryKind::Many } else { EntryKind::Request };
-            header.request_number = asked.next;
-            self.log.append(Entry::new(header, bytes));
-            asked.next = asked.next.next();
+            header.kind = EntryKind::of_request(many);
+            header.request_number = request_number;
+            self.log.append(Entry::new(header, operation));
             // Within a moment the clock only counts on.
             header.time = header.time.saturating_add(1);
         }
@@ -134,13 +117,4 @@ impl Replica {
 
 fn bytes_in_batch(reply: &Reply) -> u64 {
     reply.outcome.bytes().saturating_add(BATCHED_BYTES)
-}
-
-impl Asked {
-    fn take(&mut self) -> Option<Request> {
-        let Operation { many, bytes: operation } = self.operations.next()?;
-        let (client, session, request_number) = (self.client, self.session, self.next);
-        self.next = self.next.next();
-        Some(Request { client, session, request_number, many, operation })
-    }
 }

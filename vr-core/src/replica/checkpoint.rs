@@ -18,7 +18,7 @@ use crate::{
     model::{
         companion::StateOnDisk,
         durable::{CheckpointId, Durability},
-        entry::{Entry, EntryHeader, Run},
+        entry::{EntryHeader, Run},
         mutants::Mutant,
         time::{Now, nanoseconds},
         types::{OpNumber, ReplicaId, ReplicaIndex},
@@ -40,11 +40,8 @@ impl Replica {
     pub(in crate::replica) fn end_at_checkpoint(&mut self, entries: &mut Run) -> bool {
         let ops_max = u64::from(self.config.checkpoint_ops);
         let bytes_max = self.config.checkpoint_bytes;
-        if self.checkpoints.is_none_due(entries, ops_max, bytes_max) {
-            return false;
-        }
-        let due = |entry: &Entry| self.checkpoints.is_due(&entry.header, ops_max, bytes_max);
-        let Some(position) = entries.iter().position(due) else { return false };
+        let due = self.checkpoints.first_due(entries, ops_max, bytes_max);
+        let Some(position) = due else { return false };
         *entries = entries.part(0, position.saturating_add(1));
         true
     }
@@ -202,7 +199,7 @@ impl Replica {
             if !self.log.is_volatile() {
                 let id = self.writes.next(now.monotonic);
                 let batch = WriteBatch { release: Some(through), ..WriteBatch::default() };
-                self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+                self.persist(id, batch);
             }
         }
         self.keep_checkpoints();
@@ -257,6 +254,6 @@ impl Replica {
         self.hand_over(now);
         let id = self.writes.next(now.monotonic);
         let batch = WriteBatch { cut: Some(OpNumber::ZERO), ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+        self.persist(id, batch);
     }
 }

@@ -11,11 +11,7 @@ use crate::{
         types::{Checksum, OpNumber, PersistId, ReplicaId, RequestId},
     },
     ports::storage::{Anchor, WriteBatch},
-    replica::{
-        Replica,
-        ignored::Ignored,
-        io::{Fatal, Output},
-    },
+    replica::{Replica, ignored::Ignored, io::Fatal},
     state::{
         plan::{Need, Plan, Strangers},
         status::{Genesis, Install, Status},
@@ -187,7 +183,7 @@ impl Replica {
             ..WriteBatch::default()
         };
         if !self.is_diskless() {
-            self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+            self.persist(id, batch);
         }
         self.install = Some(Install { id, view, commit_number, after, entries });
         self.timers.disarm(Timer::Plan);

@@ -1,7 +1,7 @@
 //! What leaves the engine: derived from differences between numbers, once per drain.
 
 use crate::{
-    model::time::Now,
+    model::{time::Now, types::PersistId},
     ports::storage::WriteBatch,
     replica::{Replica, io::Output},
     state::status::{Role, Status},
@@ -63,6 +63,11 @@ impl Replica {
         let entries = self.log.hand_over(id);
         let superblock = self.promise.is_dirty().then(|| self.promise.hand_over(id));
         let batch = WriteBatch { entries, superblock, ..WriteBatch::default() };
+        self.persist(id, batch);
+    }
+
+    /// Gives storage something to write, behind everything else.
+    pub(in crate::replica) fn persist(&mut self, id: PersistId, batch: WriteBatch) {
         self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
     }
 }

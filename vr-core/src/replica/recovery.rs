@@ -160,7 +160,7 @@ impl Replica {
     fn cut_leftover_log(&mut self, now: Now, base: OpNumber) {
         let id = self.writes.next(now.monotonic);
         let batch = WriteBatch { cut: Some(base), ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+        self.persist(id, batch);
     }
 
     /// Says again what may be missing, lest it be forgotten.

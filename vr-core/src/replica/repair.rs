@@ -59,7 +59,7 @@ impl Replica {
             self.repair = Repair::default();
             let id = self.writes.next(now.monotonic);
             let batch = WriteBatch { cut: Some(self.log.op_number()), ..WriteBatch::default() };
-            self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+            self.persist(id, batch);
         }
     }
 
@@ -135,7 +135,7 @@ impl Replica {
         self.log = Log::recovered(base, &[]);
         let id = self.writes.next(now.monotonic);
         let batch = WriteBatch { cut: Some(base.op_number), ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+        self.persist(id, batch);
     }
 
     fn ask_for_repair_headers(&mut self, now: Now, anchor: Anchor) {
@@ -238,7 +238,7 @@ impl Replica {
         self.repair.write(id, &entries);
         self.timers.disarm(Timer::Repair);
         let batch = WriteBatch { repairs: entries, ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+        self.persist(id, batch);
     }
 
     /// Writes are done, maybe a repair's.

@@ -326,10 +326,17 @@ impl Replica {
     }
 
     fn append_request(&mut self, now: Now, m: Request) {
-        self.append(now, m.entry_header(), m.operation);
+        let header = EntryHeader {
+            client: m.client,
+            session: m.session,
+            request_number: m.request_number,
+            kind: EntryKind::of_request(m.many),
+            ..EntryHeader::default()
+        };
+        self.append(now, header, m.operation);
     }
 
-    pub(in crate::replica) fn log_has_room(&self, payload: u64) -> bool {
+    fn log_has_room(&self, payload: u64) -> bool {
         let bytes = payload.saturating_add(128);
         self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
             && self.log.op_number().since(self.log.base().op_number) < self.config.log_ops_max
@@ -432,19 +439,6 @@ impl Replica {
             }
             Read::Causal(token) => self.read_causal(now, from, m, token),
             Read::Lease => self.read_leased(now, from, m),
-        }
-    }
-}
-
-impl Request {
-    /// What it says of its entry.
-    pub(in crate::replica) fn entry_header(&self) -> EntryHeader {
-        EntryHeader {
-            client: self.client,
-            session: self.session,
-            request_number: self.request_number,
-            kind: if self.many { EntryKind::Many } else { EntryKind::Request },
-            ..EntryHeader::default()
         }
     }
 }

@@ -334,7 +334,7 @@ impl Replica {
         self.promise.name_checkpoint(checkpoint);
         let superblock = Some(self.promise.hand_over(id));
         let batch = WriteBatch { cut, superblock, ..WriteBatch::default() };
-        self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+        self.persist(id, batch);
         id
     }
 

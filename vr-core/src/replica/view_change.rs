@@ -102,7 +102,7 @@ impl Replica {
             self.hand_over(now);
             let id = self.writes.next(now.monotonic);
             let batch = WriteBatch { cut: Some(self.commit_number), ..WriteBatch::default() };
-            self.out.push_back(Output::Persist { id, batch: Box::new(batch) });
+            self.persist(id, batch);
             self.log.replace_suffix(self.commit_number, Vec::new());
         }
     }

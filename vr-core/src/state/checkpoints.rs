@@ -117,18 +117,24 @@ impl Checkpoints {
         due
     }
 
-    /// Whether one is due behind none of `run`, which is then handed over whole.
-    pub fn is_none_due(&mut self, run: &Run, ops_max: u64, bytes_max: u64) -> bool {
+    /// Entries are handed to the executor, in order; the position of the first one behind which a
+    /// checkpoint is due, and nothing behind it counts as handed over.
+    pub fn first_due(&mut self, run: &Run, ops_max: u64, bytes_max: u64) -> Option<usize> {
+        if self.is_none_due(run, ops_max, bytes_max) {
+            self.bytes = self.bytes.saturating_add(run.bytes());
+            return None;
+        }
+        run.iter().position(|entry| self.is_due(&entry.header, ops_max, bytes_max))
+    }
+
+    /// What [`is_due`](Self::is_due) would say of none of `run`, without going through it.
+    fn is_none_due(&self, run: &Run, ops_max: u64, bytes_max: u64) -> bool {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return true };
-        let bytes = self.bytes.saturating_add(run.bytes());
         let multiples = |op_number: OpNumber| op_number.0.checked_div(ops_max).unwrap_or(0);
         let before = first.header.op_number.previous();
-        let none = multiples(before) == multiples(last.header.op_number)
-            && (ops_max == 0 || bytes < bytes_max);
-        if none {
-            self.bytes = bytes;
-        }
-        none
+        ops_max == 0
+            || (multiples(before) == multiples(last.header.op_number)
+                && self.bytes.saturating_add(run.bytes()) < bytes_max)
     }
 
     /// The last op after which one was due here, or is held.
@@ -371,23 +377,25 @@ mod tests {
         assert!(!checkpoints.is_due(&header(99, 4000), 0, 1), "0 ops: none ever");
     }
 
-    /// Handed over whole or entry by entry, the same is due.
+    /// Looked at as a whole or entry by entry, the same is due.
     #[test]
-    fn a_run_is_whole_when_none_of_its_entries_is_due() {
+    fn a_run_is_cut_where_one_of_its_entries_is_due() {
         for (ops_max, bytes_max) in [(0, 1), (1, 1 << 20), (3, 1 << 20), (7, 300), (100, 512)] {
             let (mut whole, mut single) = (checkpoints(), checkpoints());
             let mut op = 0;
             for length in [1, 2, 5, 1, 3, 8, 1, 1, 4] {
-                let headers: Vec<_> = (op + 1..=op + length).map(|op| header(op, 40)).collect();
+                let entries = (op + 1..=op + length)
+                    .map(|op| Entry { header: header(op, 40), ..Entry::default() });
                 op += length;
-                let entries = headers.iter().map(|it| Entry { header: *it, ..Entry::default() });
-                let run = Run::from(entries.collect::<Vec<_>>());
-                let due = |of: &mut Checkpoints| {
-                    headers.iter().filter(|it| of.is_due(it, ops_max, bytes_max)).count()
-                };
-                let none = whole.is_none_due(&run, ops_max, bytes_max);
-                let due = (due(&mut single), if none { 0 } else { due(&mut whole) });
-                assert!(due.0 == due.1 && none == (due.0 == 0), "{ops_max}, {bytes_max}, {op}");
+                let mut run = Run::from(entries.collect::<Vec<_>>());
+                while !run.is_empty() {
+                    let due = whole.first_due(&run, ops_max, bytes_max);
+                    let each =
+                        run.iter().position(|it| single.is_due(&it.header, ops_max, bytes_max));
+                    assert_eq!(due, each, "{ops_max}, {bytes_max}, through {op}");
+                    run = due.map_or_else(Run::default, |due| run.part(due + 1, usize::MAX));
+                }
+                assert_eq!(whole.due(), single.due());
             }
         }
     }

@@ -208,17 +208,8 @@ impl Log {
     /// Bytes of the entries from `from` up to and including `through`, as far as there are any.
     #[must_use]
     pub fn bytes_of(&self, from: OpNumber, through: OpNumber) -> u64 {
-        let (mut from, mut bytes) = (from, 0);
-        while from <= through {
-            let count_max = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
-            let run = self.runs.rest_of_run(from, count_max);
-            if run.is_empty() {
-                break;
-            }
-            bytes += run.bytes();
-            from = from.plus(u64::try_from(run.len()).unwrap_or(u64::MAX));
-        }
-        bytes
+        let count = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+        self.runs.parts(from, count).map(|run| run.bytes()).sum()
     }
 
     /// The entries from `from` on that came together with it.
@@ -434,18 +425,12 @@ impl Log {
     }
 
     fn uncount(&mut self, gone: &Runs, first: OpNumber) {
-        let mut from = first;
-        loop {
-            let run = gone.rest_of_run(from, usize::MAX);
-            let count = u64::try_from(run.len()).unwrap_or(u64::MAX);
-            if count == 0 {
-                break;
-            }
-            let payloads = run.bytes() - 128 * count;
-            let all_cached = run.is_whole();
+        for run in gone.parts(first, usize::MAX) {
             self.bytes -= run.bytes();
-            self.cached_bytes -= if all_cached { payloads } else { run.iter().map(cached).sum() };
-            from = from.plus(count);
+            self.cached_bytes -= match run.is_whole() {
+                true => run.payload_bytes(),
+                false => run.iter().map(cached).sum(),
+            };
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Entries of consecutive ops, in the runs that they came in.
 
+use core::iter;
 use std::collections::VecDeque;
 
 use crate::model::{
@@ -79,6 +80,20 @@ impl Runs {
             Some((run, skip)) => run.part(skip, count),
             None => self.from(from).take(count).cloned().collect::<Vec<_>>().into(),
         }
+    }
+
+    /// The entries from `from` on, at most `count`, run by run.
+    pub fn parts(&self, from: OpNumber, count: usize) -> impl Iterator<Item = Run> {
+        let (mut from, mut left) = (from, count);
+        iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let run = self.rest_of_run(from, left);
+            left -= run.len();
+            from = from.plus(u64::try_from(run.len()).unwrap_or(u64::MAX));
+            (!run.is_empty()).then_some(run)
+        })
     }
 
     /// From the entry at `op_number` to the end of its run, to be changed; nothing of what is open.
@@ -217,6 +232,12 @@ mod tests {
         assert_eq!(ops(&runs.rest_of_run(OpNumber(7), 9)), [7, 8]);
         assert_eq!(ops(&runs.rest_of_run(OpNumber(9), 1)), [9]);
         assert!(runs.rest_of_run(OpNumber(13), 1).is_empty());
+        let parts = |from, count| {
+            runs.parts(OpNumber(from), count).map(|run| ops(&run)).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(8, 4), [vec![8], vec![9, 10], vec![11]]);
+        assert_eq!(parts(11, usize::MAX), [[11, 12]]);
+        assert!(parts(13, 1).is_empty() && parts(5, 0).is_empty());
     }
 
     #[test]

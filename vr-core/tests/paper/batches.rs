@@ -46,12 +46,18 @@ fn done(bytes: usize) -> Outcome {
     Outcome::Executed(vec![7; bytes].into())
 }
 
-/// Commits everything that the primary has, and executes it without a reply.
-fn commit(primary: &mut Subject) {
+/// Commits everything that the primary has; returns the last op.
+fn commit(primary: &mut Subject) -> OpNumber {
     primary.persisted();
     let op_number = primary.status().op_number;
     let head = primary.head_of(op_number);
     primary.hear(1, 0, acknowledge(op_number, head));
+    op_number
+}
+
+/// The same, and executes it without a reply.
+fn execute(primary: &mut Subject) {
+    let op_number = commit(primary);
     primary.executed(op_number, Vec::new());
 }
 
@@ -84,7 +90,7 @@ fn what_was_placed_together_is_not_placed_again() {
     let mut primary = Subject::primary(3);
     let session = primary.open_session();
     primary.ask(Message::Requests(requests(session, 1, 3)));
-    commit(&mut primary);
+    execute(&mut primary);
     let before = primary.status().op_number;
     let outputs = primary.ask(Message::Requests(requests(session, 2, 4)));
     assert_eq!(outputs.work().len(), 2, "2 and 3 are answered again");
@@ -116,12 +122,10 @@ fn replies_to_one_client_leave_in_one_message() {
     let mut primary = Subject::primary(3);
     let session = primary.open_session();
     primary.ask(Message::Requests(requests(session, 1, 3)));
-    primary.persisted();
-    let head = primary.head_of(OpNumber(4));
-    primary.hear(1, 0, acknowledge(OpNumber(4), head));
+    let through = commit(&mut primary);
     let replies = vec![reply(1, done(3)), reply(2, Outcome::Malformed), reply(3, done(0))];
     let together = replies.iter().cloned().map(Replied::from).collect();
-    let told = primary.executed(OpNumber(4), replies).told();
+    let told = primary.executed(through, replies).told();
     assert_eq!(told, [Message::Replies(Replies { client: CLIENT, replies: together })]);
 }
 
@@ -131,12 +135,10 @@ fn large_replies_leave_in_messages_of_their_own() {
     let mut primary = Subject::primary(3);
     let session = primary.open_session();
     primary.ask(Message::Requests(requests(session, 1, 4)));
-    primary.persisted();
-    let head = primary.head_of(OpNumber(5));
-    primary.hear(1, 0, acknowledge(OpNumber(5), head));
+    let through = commit(&mut primary);
     let replies = [40_000, 30_000, 30_000, 70_000];
     let replies = (1..).zip(replies).map(|(number, bytes)| reply(number, done(bytes))).collect();
-    let counts: Vec<usize> = (primary.executed(OpNumber(5), replies).told().into_iter())
+    let counts: Vec<usize> = (primary.executed(through, replies).told().into_iter())
         .map(|message| if let Message::Replies(batch) = message { batch.replies.len() } else { 1 })
         .collect();
     assert_eq!(counts, [1, 2, 1]);
@@ -150,10 +152,8 @@ fn replies_through_a_backup_leave_one_by_one() {
     primary.ask(Message::Requests(requests(session, 1, 2)));
     let Message::Request(again) = request(session, 2) else { unreachable!("a request") };
     primary.hear(2, 0, Message::Forward(Forward::Request(again)));
-    primary.persisted();
-    let head = primary.head_of(OpNumber(3));
-    primary.hear(1, 0, acknowledge(OpNumber(3), head));
-    let outputs = primary.executed(OpNumber(3), vec![reply(1, done(1)), reply(2, done(1))]);
+    let through = commit(&mut primary);
+    let outputs = primary.executed(through, vec![reply(1, done(1)), reply(2, done(1))]);
     let singles = [reply(1, done(1)), reply(2, done(1))].map(Message::Reply);
     assert_eq!(outputs.told(), singles);
     let through = picked!(outputs, Message::ForwardReply(m) => m.clone());
@@ -189,7 +189,7 @@ fn left(limit: impl Fn(&mut Config), before: &[Requests], batch: &Requests, whol
     let placed = primary.status().op_number;
     // What waits for room enters the log when there is some.
     for _ in 0..20 {
-        commit(&mut primary);
+        execute(&mut primary);
     }
     let op_number = primary.status().op_number;
     Left { head: primary.head_of(op_number), op_number, placed, rejected: rejections }

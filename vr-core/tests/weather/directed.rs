@@ -9,7 +9,10 @@ use vr_core::{
     model::{message::Message, types::Peer},
 };
 
-use crate::world::{FAIR, Weather, World, small_config};
+use crate::{
+    climate::{FAIR, Weather},
+    world::{World, small_config},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 

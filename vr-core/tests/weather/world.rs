@@ -4,22 +4,18 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::wildcard_enum_match_arm,
     reason = "support of one test: what goes wrong here is a failed test, with its trace"
 )]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use vr_core::{
-    Config, Context, Durability, Malformed, Members, QueryContext, RawStateMachine, Recovered,
-    ReplicaId, SnapshotError, SnapshotReader, SnapshotWriter, WriteBatch,
+    Config, Durability, Members, Recovered, ReplicaId, WriteBatch,
     execution::{executor::Executor, work::Work},
     model::{
         config::Genesis,
         durable::{Identity, Superblock},
-        entry::Entry,
         message::{Envelope, Message, StatusKind},
         time::{Instant, Now},
         types::{Checksum, DiskId, OpNumber, Peer, PersistId, View},
@@ -31,50 +27,14 @@ use vr_core::{
     state::prng::Prng,
 };
 
-use crate::client::Client;
+use crate::{
+    client::Client,
+    climate::{FAIR, Weather},
+    disk::Disk,
+    once::Once,
+};
 
 pub(crate) const MILLISECOND: u64 = 1_000_000;
-
-/// What the network and the disks are like.
-#[derive(Clone, Copy)]
-pub(crate) struct Weather {
-    pub(crate) loss_percent: u64,
-    pub(crate) double_percent: u64,
-    /// Longest way of a message, in microseconds; most take a hundredth of it.
-    pub(crate) delay_max: u64,
-    /// Longest write, in microseconds.
-    pub(crate) write_max: u64,
-}
-
-pub(crate) const FAIR: Weather =
-    Weather { loss_percent: 0, double_percent: 0, delay_max: 400, write_max: 2000 };
-pub(crate) const FOUL: Weather =
-    Weather { loss_percent: 5, double_percent: 5, delay_max: 90_000, write_max: 60_000 };
-
-pub(crate) struct Disk {
-    pub(crate) superblock: Superblock,
-    pub(crate) entries: Vec<Entry>,
-}
-
-impl Disk {
-    fn write(&mut self, batch: WriteBatch, whole: bool) {
-        if let Some(after) = batch.cut {
-            self.entries.retain(|entry| entry.header.op_number <= after);
-        }
-        for entry in batch.entries {
-            assert_eq!(entry.header.op_number, op(self.entries.len() + 1), "no gap on disk");
-            let head = self.entries.last().map(|last| last.header.checksum);
-            assert!(head.is_none_or(|head| head == entry.header.parent), "a chain on disk");
-            self.entries.push(entry);
-        }
-        if let Some(superblock) = batch.superblock.filter(|_| whole) {
-            assert!(superblock.view >= self.superblock.view, "promises are never taken back");
-            assert!(superblock.log_view >= self.superblock.log_view, "log views never decrease");
-            assert!(superblock.log_view <= superblock.view, "no log beyond the promise");
-            self.superblock = superblock;
-        }
-    }
-}
 
 pub(crate) fn op(number: usize) -> OpNumber {
     OpNumber(u64::try_from(number).unwrap())
@@ -82,35 +42,6 @@ pub(crate) fn op(number: usize) -> OpNumber {
 
 fn id(index: usize) -> ReplicaId {
     ReplicaId(u64::try_from(index).unwrap())
-}
-
-/// Counts what it applies, and refuses to apply anything twice.
-#[derive(Default)]
-struct Once {
-    seen: BTreeSet<Bytes>,
-}
-
-impl RawStateMachine for Once {
-    fn apply(&mut self, context: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
-        assert!(self.seen.insert(operation), "executed twice: {context:?}");
-        Ok(Bytes::from(self.seen.len().to_string()))
-    }
-
-    fn query(&self, _: &QueryContext, _: Bytes) -> Result<Bytes, Malformed> {
-        Ok(Bytes::from(self.seen.len().to_string()))
-    }
-
-    fn snapshot(&self, out: &mut SnapshotWriter<'_>) -> Result<(), SnapshotError> {
-        use std::io::Write;
-        for operation in &self.seen {
-            out.write_all(operation)?;
-        }
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
-        Err(SnapshotError::Unreadable)
-    }
 }
 
 pub(crate) struct Process {
@@ -155,7 +86,7 @@ pub(crate) struct World {
     pub(crate) wall: Vec<u64>,
     /// By op: the entry that was executed first, and the view in which it was.
     pub(crate) committed: Vec<(Checksum, View)>,
-    started: BTreeMap<View, (OpNumber, Checksum)>,
+    pub(crate) started: BTreeMap<View, (OpNumber, Checksum)>,
     pub(crate) clients: Vec<Client>,
     /// The highest op that any client knows of.
     pub(crate) known: OpNumber,
@@ -634,91 +565,6 @@ impl World {
             }
             Output::Fatal(reason) => self.fail(&format!("replica {index} stopped: {reason}")),
         }
-    }
-
-    fn check_committed(&mut self, index: usize, entry: &Entry, view: View) {
-        let at = usize::try_from(entry.header.op_number.0).unwrap();
-        match self.committed.get(at - 1) {
-            Some((known, _)) if *known == entry.header.checksum => {}
-            Some(_) => self.fail(&format!("replica {index} executed another entry at op {at}")),
-            None => self.committed.push((entry.header.checksum, view)),
-        }
-    }
-
-    /// Nothing leaves that its disk does not hold already.
-    fn audit(&mut self, index: usize, envelope: &Envelope) {
-        let on_disk = match self.durability {
-            Durability::Full => true,
-            Durability::ViewOnly => false,
-            Durability::Diskless => return,
-        };
-        let disk = &self.disks[index];
-        let sure = disk.superblock.view >= envelope.view;
-        let started =
-            disk.superblock.log_view == envelope.view && disk.superblock.view == envelope.view;
-        let holds = match &envelope.message {
-            Message::PrepareOk(m) => {
-                let at = usize::try_from(m.op_number.0).unwrap();
-                let held = at == 0
-                    || !on_disk
-                    || disk.entries.get(at - 1).is_some_and(|e| e.header.checksum == m.checksum);
-                started && held
-            }
-            Message::Prepare(_) | Message::Commit(_) | Message::ReadIndexOk(_) => started,
-            Message::DoViewChange(m) => {
-                let head = disk.entries.last().map(|entry| entry.header.checksum);
-                disk.superblock.view >= m.view
-                    && disk.superblock.log_view >= m.log_view
-                    && (m.op_number == OpNumber::ZERO || !on_disk || head == Some(m.head))
-            }
-            Message::StartView(m) => {
-                let known = (m.op_number, m.head);
-                if *self.started.entry(m.view).or_insert(known) == known && on_disk {
-                    self.check_start(m.view, m.op_number, index);
-                }
-                let disk = &self.disks[index];
-                disk.superblock.log_view == m.view && disk.superblock.view == m.view
-            }
-            _ => true,
-        };
-        if !sure || !holds {
-            self.fail(&format!("replica {index} said too early: {envelope:?}"));
-        }
-    }
-
-    /// Whatever was executed in a lower view is in the log that a view starts from.
-    fn check_start(&mut self, view: View, through: OpNumber, index: usize) {
-        for (at, (checksum, executed_in)) in self.committed.iter().enumerate() {
-            if *executed_in < view {
-                let entry = self.disks[index].entries.get(at);
-                let kept = entry.is_some_and(|entry| entry.header.checksum == *checksum);
-                if !kept || through < op(at + 1) {
-                    self.fail(&format!("view {view} started without op {}", at + 1));
-                }
-            }
-        }
-    }
-
-    /// Whether `index` runs and has its log.
-    pub(crate) fn remembers(&self, index: usize) -> bool {
-        self.status(index).is_some_and(|status| {
-            matches!(status.status, StatusKind::Normal | StatusKind::ViewChange)
-        })
-    }
-
-    /// Whether the group must survive the end of this process: without logs on disk, while not
-    /// too many others are without theirs.
-    pub(crate) fn can_spare(&self, index: usize) -> bool {
-        let needed = self.count() - (self.count() - 1) / 2;
-        let others = (0..self.count()).filter(|other| *other != index && self.remembers(*other));
-        self.durability == Durability::Full || others.count() >= needed
-    }
-
-    /// Whether the disk of `index` may be wiped: not too many are, and not yet back.
-    pub(crate) fn can_wipe(&self, index: usize) -> bool {
-        let joined = |disk: &Disk| disk.superblock.certificate.is_some();
-        let blank = (0..self.count()).filter(|at| *at != index && !joined(&self.disks[*at]));
-        blank.count() < (self.count() - 1) / 2 && self.can_spare(index)
     }
 
     /// Heals everything, and lets everybody start.

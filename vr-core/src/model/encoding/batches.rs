@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes};
 
 use crate::model::{
     batch::BATCH_COUNT_MAX,
-    encoding::{CodecError, fields::Fields, frame::FrameWriter, hot},
+    encoding::{CodecError, fields::Fields, frame::FrameWriter, hot, length},
     message::{Message, Operation, Outcome, Replied, Replies, Requests},
     types::{ClientId, OpNumber, RequestNumber},
 };
@@ -104,8 +104,4 @@ fn put_bytes(frame: &mut FrameWriter<'_>, what: &'static str, bytes: &Bytes) -> 
 fn take_bytes(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Bytes> {
     let length = usize::try_from(fields.u32()?).unwrap_or(usize::MAX);
     Ok(source.slice_ref(fields.take(length)?))
-}
-
-fn length(what: &'static str, length: usize) -> Taken<u32> {
-    u32::try_from(length).map_err(|_| CodecError::Long { what, bytes: length, bytes_max: u32::MAX })
 }

@@ -77,13 +77,3 @@ pub(super) fn put_snapshot(frame: &mut FrameWriter<'_>, body: &Snapshot) -> Resu
     let Snapshot { request, checkpoint, .. } = *body;
     put(frame, what, &Snapshot { request, checkpoint, content })
 }
-
-/// Only [`WIRE_VERSION_COMPRESSION`] can say that a chunk is compressed.
-pub(super) fn take_snapshot(fields: &mut Fields<'_>, version: u16) -> Result<Snapshot, CodecError> {
-    let snapshot: Snapshot = take(fields, "Snapshot")?;
-    let compressed = matches!(snapshot.content, SnapshotContent::Compressed { .. });
-    if compressed && version < WIRE_VERSION_COMPRESSION {
-        return Fields::invalid("wire version of a compressed chunk", version);
-    }
-    Ok(snapshot)
-}

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::model::{
-    encoding::{CodecError, WIRE_VERSION, fields::Fields},
+    encoding::{CodecError, WIRE_VERSION, fields::Fields, length},
     kind::Lane,
 };
 
@@ -47,11 +47,7 @@ impl FrameHeader {
     /// # Errors
     /// [`CodecError::Long`] when the body is longer than a `u32` can say.
     pub fn guarding(kind: u8, lane: Lane, body: &[u8]) -> Result<Self, CodecError> {
-        let body_length = u32::try_from(body.len()).map_err(|_| CodecError::Long {
-            what: "frame",
-            bytes: body.len(),
-            bytes_max: u32::MAX,
-        })?;
+        let body_length = length("frame", body.len())?;
         let checksum = crc32c::crc32c(body);
         let version = WIRE_VERSION;
         Ok(Self { body_length, guarded_length: body_length, version, kind, lane, checksum })
@@ -183,6 +179,13 @@ pub(super) struct Mark {
     shared_bytes: usize,
 }
 
+impl Mark {
+    /// Bytes of all frames up to there.
+    const fn bytes(&self) -> usize {
+        self.scratch + self.shared_bytes
+    }
+}
+
 impl Default for FrameParts {
     fn default() -> Self {
         Self::new()
@@ -285,20 +288,10 @@ impl FrameParts {
         if self.scratch.capacity() == 0 {
             self.scratch.reserve(SCRATCH_BYTES);
         }
-        let start = self.scratch.len();
-        let shared_start = self.shared.len();
-        let bytes_start = self.len();
+        let start = self.mark();
         self.scratch.put_bytes(0, FRAME_HEADER_BYTES);
         let checked_to = self.scratch.len();
-        FrameWriter {
-            parts: self,
-            start,
-            shared_start,
-            bytes_start,
-            checked_to,
-            checksum: 0,
-            guarded_bytes: None,
-        }
+        FrameWriter { parts: self, start, checked_to, checksum: 0, guarded_bytes: None }
     }
 }
 
@@ -306,12 +299,8 @@ impl FrameParts {
 #[derive(Debug)]
 pub(super) struct FrameWriter<'a> {
     parts: &'a mut FrameParts,
-    /// Length of the scratch before the frame.
-    start: usize,
-    /// Number of shared segments before the frame.
-    shared_start: usize,
-    /// Length of everything before the frame.
-    bytes_start: usize,
+    /// How far the frames before it go.
+    start: Mark,
     /// Length of the scratch that `checksum` covers.
     checked_to: usize,
     /// CRC-32C of the guarded part, as far as it was computed.
@@ -373,18 +362,16 @@ impl FrameWriter<'_> {
             lane,
             checksum: self.checksum,
         };
-        let place = self.start..self.start + FRAME_HEADER_BYTES;
+        let place = self.start.scratch..self.start.scratch + FRAME_HEADER_BYTES;
         if let Some(place) = self.parts.scratch.get_mut(place) {
             place.copy_from_slice(&header.encode());
         }
-        self.start = self.parts.scratch.len();
-        self.shared_start = self.parts.shared.len();
-        self.bytes_start = self.parts.len();
+        self.start = self.parts.mark();
         Ok(())
     }
 
     fn body_bytes(&self) -> usize {
-        self.parts.len() - self.bytes_start - FRAME_HEADER_BYTES
+        self.parts.len() - self.start.bytes() - FRAME_HEADER_BYTES
     }
 
     fn check_scratch(&mut self) {
@@ -397,8 +384,6 @@ impl FrameWriter<'_> {
 impl Drop for FrameWriter<'_> {
     /// Takes an unfinished frame back; a finished one starts where it ends.
     fn drop(&mut self) {
-        self.parts.scratch.truncate(self.start);
-        self.parts.shared.truncate(self.shared_start);
-        self.parts.shared_bytes = self.bytes_start - self.start;
+        self.parts.back_to(self.start);
     }
 }

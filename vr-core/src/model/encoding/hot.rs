@@ -11,6 +11,7 @@ use crate::model::{
         entry::{decode_header, encode_header},
         fields::Fields,
         frame::FrameWriter,
+        length,
     },
     entries::Entries,
     entry::{ENTRY_HEADER_BYTES, Entry},
@@ -359,12 +360,7 @@ pub(super) fn take_answered_entries(fields: &mut Fields<'_>, source: &Bytes) -> 
 
 /// Their number, where the guarded part ends, then each header and its payload.
 fn put_entries(frame: &mut FrameWriter<'_>, entries: &[Entry]) -> Taken<()> {
-    let count = u32::try_from(entries.len()).map_err(|_| CodecError::Long {
-        what: "number of entries",
-        bytes: entries.len(),
-        bytes_max: u32::MAX,
-    })?;
-    frame.fields().put_u32_le(count);
+    frame.fields().put_u32_le(length("number of entries", entries.len())?);
     frame.end_guard();
     for entry in entries {
         let length = usize::try_from(entry.header.payload_length).unwrap_or(usize::MAX);

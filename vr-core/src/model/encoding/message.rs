@@ -5,8 +5,8 @@ use bytes::{BufMut, Bytes};
 use crate::model::{
     certificate::{CertificateHash, CrashVector},
     encoding::{
-        CodecError, WIRE_VERSION, WIRE_VERSION_BATCHES, WIRE_VERSION_LEASES, WIRE_VERSION_MIN,
-        batches, cold,
+        CodecError, WIRE_VERSION, WIRE_VERSION_BATCHES, WIRE_VERSION_COMPRESSION,
+        WIRE_VERSION_LEASES, WIRE_VERSION_MIN, batches, cold,
         fields::Fields,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts, FrameWriter},
         hot,
@@ -14,6 +14,7 @@ use crate::model::{
     kind::Kind,
     message::{Envelope, Message, Sender},
     read::Read,
+    snapshot::{Snapshot, SnapshotContent},
     types::{ClientId, Epoch, GroupId, Incarnation, ReplicaId, View},
 };
 
@@ -104,18 +105,17 @@ pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, Codec
 
 /// The first version that can say this.
 fn version_with(message: &Message) -> u16 {
-    let leases = if let Message::PrepareOk(m) = message {
-        !m.lease.is_zero()
-    } else if let Message::Query(m) = message {
-        m.read == Read::Lease
+    let compressed = |m: &Snapshot| matches!(m.content, SnapshotContent::Compressed { .. });
+    if matches!(message, Message::Requests(_) | Message::Replies(_)) {
+        WIRE_VERSION_BATCHES
+    } else if matches!(message, Message::Snapshot(m) if compressed(m)) {
+        WIRE_VERSION_COMPRESSION
+    } else if matches!(message, Message::PrepareOk(m) if !m.lease.is_zero())
+        || matches!(message, Message::Query(m) if m.read == Read::Lease)
+    {
+        WIRE_VERSION_LEASES
     } else {
-        false
-    };
-    let batches = matches!(message, Message::Requests(_) | Message::Replies(_));
-    match (batches, leases) {
-        (true, _) => WIRE_VERSION_BATCHES,
-        (false, true) => WIRE_VERSION_LEASES,
-        (false, false) => WIRE_VERSION_MIN,
+        WIRE_VERSION_MIN
     }
 }
 
@@ -296,7 +296,7 @@ fn take_message(
         Kind::GetEntries => Message::GetEntries(cold::take(fields, "GetEntries")?),
         Kind::Released => Message::Released(cold::take(fields, "Released")?),
         Kind::GetSnapshot => Message::GetSnapshot(cold::take_get_snapshot(fields, version)?),
-        Kind::Snapshot => Message::Snapshot(cold::take_snapshot(fields, version)?),
+        Kind::Snapshot => Message::Snapshot(cold::take(fields, "Snapshot")?),
         Kind::ReadIndex => Message::ReadIndex(cold::take(fields, "ReadIndex")?),
         Kind::ReadIndexOk => Message::ReadIndexOk(cold::take(fields, "ReadIndexOk")?),
         Kind::Hello => Message::Hello(cold::take(fields, "Hello")?),

@@ -34,6 +34,14 @@ pub(crate) const WIRE_VERSION_BATCHES: u16 = 3;
 /// The first version with compressed chunks.
 pub(crate) const WIRE_VERSION_COMPRESSION: u16 = 3;
 
+/// A length or a number of items as it is written.
+///
+/// # Errors
+/// [`CodecError::Long`] when a `u32` cannot say it.
+fn length(what: &'static str, length: usize) -> Result<u32, CodecError> {
+    u32::try_from(length).map_err(|_| CodecError::Long { what, bytes: length, bytes_max: u32::MAX })
+}
+
 /// Why bytes are not a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
