@@ -198,6 +198,7 @@ mutants! {
     lease_without_drift: LeaseWithoutDrift, leases::nobody_replaces_a_primary_before_its_lease_ends, "O8 violated";
     evict_only_at_primary: EvictOnlyAtPrimary, client_retry::a_full_table_closes_the_session_used_longest_ago, "O4 violated";
     endless_forwards: EndlessForwards, limits::a_backup_holds_no_more_than_it_may, "O11 violated", found by 20 seeds of 3 for 3 s;
+    endless_log: EndlessLog, limits::a_log_that_cannot_be_shortened_ends_where_it_is_full, "O11 violated";
     genesis_by_quorum: GenesisByQuorum, genesis::a_wiped_founder_founds_no_second_group, "O1 violated";
     any_founder: AnyFounder, genesis::answers_that_were_never_true_together_found_nothing, "O1 violated";
     genesis_without_nonce: GenesisWithoutNonce, genesis::old_answers_found_no_second_group, "O1 violated";

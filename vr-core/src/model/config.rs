@@ -40,9 +40,9 @@ pub enum Genesis {
 /// | `message_bytes_max` | 4 MiB | prepares and transfers are split; a larger frame closes its connection |
 /// | `pipeline_ops_max` | 1024 | requests are answered busy |
 /// | `pipeline_bytes_max` | 16 MiB | requests are answered busy |
-/// | `undurable_bytes_max` | 32 MiB | a backup lets further entries go, and asks for them once its storage has caught up |
-/// | `log_bytes_max` | 8 GiB | requests are answered busy |
-/// | `log_ops_max` | 2 000 000 | requests are answered busy |
+/// | `undurable_bytes_max` | 32 MiB | a backup lets further entries go, and asks for them once its storage has caught up; requests to a primary wait, and it hands its view off |
+/// | `log_bytes_max` | 8 GiB | requests are answered busy; a backup lets further entries go until it holds a later checkpoint |
+/// | `log_ops_max` | 2 000 000 | as with `log_bytes_max` |
 /// | `queue_bytes_max` | 64 MiB | what would wait is answered busy |
 /// | `checkpoint_ops` | 100 000 | a checkpoint is taken; 0: never, and the log is kept whole |
 /// | `checkpoint_bytes` | 256 MiB | a checkpoint is taken |
@@ -96,9 +96,9 @@ pub struct Config {
     pub pipeline_ops_max: u32,
     /// Bytes prepared and not yet committed.
     pub pipeline_bytes_max: u32,
-    /// Bytes of entries that a backup holds in memory because its storage has not made them durable;
-    /// one message more than that at most. A backup that is slow for a moment should stay below, so it
-    /// should be a multiple of `pipeline_bytes_max`.
+    /// Bytes of entries that a replica holds in memory because its storage has not made them durable;
+    /// at a backup one message more than that at most, and at a primary a pipeline more. Who is slow
+    /// for a moment should stay below, so it should be a multiple of `pipeline_bytes_max`.
     pub undurable_bytes_max: u64,
     /// Bytes of the whole log.
     pub log_bytes_max: u64,
@@ -227,8 +227,9 @@ impl Config {
         self.clients_max.saturating_add(self.pipeline_ops_max)
     }
 
-    /// Bytes of what a backup holds of entries that are not durable, or came before their
-    /// predecessors: one message is taken whole while there is any room.
+    /// Bytes of what a replica holds of entries that are not durable, or came before their
+    /// predecessors: one message is taken whole, and a primary fills its pipeline, while there is any
+    /// room.
     pub(crate) fn undurable_and_early_bytes_max(&self) -> u64 {
         self.undurable_bytes_max
             .saturating_add(u64::from(self.message_bytes_max))

@@ -68,11 +68,9 @@ pub struct Share {
 /// and what the allocator keeps for itself: expect half as much again.
 ///
 /// Nor does it count what is rare and bounded by the log of others, or by time, only:
-/// * `log_bytes_max` and `log_ops_max` are checked where a primary admits requests. A backup whose
-///   checkpoints lag behind those of a quorum releases its log later than the primary, and holds
-///   that much more of it: headers in memory, and where the log is in memory, all of it.
-/// * A primary whose own disk stalls, while the backups are a quorum without it, goes on. What is
-///   not durable stays in its memory, until its log is full.
+/// * A replica whose log begins before those of the others, because its checkpoint lags, and that
+///   comes to a later view with what they have, may hold up to twice `log_bytes_max` and
+///   `log_ops_max`. It takes no more then, and fetches a later checkpoint.
 /// * A replica that comes to a later view holds the entries of that view's log that it lacks in
 ///   memory, until it has all of them and they are written as one.
 /// * A backup that catches up drops no payload from memory before it has heard that it is
@@ -185,7 +183,7 @@ impl Config {
         ]
     }
 
-    /// Bytes of what a backup holds of entries that storage does not have. The log's headers are
+    /// Bytes of what a replica holds of entries that storage does not have. The log's headers are
     /// counted elsewhere; here are those that are early, or are on their way to storage.
     fn held_for_storage(&self, usage: &Usage) -> u64 {
         let bytes = match usage.durability {

@@ -159,6 +159,8 @@ mutants! {
     // Section "Limits".
     /// A backup holds clients' requests for the primary without an end.
     EndlessForwards = "endless-forwards",
+    /// A backup takes entries although its log is full, as long as its checkpoint lags.
+    EndlessLog = "endless-log",
 
     // Section "Genesis".
     /// A quorum of blank members is enough to found a group.

@@ -201,6 +201,7 @@ impl Replica {
                 let batch = WriteBatch { release: Some(through), ..WriteBatch::default() };
                 self.persist(id, batch);
             }
+            self.pull_what_was_let_go(now);
         }
         self.keep_checkpoints();
     }

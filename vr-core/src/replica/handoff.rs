@@ -68,6 +68,22 @@ impl Replica {
         Ok(())
     }
 
+    /// A primary whose own storage is behind takes no requests. Looked at with each heartbeat: for how
+    /// long a silent one is not suspected, it waits; then it lets one lead whose storage is not.
+    pub(in crate::replica) fn hand_off_if_storage_stalls(&mut self, now: Now) {
+        let keeps_up = self.storage_keeps_up();
+        let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
+        if keeps_up {
+            primary.behind_since = None;
+            return;
+        }
+        let since = *primary.behind_since.get_or_insert(now.monotonic);
+        if now.monotonic.since(since) >= self.config.suspicion_timeout {
+            // Without a successor it waits for its storage, or for one at the next heartbeat.
+            let _waits = self.hand_off(now, None);
+        }
+    }
+
     /// Who is to lead next: `wanted`, if it can, or the backup that acknowledged most; of several,
     /// the one whose view comes first.
     fn successor(&self, now: Now, wanted: Option<ReplicaId>) -> Result<ReplicaId, HandoffError> {

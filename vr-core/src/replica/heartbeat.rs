@@ -61,6 +61,7 @@ impl Replica {
         if self.is_primary() {
             self.pace_snapshot(now, self.view, self.log.op_number());
             self.take_checkpoint_at_rest(now);
+            self.hand_off_if_storage_stalls(now);
         }
     }
 
@@ -134,6 +135,7 @@ impl Replica {
             if m.standing.op_number == op_number {
                 self.take_checkpoint_at_rest(now);
             }
+            self.fetch_agreed_if_full(now);
         }
         Ok(())
     }

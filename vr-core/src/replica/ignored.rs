@@ -45,6 +45,8 @@ pub enum Ignored {
     Kept,
     /// Storage is behind by as much as may be held in memory; it will be asked for.
     StorageBehind,
+    /// The log is full until a later checkpoint is held; it will be asked for.
+    LogFull,
     /// A limit is reached, and the sender was told.
     Busy,
     /// Clients do not say this to replicas.

@@ -115,8 +115,8 @@ impl Replica {
     }
 
     /// VRR §4.1 step 4: a backup appends the entries that come next, and keeps those that come
-    /// early while it asks for what is missing. As long as storage is behind it takes none, as if
-    /// the message had lost them.
+    /// early while it asks for what is missing. As long as it has no room it takes none, as if the
+    /// message had lost them.
     pub(in crate::replica) fn on_prepare(
         &mut self,
         now: Now,
@@ -126,12 +126,13 @@ impl Replica {
         self.follow(now, from)?;
         self.heard_from_primary(now, m.heartbeat)?;
         let before = self.log.op_number();
-        if !self.storage_keeps_up() {
+        if let Err(no_room) = self.require_room() {
             self.commit_through(from, m.commit)?;
             let is_new = |last: &Entry| last.header.op_number > before;
-            return Err(self.let_go(m.entries.last().is_some_and(is_new)));
+            return Err(self.let_go(no_room, m.entries.last().is_some_and(is_new)));
         }
-        let in_order = self.log.append_run(&m.entries, self.view);
+        let fits = self.log_has_room_for(m.entries.len(), m.entries.bytes());
+        let in_order = fits && self.log.append_run(&m.entries, self.view);
         let gap = if in_order { false } else { self.take_entries(from, &m.entries)? };
         self.take_early(from)?;
         if self.log.op_number() > before {
@@ -149,12 +150,30 @@ impl Replica {
         self.log.undurable_bytes() < self.config.undurable_bytes_max
     }
 
-    /// Entries, new ones or not, are not taken because storage is behind.
-    pub(in crate::replica) const fn let_go(&mut self, are_new: bool) -> Ignored {
+    /// Whether the log may have so many more entries, of so many bytes.
+    pub(in crate::replica) fn log_has_room_for(&self, entries: usize, bytes: u64) -> bool {
+        let ops = u64::try_from(entries).unwrap_or(u64::MAX);
+        let logged = self.log.op_number().since(self.log.base().op_number);
+        self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
+            && logged.saturating_add(ops) <= self.config.log_ops_max
+    }
+
+    /// A backup takes entries while storage keeps up, and while its log may have one more: those
+    /// that a later checkpoint contains may not have been released yet.
+    pub(in crate::replica) fn require_room(&self) -> Result<(), Ignored> {
+        match (self.storage_keeps_up(), self.log_has_room_for(1, 0)) {
+            (false, _) => Err(Ignored::StorageBehind),
+            (true, false) if !self.mutant(Mutant::EndlessLog) => Err(Ignored::LogFull),
+            (true, _) => Ok(()),
+        }
+    }
+
+    /// Entries, new ones or not, are not taken for want of room.
+    pub(in crate::replica) const fn let_go(&mut self, why: Ignored, are_new: bool) -> Ignored {
         if let Status::Normal(Role::Backup(backup)) = &mut self.status {
             backup.behind |= are_new;
         }
-        Ignored::StorageBehind
+        why
     }
 
     /// Appends what comes next of `entries` and keeps what is early; whether anything is.
@@ -190,6 +209,10 @@ impl Replica {
         if header.parent != self.log.head() {
             let (op_number, ours) = (self.log.op_number(), self.log.head());
             return Err(self.diverged(from, op_number, ours, header.parent));
+        }
+        let fits = self.log_has_room_for(1, header.entry_bytes());
+        if !fits && !self.mutant(Mutant::EndlessLog) {
+            return Err(self.let_go(Ignored::LogFull, true));
         }
         self.clock.replay(header.time);
         self.log.append(entry);

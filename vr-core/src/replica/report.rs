@@ -163,6 +163,7 @@ impl Replica {
                 parked_bytes = primary.pipeline.parked_bytes();
                 queued = primary.pipeline.queued();
                 parked = primary.pipeline.parked_most();
+                undurable = self.log.undurable_bytes();
             }
             Status::Normal(Role::Backup(backup)) => {
                 (early, early_bytes) = (backup.early.len(), backup.early.bytes());

@@ -165,12 +165,13 @@ impl Replica {
     }
 
     /// Whether one more op fits into the pipeline, and may be placed there: not before it is known
-    /// who has a session.
+    /// who has a session, and not while storage is behind by as much as may be held in memory.
     pub(in crate::replica) fn has_room(&self) -> bool {
         let Status::Normal(Role::Primary(primary)) = &self.status else { return false };
         let ops = self.log.op_number().since(self.commit_number);
         primary.handing_off.is_none()
             && !self.progress.is_restoring()
+            && self.storage_keeps_up()
             && ops < u64::from(self.config.pipeline_ops_max)
             && primary.pipeline.bytes() < u64::from(self.config.pipeline_bytes_max)
     }
@@ -337,9 +338,7 @@ impl Replica {
     }
 
     fn log_has_room(&self, payload: u64) -> bool {
-        let bytes = payload.saturating_add(128);
-        self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
-            && self.log.op_number().since(self.log.base().op_number) < self.config.log_ops_max
+        self.log_has_room_for(1, payload.saturating_add(128))
     }
 
     /// Asks the executor for a stored reply: of what was executed, and of what was handed to it

@@ -67,6 +67,37 @@ impl Replica {
         checkpoint.op_number > self.log.base().op_number && (!here || self.is_incomplete() || stuck)
     }
 
+    /// Whether `checkpoint` would shorten the log of a replica that has executed past it, and has
+    /// none of its own that a quorum has, too: not even one that the superblock is about to name.
+    fn shortens_log(&self, checkpoint: CheckpointId) -> bool {
+        let here = self.log.checksum_of(checkpoint.op_number) == Some(checkpoint.checksum);
+        let named = self.promise.named_checkpoints().map(|named| named.op_number).max();
+        let held = named.max(Some(self.checkpoints.held().op_number));
+        here && held < Some(checkpoint.op_number)
+            && checkpoint.op_number > self.log.base().op_number
+            && checkpoint.op_number <= self.progress.applied
+    }
+
+    /// A backup with a full log waits for nothing but a later checkpoint: whoever is too slow to
+    /// take its own, or took it elsewhere, fetches the one that a quorum has.
+    pub(in crate::replica) fn fetch_agreed_if_full(&mut self, now: Now) {
+        let agreed = self.checkpoints.agreed();
+        let is_full = matches!(self.require_room(), Err(Ignored::LogFull));
+        let free = self.incoming.is_none() && self.install.is_none();
+        if is_full && free && (self.lacks(agreed) || self.shortens_log(agreed)) {
+            self.begin_snapshot(now, agreed);
+        }
+    }
+
+    fn begin_snapshot(&mut self, now: Now, checkpoint: CheckpointId) {
+        let op_number = checkpoint.op_number;
+        self.out.push_back(Output::Event(Event::SnapshotBegan { op_number }));
+        let pace = Pace::of(self.config.fetch_bytes_per_second);
+        let compressed = self.config.compress_checkpoints;
+        self.incoming = Some(Incoming::new(checkpoint, pace, compressed));
+        self.ask_for_snapshot(now);
+    }
+
     /// What this replica asked for is nowhere as entries any more.
     pub(in crate::replica) fn on_released(
         &mut self,
@@ -92,12 +123,7 @@ impl Replica {
         {
             return Err(Ignored::Duplicate);
         }
-        let op_number = m.checkpoint.op_number;
-        self.out.push_back(Output::Event(Event::SnapshotBegan { op_number }));
-        let pace = Pace::of(self.config.fetch_bytes_per_second);
-        let compressed = self.config.compress_checkpoints;
-        self.incoming = Some(Incoming::new(m.checkpoint, pace, compressed));
-        self.ask_for_snapshot(now);
+        self.begin_snapshot(now, m.checkpoint);
         Ok(())
     }
 
@@ -291,7 +317,7 @@ impl Replica {
             return;
         }
         let checkpoint = incoming.checkpoint();
-        if !self.lacks(checkpoint) {
+        if !self.lacks(checkpoint) && !self.shortens_log(checkpoint) {
             return self.give_up_snapshot(now);
         }
         self.timers.disarm(Timer::Snapshot);
@@ -333,7 +359,8 @@ impl Replica {
         let id = self.writes.next(now.monotonic);
         self.promise.name_checkpoint(checkpoint);
         let superblock = Some(self.promise.hand_over(id));
-        let batch = WriteBatch { cut, superblock, ..WriteBatch::default() };
+        let release = Some(checkpoint.op_number);
+        let batch = WriteBatch { cut, superblock, release, ..WriteBatch::default() };
         self.persist(id, batch);
         id
     }

@@ -19,11 +19,11 @@ use crate::{
 
 impl Replica {
     /// Asks for the entries after the last one, one question at a time; the primary first, and
-    /// after a silence everybody who is known to be ahead. Nothing is asked for that storage cannot
-    /// take yet.
+    /// after a silence everybody who is known to be ahead. Nothing is asked for that there is
+    /// no room for yet.
     pub(in crate::replica) fn begin_pull(&mut self, now: Now) {
-        if !self.storage_keeps_up() {
-            let _why = self.let_go(true);
+        if let Err(no_room) = self.require_room() {
+            let _why = self.let_go(no_room, true);
             return;
         }
         let op_number = self.log.op_number();
@@ -92,8 +92,8 @@ impl Replica {
         backup.pull = None;
         backup.pulls = 0;
         self.timers.disarm(Timer::Pull);
-        if !self.storage_keeps_up() {
-            return Err(self.let_go(true));
+        if let Err(no_room) = self.require_room() {
+            return Err(self.let_go(no_room, true));
         }
         for entry in m.entries {
             self.take_entry(from, entry)?;
@@ -103,11 +103,12 @@ impl Replica {
         Ok(())
     }
 
-    /// Storage has come closer: what was let go meanwhile is asked for as soon as there is room.
+    /// Storage has come closer, or the log is shorter: what was let go meanwhile is asked for as soon
+    /// as there is room.
     pub(in crate::replica) fn pull_what_was_let_go(&mut self, now: Now) {
-        let keeps_up = self.storage_keeps_up();
+        let has_room = self.require_room().is_ok();
         if let Status::Normal(Role::Backup(backup)) = &mut self.status
-            && keeps_up
+            && has_room
             && core::mem::take(&mut backup.behind)
         {
             self.begin_pull(now);

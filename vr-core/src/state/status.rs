@@ -102,6 +102,8 @@ pub struct Primary {
     pub heartbeat_due: bool,
     /// Who is to lead next, while a hand-off is under way: nothing is given a place until it is over.
     pub handing_off: Option<ReplicaId>,
+    /// Since when heartbeats have found storage behind by as much as may be held in memory.
+    pub behind_since: Option<Instant>,
     backups: Vec<Acknowledged>,
     echoes: Vec<(HeartbeatNumber, Instant)>,
 }
@@ -120,6 +122,7 @@ impl Primary {
             lease: Lease::new(members),
             heartbeat_due: true,
             handing_off: None,
+            behind_since: None,
             backups: vec![Acknowledged::after(start_op); members],
             echoes: vec![(HeartbeatNumber::ZERO, now); members],
         }

@@ -10,7 +10,7 @@ use vr_core::{
         checkpoint::{CHUNK_BYTES, Manifest},
         durable::CheckpointId,
         kind::Kind,
-        message::{Message, PrepareOk},
+        message::{Commit, Message, PrepareOk},
         snapshot::{Released, Snapshot, SnapshotContent, SnapshotPart},
         types::Checksum,
     },
@@ -247,4 +247,48 @@ fn a_primary_that_fetches_leaves_room_for_what_it_orders() {
         1,
         "one chunk a second, where four would be asked for at once"
     );
+}
+
+/// The chunks of `checkpoint` are all here already, from whoever else took it.
+fn arrives(subject: &mut Subject, asked: &Outputs, checkpoint: CheckpointId) -> Outputs {
+    let questions = picked!(asked, Message::GetSnapshot(m) => (m.request, m.checkpoint));
+    let ([(request, wanted)], [of]) = (&questions[..], &asked.receivers(Kind::GetSnapshot)[..])
+    else {
+        panic!("the manifest is asked for, once: {asked:?}");
+    };
+    assert_eq!(*wanted, checkpoint);
+    let Manifest { bytes, chunks } = manifest();
+    let content = SnapshotContent::Manifest { bytes, from: 0, chunks };
+    let snapshot = Snapshot { request: *request, checkpoint, content };
+    subject.hear(*of, 0, Message::Snapshot(snapshot));
+    subject.handle(Input::Transferred(TaskDone::Looked { checkpoint, missing: Vec::new() }));
+    subject.handle(Input::Transferred(TaskDone::Completed { checkpoint }))
+}
+
+/// Section "Checkpoints": a backup that is slow to take its own holds no more of the log than it may.
+/// It fetches the one that the others have, although it has executed past it, and goes on.
+#[test]
+fn a_backup_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
+    let (mut backup, _) = Subject::start_with(small_log, 3, 1, Disk::default());
+    let entries = log(8);
+    backup.hear(0, 0, prepare(&entries, committed(&entries, 6)));
+    backup.persisted();
+    backup.hear(0, 0, commit(committed(&entries, 6), 1, 8));
+    backup.executed(OpNumber(6), Vec::new());
+    assert_eq!(backup.status().op_number, OpNumber(6), "two did not fit");
+    let asked = backup.hear(0, 0, commit(committed(&entries, 8), 2, 8));
+    assert_eq!(asked.receivers(Kind::GetEntries), [], "there is no room for an answer");
+    assert_eq!(asked.receivers(Kind::PrepareOk), [0], "the heartbeat is answered");
+
+    let digest = manifest().digest();
+    let agreed = CheckpointId { digest, ..id(&mut backup, OpNumber(4), 0) };
+    let Message::Commit(told) = commit(committed(&entries, 8), 3, 8) else { unreachable!("it is") };
+    let asked = backup.hear(0, 0, Message::Commit(Commit { agreed, ..told }));
+    let installed = arrives(&mut backup, &asked, agreed);
+    assert!(installed.work().is_empty(), "the state is past it, and stays");
+    let mut shorter = backup.persisted();
+    shorter.0.extend(backup.persisted().0);
+    let status = backup.status();
+    assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
+    assert_eq!(shorter.receivers(Kind::GetEntries), [0], "what did not fit is asked for");
 }

@@ -7,16 +7,18 @@ use vr_core::{
         entries::{Entries, GetEntries, Wanted},
         entry::Entry,
         kind::Kind,
-        message::{Limit, Message, Query, Rejected, Rejection},
+        message::{Limit, Message, Ping, Query, Rejected, Rejection, StatusKind},
         read::Read,
         types::{RequestId, RequestNumber},
     },
-    replica::io::Output,
+    replica::io::{Event, Output},
 };
 
 use crate::{
     outputs::{Outputs, picked},
-    subject::{CLIENT, Disk, Subject, acknowledge, commit, committed, log, prepare, request},
+    subject::{
+        CLIENT, Disk, Subject, acknowledge, commit, committed, log, prepare, request, standing,
+    },
 };
 
 /// Two of these fit into [`narrow`] queues, and three do not.
@@ -234,4 +236,66 @@ fn early_entries_have_no_more_bytes_than_they_may() {
     assert_eq!(held(&backup), Some(first_five));
     backup.hear(0, 0, prepare(&entries[..1], committed(&[], 0)));
     assert_eq!((backup.status().op_number, held(&backup)), (OpNumber(6), Some(0)));
+}
+
+/// A primary that may hold ten entries for its storage, while the others are a quorum without it; all
+/// requests that came, and what it said to the last.
+fn primary_with_slow_storage(requests: u64) -> (Subject, OpNumber, Outputs) {
+    let limit = |config: &mut Config| {
+        narrow(config);
+        config.undurable_bytes_max = 5 * 528;
+        config.pipeline_ops_max = 4;
+    };
+    let mut primary = Subject::primary_with(limit, 3);
+    let session = primary.open_session();
+    primary.persisted();
+    let mut last = Outputs::default();
+    for number in 1..=requests {
+        last = primary.ask(large(session, number));
+        acknowledge_all(&mut primary);
+    }
+    (primary, session, last)
+}
+
+/// Both backups have made durable whatever the primary has prepared, and hear everybody.
+fn acknowledge_all(primary: &mut Subject) {
+    let op_number = primary.status().op_number;
+    let head = primary.head_of(op_number);
+    let standing = standing(StatusKind::Normal, 0, op_number.0);
+    for backup in [1, 2] {
+        primary.hear(backup, 0, acknowledge(op_number, head));
+        primary.hear(backup, 0, Message::Ping(Ping { standing, sent_at: 0 }));
+    }
+}
+
+/// Section "Normal operation": what the disk of a primary does not have is bounded like that of a
+/// backup, also where the others commit without it.
+#[test]
+fn a_primary_holds_no_more_for_its_storage_than_it_may() {
+    let (mut primary, session, last) = primary_with_slow_storage(8);
+    assert_eq!(rejected(&last), [Rejection::Busy(Limit::Pipeline)], "two wait, one is refused");
+    let status = primary.status();
+    assert_eq!((status.op_number, status.commit_number), (session.plus(5), session.plus(5)));
+    primary.persisted();
+    assert_eq!(primary.status().op_number, session.plus(7), "those that waited have a place");
+}
+
+/// It lets another one lead, if it stays behind for as long as a silent primary is waited for.
+#[test]
+fn a_primary_whose_storage_stays_behind_hands_its_view_off() {
+    let heartbeat = Config::default().heartbeat_interval;
+    for recovers in [false, true] {
+        let (mut primary, ..) = primary_with_slow_storage(7);
+        let mut handed_off = Vec::new();
+        for beat in 0..4 {
+            let outputs = primary.pass(heartbeat);
+            let began = |event: &&Event| matches!(event, Event::HandoffBegan { .. });
+            handed_off.extend(outputs.events().into_iter().find(began).map(|_| beat));
+            acknowledge_all(&mut primary);
+            if recovers && beat == 2 {
+                primary.persisted();
+            }
+        }
+        assert_eq!(handed_off, if recovers { vec![] } else { vec![3] });
+    }
 }

@@ -4,12 +4,20 @@ use vr_core::{model::types::ReplicaId, replica::io::Queue};
 
 use crate::checker::{Verdict, Violation};
 
+/// How often the limit fits into what a replica may hold of this: its log may be twice as long where
+/// it came to a view with one that begins before those of the others, until it holds a later
+/// checkpoint.
+fn share(limit: &str) -> u64 {
+    if matches!(limit, "log_ops_max" | "log_bytes_max") { 2 } else { 1 }
+}
+
 /// Compares what `replica` holds with what it may hold.
 ///
 /// # Errors
 /// When one of the queues is longer than its limit.
 pub fn check(replica: ReplicaId, queues: &[Queue]) -> Verdict {
-    match queues.iter().find(|queue| queue.used > queue.used_max) {
+    let outgrown = |queue: &&Queue| queue.used > share(queue.limit).saturating_mul(queue.used_max);
+    match queues.iter().find(outgrown) {
         None => Ok(()),
         Some(Queue { limit, used, used_max }) => Err(Violation::new(
             "O11",

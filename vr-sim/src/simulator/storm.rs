@@ -84,6 +84,17 @@ fn draw_checkpoints(rng: &mut Prng, config: &mut Config) {
     }
 }
 
+/// How much of the log is kept for want of a checkpoint, as `rng` draws it: in a third of the runs with
+/// checkpoints as little as the limits permit, or somewhat more.
+fn draw_log(rng: &mut Prng, config: &mut Config) {
+    if rng.below(3) != 0 || config.checkpoint_ops == 0 {
+        return;
+    }
+    let kept = 2 * (u64::from(config.checkpoint_ops) + u64::from(config.log_retain_ops));
+    let least = kept.max(u64::from(config.pipeline_ops_max) + 1);
+    config.log_ops_max = rng.between(least, 2 * least);
+}
+
 /// How fast checkpoints are fetched, as `rng` draws it: as usual, not slowed down, as slowly as can be
 /// said, or in between.
 fn draw_pace(rng: &mut Prng, config: &mut Config) {
@@ -94,6 +105,12 @@ fn draw_pace(rng: &mut Prng, config: &mut Config) {
         2 => rng.between(chunk, 8 * chunk),
         _ => config.fetch_bytes_per_second,
     };
+}
+
+/// When a replica has to fetch a checkpoint, and how fast it does, as drawn from `seed`.
+fn draw_transfers(seed: u64, config: &mut Config) {
+    draw_log(&mut Prng::stream(seed, "log", 0), config);
+    draw_pace(&mut Prng::stream(seed, "pace", 0), config);
 }
 
 /// How much a backup holds for its storage, as `rng` draws it: in a third of the runs with disks that
@@ -185,7 +202,7 @@ impl<S: Service> Storm<S> {
         }
         let mut checkpoints = Prng::stream(options.seed, "checkpoints", 0);
         draw_checkpoints(&mut checkpoints, &mut config);
-        draw_pace(&mut Prng::stream(options.seed, "pace", 0), &mut config);
+        draw_transfers(options.seed, &mut config);
         let clock_rates = draw_leases(&mut Prng::stream(options.seed, "leases", 0), &mut config);
         let padding = if checkpoints.below(3) == 0 { 100 << 10 } else { 0 };
         let mut state = Prng::stream(options.seed, "state", 0);
