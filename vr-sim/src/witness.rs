@@ -355,7 +355,8 @@ impl Witness {
     fn check_stored(&mut self, replica: ReplicaId) -> Verdict {
         let Some(shadow) = self.disks.of(replica) else { return Ok(()) };
         self.numbers.stored(replica, shadow.view, shadow.log_view)?;
-        if self.durability != durable::Durability::Full || shadow.lost {
+        // What a replica fetches that is in no group yet acknowledges nothing, whatever its views.
+        if self.durability != durable::Durability::Full || shadow.lost || !shadow.joined {
             return Ok(());
         }
         let contains = |log, entry| self.commits.contains(log, entry);

@@ -5,7 +5,7 @@ use crate::{
     cluster::client::{CallOf, Service},
     linearizability::{
         self,
-        cluster::history_of,
+        cluster::{history_of, places_of},
         model::{Model, Scope},
         state_machine::{AskedOf, StateMachineModel, ToldOf},
     },
@@ -16,10 +16,11 @@ impl<S: Service> Sim<S> {
     /// machine of this kind had executed them one at a time.
     ///
     /// The model sees the default [`Context`](vr_core::Context), so this is for services whose
-    /// replies depend neither on the time nor on who asks. It takes long, and can end without a
-    /// verdict, which is a failure, if many calls overlap whose replies say little: have fewer
-    /// [`callers`](Self::callers), or say with [`linearizable_by`](Self::linearizable_by) what can
-    /// be looked at apart.
+    /// replies depend neither on the time nor on who asks. If the order of the log does not explain
+    /// them, another one is searched for: that takes long, and can end without a verdict, which is a
+    /// failure, if many calls overlap whose replies say little. Have fewer
+    /// [`callers`](Self::callers) then, or say with [`linearizable_by`](Self::linearizable_by) what
+    /// can be looked at apart.
     pub fn linearizable(&mut self) -> &mut Self
     where
         S: Clone,
@@ -53,5 +54,6 @@ where
     M: Model<Operation = AskedOf<S>, Outcome = ToldOf<S>>,
 {
     let history = history_of::<S>(calls).map_err(|error| error.to_string())?;
-    linearizability::check(model, &history).problem().map_or(Ok(()), Err)
+    let places = places_of::<S>(calls);
+    linearizability::check_along(model, &history, &places).problem().map_or(Ok(()), Err)
 }

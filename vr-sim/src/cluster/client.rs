@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use vr_core::{
     CausalToken, Read, StateMachine, Ticket,
     client::{Client, outcome::RequestError},
-    model::time::Instant,
+    model::{time::Instant, types::OpNumber},
     ports::runtime::Runtime,
 };
 
@@ -58,6 +58,8 @@ pub struct Call<W, E> {
     pub wanted: W,
     /// When it returned, and what; `None` while it is pending.
     pub ended: Option<(Instant, E)>,
+    /// Where the log has it; `None` for a query, and while it is not executed anywhere.
+    pub place: Option<OpNumber>,
 }
 
 /// What a call asks for.
@@ -290,7 +292,7 @@ impl<S: Service> SimClient<S> {
         let mut calls = lock(&self.calls);
         let id = CallId(u64::try_from(calls.len()).unwrap_or(u64::MAX));
         let invoked = self.runtime.now();
-        calls.push(Call { client: self.number, invoked, wanted, ended: None });
+        calls.push(Call { client: self.number, invoked, wanted, ended: None, place: None });
         id
     }
 

@@ -269,7 +269,12 @@ impl<S: Service> Cluster<S> {
     /// All calls so far, in the order of their ids.
     #[must_use]
     pub fn history(&self) -> Vec<CallOf<S>> {
-        lock(&self.calls).clone()
+        let mut calls = lock(&self.calls).clone();
+        let witness = lock(&self.witness);
+        for (tag, call) in (0..).zip(&mut calls) {
+            call.place = witness.once().place_of(tag);
+        }
+        calls
     }
 
     // Looking.

@@ -8,7 +8,7 @@ use crate::{
         client::{CallOf, Ended, Service, Wanted},
     },
     linearizability::{
-        check,
+        check_along,
         history::{Call, History, HistoryError, Return},
         kv::{KvModel, KvOp, KvOutcome, What},
         state_machine::{Asked, AskedOf, Told, ToldOf},
@@ -28,27 +28,39 @@ pub fn history_of<S: Service>(
     calls: &[CallOf<S>],
 ) -> Result<History<AskedOf<S>, ToldOf<S>>, HistoryError> {
     let mut history = History::new();
-    for call in calls {
-        let operation = match &call.wanted {
-            Wanted::Operation(operation) => Asked::Operation(operation.clone()),
-            Wanted::Query(query, Read::Linearizable | Read::Lease) => Asked::Query(query.clone()),
-            Wanted::Query(..) => continue,
-        };
-        let outcome = match &call.ended {
-            None => None,
-            Some((at, Ended::Replied(reply))) => Some((at, Some(Told::Reply(reply.clone())))),
-            Some((at, Ended::Answered(answer))) => Some((at, Some(Told::Answer(answer.clone())))),
-            Some((at, Ended::Failed(error))) => match error.outcome() {
-                ClientOutcome::NotExecuted => continue,
-                ClientOutcome::Executed => Some((at, None)),
-                ClientOutcome::Unknown => None,
-            },
-        };
-        let returned = outcome.map(|(at, outcome)| Return { at: nanoseconds(*at), outcome });
-        let called = nanoseconds(call.invoked);
-        history.push(Call { client: call.client, operation, called, returned })?;
+    for call in calls.iter().filter_map(call_of::<S>) {
+        history.push(call)?;
     }
     Ok(history)
+}
+
+/// A call as the checker sees it, unless it has no place in a history.
+fn call_of<S: Service>(call: &CallOf<S>) -> Option<Call<AskedOf<S>, ToldOf<S>>> {
+    let operation = match &call.wanted {
+        Wanted::Operation(operation) => Asked::Operation(operation.clone()),
+        Wanted::Query(query, Read::Linearizable | Read::Lease) => Asked::Query(query.clone()),
+        Wanted::Query(..) => return None,
+    };
+    let outcome = match &call.ended {
+        None => None,
+        Some((at, Ended::Replied(reply))) => Some((at, Some(Told::Reply(reply.clone())))),
+        Some((at, Ended::Answered(answer))) => Some((at, Some(Told::Answer(answer.clone())))),
+        Some((at, Ended::Failed(error))) => match error.outcome() {
+            ClientOutcome::NotExecuted => return None,
+            ClientOutcome::Executed => Some((at, None)),
+            ClientOutcome::Unknown => None,
+        },
+    };
+    let returned = outcome.map(|(at, outcome)| Return { at: nanoseconds(*at), outcome });
+    Some(Call { client: call.client, operation, called: nanoseconds(call.invoked), returned })
+}
+
+/// Where the log has the calls that are in their [`history`](history_of), for
+/// [`check_along`](crate::linearizability::check_along).
+#[must_use]
+pub fn places_of<S: Service>(calls: &[CallOf<S>]) -> Vec<Option<u64>> {
+    let kept = calls.iter().filter(|call| call_of::<S>(call).is_some());
+    kept.map(|call| call.place.map(|op_number| op_number.0)).collect()
 }
 
 /// The history of the calls of a group that runs [`Kv`], for a
@@ -74,8 +86,9 @@ pub fn kv_history_of(calls: &[CallOf<Kv>]) -> Result<History<KvOp, KvOutcome>, H
 /// # Panics
 /// When none does, with a drawing and the state of everything; also when that cannot be decided.
 pub fn require_order(group: &Cluster<Kv>) {
-    let problem = match kv_history_of(&group.history()) {
-        Ok(history) => check(&KvModel, &history).problem(),
+    let calls = group.history();
+    let problem = match kv_history_of(&calls) {
+        Ok(history) => check_along(&KvModel, &history, &places_of::<Kv>(&calls)).problem(),
         Err(error) => Some(error.to_string()),
     };
     if let Some(problem) = problem {

@@ -9,6 +9,7 @@ mod bits;
 pub mod cluster;
 mod drawing;
 pub mod file;
+mod given_order;
 pub mod history;
 pub mod kv;
 pub mod model;
@@ -36,7 +37,21 @@ pub fn check<M: Model>(
     model: &M,
     history: &History<M::Operation, M::Outcome>,
 ) -> Verdict<M::Operation, M::Outcome> {
-    check_within(model, history, STEPS_MAX)
+    check_parts(model, history, &[], STEPS_MAX)
+}
+
+/// As [`check`], trying first the order in which the operations are known to have taken effect:
+/// `places` has, for each call of the history, a number that grows in that order, or `None` for a read
+/// and for what took no effect. Those with one number took effect in the order of the history.
+///
+/// A history that this order explains takes one pass, however many of its calls overlap; any other is
+/// searched for another order, so a wrong one does no harm.
+pub fn check_along<M: Model>(
+    model: &M,
+    history: &History<M::Operation, M::Outcome>,
+    places: &[Option<u64>],
+) -> Verdict<M::Operation, M::Outcome> {
+    check_parts(model, history, places, STEPS_MAX)
 }
 
 /// As [`check`], trying at most `steps_max` applications of an operation for each part of the
@@ -46,14 +61,30 @@ pub fn check_within<M: Model>(
     history: &History<M::Operation, M::Outcome>,
     steps_max: u64,
 ) -> Verdict<M::Operation, M::Outcome> {
+    check_parts(model, history, &[], steps_max)
+}
+
+fn check_parts<M: Model>(
+    model: &M,
+    history: &History<M::Operation, M::Outcome>,
+    places: &[Option<u64>],
+    steps_max: u64,
+) -> Verdict<M::Operation, M::Outcome> {
     let (mut order, mut spent) = (Vec::new(), None);
     for part in parts(model, history.calls()) {
         let calls = part.calls.iter().filter_map(|at| Some((*at, history.calls().get(*at)?)));
         let calls: Vec<_> = calls.collect();
         let tasks: Vec<_> = calls.iter().map(|(_, call)| task(call)).collect();
         let place = |task: usize| calls.get(task).map_or(usize::MAX, |(place, _)| *place);
+        let given: Vec<_> =
+            part.calls.iter().map(|at| places.get(*at).copied().flatten()).collect();
         let aim = Aim { steps_max, goal: Goal::All, again: false };
-        match search(model, model.initial(), &tasks, aim) {
+        let followed = given_order::follow(model, &tasks, &given);
+        let found = match followed {
+            Some(found) => (Found::Order(found), 0),
+            None => search(model, model.initial(), &tasks, aim),
+        };
+        match found {
             (Found::Order(found), _) => {
                 order.extend(found.into_iter().map(|(task, until)| (place(task), place(until))));
             }
