@@ -6,7 +6,7 @@ use vr_sim::simulator::{Ending, Faults, Reach, RunOptions, Summary, run};
 
 /// Seeds that failed once, with the size of the group and how far disks lied; docs/TESTING.md says
 /// what they showed.
-const PINNED: [(u64, u64, Reach); 8] = [
+const PINNED: [(u64, u64, Reach); 10] = [
     (23, 3, Reach::None),
     (42, 3, Reach::None),
     (69, 5, Reach::None),
@@ -15,6 +15,8 @@ const PINNED: [(u64, u64, Reach); 8] = [
     (88, 3, Reach::Within),
     (160, 5, Reach::Within),
     (6236, 3, Reach::Within),
+    (1596, 3, Reach::Within),
+    (183, 3, Reach::Beyond),
 ];
 
 fn sweep(seeds: core::ops::Range<u64>, replicas: u64, faults: Faults) -> Summary {

@@ -17,7 +17,7 @@ use crate::{
         message::Message,
         mutants::Mutant,
         time::Now,
-        types::{Checksum, OpNumber, RequestId},
+        types::{Checksum, OpNumber, PersistId, RequestId},
     },
     ports::storage::{Anchor, Recovered, WriteBatch},
     replica::{
@@ -28,7 +28,7 @@ use crate::{
     state::{
         log::Log,
         progress::Purpose,
-        repair::Repair,
+        repair::{Holes, Repair},
         status::{Status, ViewChange},
         timers::Timer,
     },
@@ -43,7 +43,7 @@ impl Replica {
     /// Whether the log has holes, so that it is not all that this replica may have acknowledged.
     /// Then it is no evidence, and nothing is said that rests on it.
     pub(in crate::replica) const fn is_incomplete(&self) -> bool {
-        self.repair.holes().is_some()
+        self.repair.holes().is_some() || self.repair.is_dropping()
     }
 
     /// Whether this replica has promised a view later than its log's, and everybody was asked in
@@ -94,15 +94,8 @@ impl Replica {
         if let Some(anchor) = missing {
             return self.ask_for_repair_headers(now, anchor);
         }
-        if let Some(holes) = self.repair.holes().filter(|holes| holes.contradicts_base()) {
-            if holes.is_moved() {
-                self.repair.drop_holes();
-                self.cut_log_at_base(now);
-                return self.end_repair(now);
-            }
-            let op_number = self.log.base().op_number;
-            self.fatal(Fatal::StorageLied { op_number });
-            return;
+        if self.repair.holes().is_some_and(Holes::contradicts_base) {
+            return self.drop_what_contradicts(now);
         }
         if self.repair.take_filled().is_some_and(|holes| {
             self.log = Log::recovered(self.log.base(), &holes.into_headers());
@@ -128,14 +121,28 @@ impl Replica {
         }
     }
 
+    /// The chain from the last entry down does not lead to the base. If that is a checkpoint, the
+    /// group has committed another entry there, and nothing above it in this history, whichever life
+    /// of this replica named the checkpoint. Every history of the group leads to its beginning.
+    fn drop_what_contradicts(&mut self, now: Now) {
+        let op_number = self.log.base().op_number;
+        if op_number == OpNumber::ZERO {
+            self.fatal(Fatal::StorageLied { op_number });
+            return;
+        }
+        let cut = self.cut_log_at_base(now);
+        self.repair.drop_log(cut);
+    }
+
     /// What storage has above the base is of another history than the base, which a quorum holds: it
     /// was never committed.
-    pub(in crate::replica) fn cut_log_at_base(&mut self, now: Now) {
+    pub(in crate::replica) fn cut_log_at_base(&mut self, now: Now) -> PersistId {
         let base = self.log.base();
         self.log = Log::recovered(base, &[]);
         let id = self.writes.next(now.monotonic);
         let batch = WriteBatch { cut: Some(base.op_number), ..WriteBatch::default() };
         self.persist(id, batch);
+        id
     }
 
     fn ask_for_repair_headers(&mut self, now: Now, anchor: Anchor) {
@@ -242,11 +249,10 @@ impl Replica {
     }
 
     /// Writes are done, maybe a repair's.
-    pub(in crate::replica) fn on_repair_persisted(
-        &mut self,
-        now: Now,
-        through: crate::model::types::PersistId,
-    ) {
+    pub(in crate::replica) fn on_repair_persisted(&mut self, now: Now, through: PersistId) {
+        if self.repair.take_dropped(through) && self.install.is_none() {
+            return self.end_repair(now);
+        }
         let repaired = self.repair.persisted(through);
         if repaired > 0 {
             let count = u64::try_from(repaired).unwrap_or(u64::MAX);

@@ -329,12 +329,12 @@ impl Replica {
         let before = base.op_number.previous();
         let cut = (conflicts && rebased == Rebased::Whole).then_some(before);
         self.log.rebase(base);
-        let id = match self.log.is_volatile() {
+        let mut id = match self.log.is_volatile() {
             true => PersistId::ZERO,
             false => self.name_snapshot(now, checkpoint, cut),
         };
         if rebased == Rebased::Dropped {
-            self.cut_log_at_base(now);
+            id = self.cut_log_at_base(now);
         }
         if let Some(incoming) = &mut self.incoming {
             incoming.naming(id);

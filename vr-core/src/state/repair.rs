@@ -21,8 +21,6 @@ pub struct Holes {
     headers: BTreeMap<OpNumber, EntryHeader>,
     broken: BTreeSet<OpNumber>,
     cursor: Anchor,
-    /// The base is not the one that storage found.
-    moved: bool,
 }
 
 impl Holes {
@@ -41,7 +39,7 @@ impl Holes {
         }
         let head = recovered.head();
         let headers = headers.collect();
-        let holes = Self { base, head, headers, broken, cursor: head, moved: false };
+        let holes = Self { base, head, headers, broken, cursor: head };
         (!recovered.damaged.is_empty()).then_some(holes)
     }
 
@@ -81,7 +79,8 @@ impl Holes {
         None
     }
 
-    /// Whether the chain ends in another history than the base is of.
+    /// Whether the chain ends in another history than the base is of. Then the base came from
+    /// others, in this life or an earlier one: the disk keeps what is above it until that is known.
     #[must_use]
     pub fn contradicts_base(&self) -> bool {
         self.cursor.op_number == self.base.op_number && self.cursor != self.base
@@ -101,14 +100,7 @@ impl Holes {
         self.headers = self.headers.split_off(&base.op_number.next());
         self.broken = self.broken.split_off(&base.op_number.next());
         self.base = base;
-        self.moved = true;
         !self.contradicts_base()
-    }
-
-    /// Whether the base came from others, so that what is above it may be of another history.
-    #[must_use]
-    pub const fn is_moved(&self) -> bool {
-        self.moved
     }
 
     /// Puts headers, ascending, below those that are known; false, and nothing changes, if they do
@@ -192,6 +184,8 @@ pub struct Repair {
     asked: ReplicaSet,
     repaired: u64,
     writing: Option<(PersistId, Vec<OpNumber>)>,
+    /// The write that takes a log of another history from the disk.
+    dropping: Option<PersistId>,
 }
 
 impl Repair {
@@ -362,8 +356,25 @@ impl Repair {
         Rebased::Dropped
     }
 
+    /// The log that had holes is of another history, and none any more when `cut` is durable.
+    pub fn drop_log(&mut self, cut: PersistId) {
+        self.drop_holes();
+        self.dropping = Some(cut);
+    }
+
+    /// Whether a log of another history may still be on disk.
+    #[must_use]
+    pub const fn is_dropping(&self) -> bool {
+        self.dropping.is_some()
+    }
+
+    /// Whether it is gone, now that every write up to and including `through` is done.
+    pub fn take_dropped(&mut self, through: PersistId) -> bool {
+        self.dropping.take_if(|cut| *cut <= through).is_some()
+    }
+
     /// The log that had holes is none any more.
-    pub fn drop_holes(&mut self) {
+    fn drop_holes(&mut self) {
         self.holes = None;
         self.question = None;
     }
@@ -371,8 +382,8 @@ impl Repair {
     /// Everything above `after` was replaced by entries that are whole.
     pub fn replaced_above(&mut self, after: OpNumber) {
         self.latent.split_off(&after.next());
-        self.holes = None;
-        self.question = None;
+        self.dropping = None;
+        self.drop_holes();
     }
 }
 

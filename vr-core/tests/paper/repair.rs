@@ -3,11 +3,12 @@
 use core::time::Duration;
 
 use vr_core::model::{
+    durable::CheckpointId,
     entries::{Entries, GetEntries, Headers, Wanted},
     entry::Entry,
     kind::Kind,
     message::{Message, Recovery, StartView, StatusKind},
-    types::{Nonce, OpNumber, RequestId, View},
+    types::{Checksum, Nonce, OpNumber, RequestId, View},
 };
 
 use crate::{
@@ -143,7 +144,7 @@ fn only_the_start_of_a_later_view_replaces_a_log_with_holes() {
             op_number: OpNumber(u64::try_from(log.len()).unwrap_or(0)),
             head: head(log),
             commit_number: OpNumber(0),
-            checkpoint: vr_core::model::durable::CheckpointId::default(),
+            checkpoint: CheckpointId::default(),
             suffix: headers(log),
             nonce: None,
         })
@@ -157,4 +158,26 @@ fn only_the_start_of_a_later_view_replaces_a_log_with_holes() {
     assert_eq!((status.op_number, status.incomplete), (OpNumber(1), false));
     let told = picked!(subject.pass(Duration::ZERO), Message::GetHeaders(m) => m.request);
     assert!(told.is_empty(), "nothing is left to repair");
+}
+
+/// NP6, restarted: what is above a checkpoint that came from others is on disk until it is known to
+/// be of another history. It counts for nothing until then, and is dropped then, whichever life
+/// named the checkpoint.
+#[test]
+fn a_restart_does_not_keep_what_does_not_follow_its_checkpoint() {
+    let entries = log(5);
+    let checkpoint =
+        CheckpointId { op_number: OpNumber(2), checksum: Checksum(77), digest: Checksum(1) };
+    let disk = Disk { view: 3, log_view: 1, log: entries[2..].to_vec() };
+    let (mut subject, asked) = Subject::start_damaged_above(checkpoint, &disk, 3, 4);
+    assert!(asked.acknowledged().is_empty() && asked.receivers(Kind::DoViewChange).is_empty());
+    let outputs = answer(&mut subject, &asked, &entries);
+    assert_eq!(outputs.fatal(), None);
+    let [batch] = outputs.batches()[..] else { panic!("one write") };
+    assert_eq!((batch.cut, batch.repairs.len()), (Some(OpNumber(2)), 0));
+    assert!(subject.status().incomplete && outputs.receivers(Kind::DoViewChange).is_empty());
+    subject.persisted();
+    let status = subject.status();
+    assert_eq!((status.op_number, status.incomplete), (OpNumber(2), false));
+    assert_eq!((status.view, status.log_view), (View(3), View(1)));
 }

@@ -129,10 +129,23 @@ impl Subject {
 
     /// Starts replica 1 of three on `disk`, in which the ops from `first` through `last` are damaged.
     pub(crate) fn start_damaged(disk: &Disk, first: u64, last: u64) -> (Self, Outputs) {
+        Self::start_damaged_above(CheckpointId::default(), disk, first, last)
+    }
+
+    /// The same with a log that starts after `checkpoint`.
+    pub(crate) fn start_damaged_above(
+        checkpoint: CheckpointId,
+        disk: &Disk,
+        first: u64,
+        last: u64,
+    ) -> (Self, Outputs) {
         let mut superblock = Superblock::blank(&identity(3, 1));
         superblock.certificate = Some(certificate(3));
         superblock.view = View(disk.view);
         superblock.log_view = View(disk.log_view);
+        if checkpoint.op_number > OpNumber::ZERO {
+            superblock.checkpoint = checkpoint;
+        }
         let (mut headers, mut damaged) = (headers(&disk.log), Vec::new());
         for header in &headers {
             if header.op_number == OpNumber(last) {

@@ -35,6 +35,9 @@ pub struct Shadow {
     log: BTreeMap<OpNumber, (Checksum, Checksum)>,
     /// Entries of the log that were found damaged and are not repaired yet.
     damaged: BTreeSet<OpNumber>,
+    /// The log does not follow the base, which came from others: nothing above the base is held,
+    /// but it is on disk until it is cut.
+    severed: bool,
     /// The log was given up, and none was installed since.
     pub lost: bool,
     opened: bool,
@@ -66,6 +69,11 @@ impl Shadow {
         if op_number == self.base.0 && op_number > OpNumber::ZERO {
             return Some(self.base.1);
         }
+        if self.severed { None } else { self.written_at(op_number) }
+    }
+
+    /// Checksum of the entry that is on disk at `op_number`, whatever it follows.
+    fn written_at(&self, op_number: OpNumber) -> Option<Checksum> {
         self.log.get(&op_number).map(|(checksum, _)| *checksum)
     }
 
@@ -78,6 +86,11 @@ impl Shadow {
     /// The last durable entry, or the checkpoint; op zero while there is neither.
     #[must_use]
     pub fn head(&self) -> (OpNumber, Checksum) {
+        if self.severed { self.base } else { self.end() }
+    }
+
+    /// The last entry on disk, whatever it follows.
+    fn end(&self) -> (OpNumber, Checksum) {
         self.log.last_key_value().map_or(self.base, |(op, (checksum, _))| (*op, *checksum))
     }
 
@@ -85,9 +98,10 @@ impl Shadow {
         if let Some(cut) = pending.cut {
             self.log.split_off(&cut.next());
             self.damaged.split_off(&cut.next());
+            self.severed &= !self.log.is_empty();
         }
         for header in &pending.repairs {
-            if self.checksum_at(header.op_number) == Some(header.checksum) {
+            if self.written_at(header.op_number) == Some(header.checksum) {
                 self.damaged.remove(&header.op_number);
             }
         }
@@ -102,19 +116,19 @@ impl Shadow {
         }
     }
 
-    /// The superblock names a checkpoint: of the log, what follows it stays.
+    /// The superblock names a checkpoint. That takes nothing above it from the disk; if it does not
+    /// follow the checkpoint, it counts for nothing.
     fn rebase(&mut self, base: (OpNumber, Checksum)) {
-        let follows = self.checksum_at(base.0) == Some(base.1);
+        let follows = self.written_at(base.0) == Some(base.1);
         self.log = self.log.split_off(&base.0.next());
         self.damaged = self.damaged.split_off(&base.0.next());
-        if !follows {
-            self.log.clear();
-        }
+        self.severed = !follows && !self.log.is_empty();
         self.base = base;
     }
 
     /// Whether all that is here was recovered, or is said to be damaged. An entry below a damaged
-    /// one may be an older one, which a cut that is damaged has replaced.
+    /// one may be an older one, which a cut that is damaged has replaced. A log that does not follow
+    /// its base never passes for a whole one.
     fn holds_exactly(&self, recovered: &Recovered) -> bool {
         let found = |op_number: &OpNumber| {
             let position = recovered.headers.binary_search_by_key(op_number, |it| it.op_number);
@@ -125,9 +139,11 @@ impl Shadow {
             let above = recovered.damaged.last().map(|range| range.through.op_number);
             found(op_number) == Some(*checksum) || above.is_some_and(|above| *op_number <= above)
         };
-        let nothing = head.op_number == OpNumber::ZERO && self.head().0 == OpNumber::ZERO;
-        let same_end = nothing || self.head() == (head.op_number, head.checksum);
-        base_of(&recovered.superblock) == self.base && same_end && self.log.iter().all(is_told)
+        let nothing = head.op_number == OpNumber::ZERO && self.end().0 == OpNumber::ZERO;
+        let same_end = nothing || self.end() == (head.op_number, head.checksum);
+        let fits = !self.severed || !recovered.damaged.is_empty();
+        let same_base = base_of(&recovered.superblock) == self.base;
+        same_base && same_end && fits && self.log.iter().all(is_told)
     }
 
     /// The entries of this log that are not on disk.
@@ -268,6 +284,7 @@ impl Durability {
         if recovered.damaged.is_empty() || shadow.log.is_empty() {
             let headers = recovered.headers.iter();
             shadow.log = headers.map(|h| (h.op_number, (h.checksum, h.parent))).collect();
+            shadow.severed = false;
         }
         shadow.damaged = shadow.missing_in(recovered);
         Ok(())
@@ -309,6 +326,9 @@ impl Durability {
             }
             Claim::Promises(m) if !shadow.damaged.is_empty() && m.view != shadow.log_view => {
                 early("votes with a log that has holes")
+            }
+            Claim::Promises(m) if shadow.severed && m.op_number > shadow.base.0 => {
+                early("votes with a log that does not follow its checkpoint")
             }
             Claim::Promises(m) if shadow.lost && m.trust == Trust::Intact => {
                 early("votes with a log that it lost")
@@ -504,6 +524,46 @@ mod tests {
         assert!(disks.sent(R0, &says(0, ack(3)), true).is_err());
         disks.stored(R0);
         assert_eq!(disks.sent(R0, &says(0, ack(3)), true), Ok(()));
+    }
+
+    /// The same above a checkpoint after op 2 of another history, with op 4 on disk.
+    fn above_another_history(headers: &[u64], damaged: Vec<DamagedRange>) -> Recovered {
+        let headers = headers.iter().map(|op| entry(*op).header).collect();
+        Recovered { damaged, ..Recovered::whole(fetched(), headers) }
+    }
+
+    fn fetched() -> Superblock {
+        let mut superblock = superblock(0);
+        superblock.checkpoint.op_number = OpNumber(2);
+        superblock.checkpoint.checksum = Checksum(77);
+        superblock
+    }
+
+    #[test]
+    fn what_does_not_follow_a_fetched_checkpoint_is_on_disk_and_is_not_held() {
+        let mut disks = Durability::default();
+        assert_eq!(disks.opened(R0, &found(0, 4), false), Ok(()));
+        let batch = WriteBatch { superblock: Some(fetched()), ..WriteBatch::default() };
+        assert_eq!(disks.writing(R0, &batch), Ok(()));
+        disks.stored(R0);
+        assert_eq!(disks.of(R0).unwrap().head(), (OpNumber(2), Checksum(77)));
+        assert!(disks.sent(R0, &says(0, ack(4)), true).is_err());
+        let through = Anchor::of(&entry(3).header);
+        let hole = || vec![DamagedRange { first: OpNumber(3), through }];
+        let gone = above_another_history(&[], Vec::new());
+        assert!(disks.opened(R0, &gone, true).is_err(), "nobody cut it");
+        let whole = above_another_history(&[3, 4], Vec::new());
+        assert!(disks.opened(R0, &whole, true).is_err(), "it passes for what follows");
+        assert_eq!(disks.opened(R0, &above_another_history(&[4], hole()), true), Ok(()));
+        assert!(disks.sent(R0, &says(0, ack(4)), true).is_err());
+        let repairs = WriteBatch { repairs: vec![entry(3)], ..WriteBatch::default() };
+        assert_eq!(disks.writing(R0, &repairs), Ok(()));
+        disks.stored(R0);
+        assert!(disks.sent(R0, &says(0, ack(4)), true).is_err(), "whole, and of another history");
+        let cut = WriteBatch { cut: Some(OpNumber(2)), ..WriteBatch::default() };
+        assert_eq!(disks.writing(R0, &cut), Ok(()));
+        disks.stored(R0);
+        assert_eq!(disks.opened(R0, &gone, true), Ok(()));
     }
 
     #[test]

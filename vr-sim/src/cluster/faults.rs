@@ -225,6 +225,21 @@ impl<S: Service> Cluster<S> {
     /// Lets a bit rot in the payload of an entry in the log of `replica`; false when it is not
     /// there, or has none.
     pub fn rot_entry(&mut self, replica: ReplicaId, op_number: OpNumber) -> bool {
+        self.rot_at(replica, op_number, |start| start + ENTRY_HEADER_BYTES)
+    }
+
+    /// The same in the sector that its header begins in, at its very beginning: that is the header
+    /// of a batch that the entry is the first of, and nothing in the batch can be read any more.
+    pub fn rot_batch(&mut self, replica: ReplicaId, op_number: OpNumber) -> bool {
+        self.rot_at(replica, op_number, |start| start - start % 512)
+    }
+
+    fn rot_at(
+        &mut self,
+        replica: ReplicaId,
+        op_number: OpNumber,
+        place: fn(usize) -> usize,
+    ) -> bool {
         let mut disk = self.disk(replica);
         for (name, length) in disk.files() {
             if !name.starts_with("wal-") {
@@ -239,8 +254,7 @@ impl<S: Service> Cluster<S> {
                     .is_ok_and(|header| header.op_number == op_number && header.payload_length > 0)
             };
             let starts = bytes.windows(ENTRY_HEADER_BYTES).rposition(is_it);
-            let Some(at) = starts.and_then(|start| u64::try_from(start + ENTRY_HEADER_BYTES).ok())
-            else {
+            let Some(at) = starts.and_then(|start| u64::try_from(place(start)).ok()) else {
                 continue;
             };
             self.note(format!("op {op_number} rots on the disk of r{replica}"));

@@ -9,7 +9,7 @@ use vr_core::{
     model::{kind::Kind, types::ReplicaId},
 };
 use vr_sim::{
-    cluster::{Cluster, R0, R1, R2, client::SimClient},
+    cluster::{Cluster, R0, R1, R2, R3, R4, client::SimClient},
     network::selection::Messages,
     options::GroupOptions,
     workload::{Kv, put},
@@ -319,4 +319,47 @@ fn a_full_log_that_stands_still_gets_a_checkpoint_for_all() {
         group.heal_and_converge();
         assert!(group.status(R2).log_base >= OpNumber(24));
     }
+}
+
+/// Of five, r0 and r1 hold ops up to 16 that the others never had, r0 with a hole at 10 and 11; the
+/// others hold other ops there and have released theirs up to 10.
+fn two_histories() -> Cluster<Kv> {
+    let mut group = Cluster::with(GroupOptions::of(5).with_config(config()));
+    let client = group.client();
+    write(&mut group, &client, 5);
+    group.run_until_converged();
+    for replica in [R2, R3, R4] {
+        group.crash(replica);
+    }
+    for value in 0..9 {
+        client.request(put("y", value));
+        group.run_for(Duration::from_millis(8));
+    }
+    assert!([R0, R1].iter().all(|id| group.durable_op(*id) == OpNumber(16)));
+    group.crash_all();
+    for replica in [R2, R3, R4] {
+        group.start(replica);
+    }
+    group.run_until_normal();
+    group.run_until(|group| group.status(R2).log_base == OpNumber(10));
+    assert!([10, 11].iter().all(|op_number| group.rot_batch(R0, OpNumber(*op_number))));
+    group
+}
+
+/// NP6, restarted: the checkpoint that r0 fetches is of another history than what is above it on
+/// its disk. Only r1 can tell, and r0 asks it in its next life.
+#[test]
+fn what_does_not_follow_a_fetched_checkpoint_is_dropped_by_a_later_life() {
+    let mut group = two_histories();
+    group.start(R0);
+    group.run_until(|group| group.snapshots() == 1);
+    group.crash(R0);
+    group.partition([R0.into(), R1.into()]);
+    group.start(R0);
+    group.start(R1);
+    group.run_until(|group| group.is_running(R0) && group.is_running(R1));
+    assert!(group.status(R0).incomplete);
+    group.run_until(|group| !group.status(R0).incomplete);
+    assert_eq!(group.status(R0).op_number, OpNumber(10));
+    group.heal_and_converge();
 }

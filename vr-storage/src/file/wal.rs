@@ -73,7 +73,7 @@ impl<D: Disk> Wal<D> {
     ///
     /// The last batch is written again unless a marker says that it was synced: what the scan read
     /// may have been in the system's memory only, even after a sync that failed. That batch, or a
-    /// marker, takes the place of a torn one.
+    /// marker, takes the place of a torn one, for good before anything else is written there.
     ///
     /// # Errors
     /// As [`Wal::write`]; the log is then as the scan found it, or already repaired.
@@ -134,6 +134,10 @@ impl<D: Disk> Wal<D> {
             Some(last) => wal.settle_last_batch(&last, scan.last_ops)?,
             None if torn => wal.mark_idle()?,
             None => {}
+        }
+        if torn {
+            // The next batch may tear as well, and what is left of both must not make one whole.
+            wal.sync_active()?;
         }
         if scan.sealed {
             wal.undo_seal()?;

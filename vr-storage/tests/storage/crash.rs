@@ -288,6 +288,32 @@ fn two_torn_batches_never_make_a_whole_one() {
     assert!(recovered.torn_bytes > 0);
 }
 
+/// What takes the place of a torn batch is there for good before the next one is written: otherwise
+/// sectors of this one could complete the torn one.
+#[test]
+fn what_takes_the_place_of_a_torn_batch_is_synced() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let file = "wal-0000000000000001";
+    let (_, mut store) = open(&disk).unwrap();
+    let first = content.append(&[300]);
+    store.write(&first).unwrap();
+    content.apply(&first);
+    let whole = disk.bytes(file);
+    store.write(&content.append(&[600])).unwrap();
+    let mut torn = disk.bytes(file);
+    let last = (0..torn.len()).rev().find(|at| torn[*at] != whole[*at]).unwrap();
+    torn[last] ^= 1;
+    let disk = disk.settled();
+    disk.set_bytes(file, torn);
+    disk.take_log();
+    let (recovered, _) = open(&disk).unwrap();
+    assert_eq!((recovered.headers.len(), recovered.torn_bytes > 0), (1, true));
+    let calls = disk.take_log();
+    let of_log: Vec<_> = calls.iter().filter(|(_, name)| name == file).collect();
+    assert!(matches!(of_log.last(), Some((Call::Sync, _))), "{calls:?}");
+}
+
 #[test]
 fn one_batch_costs_one_write_and_one_sync() {
     let disk = FaultyDisk::default();
