@@ -6,7 +6,7 @@ use vr_sim::simulator::{Ending, Faults, Reach, RunOptions, Summary, run};
 
 /// Seeds that failed once, with the size of the group and how far disks lied; docs/TESTING.md says
 /// what they showed.
-const PINNED: [(u64, u64, Reach); 10] = [
+const PINNED: [(u64, u64, Reach); 11] = [
     (23, 3, Reach::None),
     (42, 3, Reach::None),
     (69, 5, Reach::None),
@@ -17,6 +17,7 @@ const PINNED: [(u64, u64, Reach); 10] = [
     (6236, 3, Reach::Within),
     (1596, 3, Reach::Within),
     (183, 3, Reach::Beyond),
+    (183, 3, Reach::Within),
 ];
 
 fn sweep(seeds: core::ops::Range<u64>, replicas: u64, faults: Faults) -> Summary {
@@ -60,6 +61,8 @@ fn seeds_that_failed_once_pass() {
         let summary = run(&RunOptions { replicas, damage, ..RunOptions::new(seed) });
         assert!(summary.events > 0);
     }
+    let summary = run(&RunOptions { replicas: 4, faults: Faults::Disk, ..RunOptions::new(1018) });
+    assert!(summary.events > 0);
     let ending = Ending::Haunted;
     let summary = run(&RunOptions { replicas: 5, ending, ..RunOptions::new(26) });
     assert!(summary.events > 0);

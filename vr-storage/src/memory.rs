@@ -12,7 +12,7 @@ use vr_core::{
     LogReader, LogWriter, MemoryCheckpoints, OpNumber, Opened, Recovered, Storage, StorageError,
     WriteBatch,
     model::{
-        durable::{Identity, Superblock, genesis_checksum},
+        durable::{CheckpointId, Identity, Superblock, genesis_checksum},
         entry::Entry,
     },
 };
@@ -39,12 +39,17 @@ struct Content {
 
 impl Content {
     /// Refuses a batch that does not follow what is there.
+    fn checkpoint(&self) -> CheckpointId {
+        self.superblock.as_ref().map(|now| now.checkpoint).unwrap_or_default()
+    }
+
     fn check_chain(&self, batch: &WriteBatch) -> Result<(), StorageError> {
-        let checkpoint = self.superblock.as_ref().map(|now| now.checkpoint).unwrap_or_default();
+        let checkpoint = self.checkpoint();
         let last = self.entries.last_key_value().map(|(op_number, _)| *op_number);
         let end = last.unwrap_or_default().max(checkpoint.op_number);
         let base = batch.cut.unwrap_or(end);
-        let checksum = match self.entries.get(&base) {
+        let starts_anew = batch.cut == Some(checkpoint.op_number);
+        let checksum = match self.entries.get(&base).filter(|_| !starts_anew) {
             Some(entry) => Some(entry.header.checksum),
             None => (base == checkpoint.op_number).then_some(checkpoint.checksum),
         };
@@ -121,7 +126,8 @@ impl LogWriter for Handle {
         let mut content = lock(&self.shared);
         content.check_chain(&batch)?;
         if let Some(cut) = batch.cut {
-            content.entries.split_off(&cut.next());
+            let starts_anew = cut == content.checkpoint().op_number;
+            content.entries.split_off(&if starts_anew { OpNumber::ZERO } else { cut.next() });
         }
         content
             .entries

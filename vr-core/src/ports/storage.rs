@@ -216,7 +216,8 @@ pub trait Checkpoints: Debug + Send + Sync + 'static {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {
     /// Replaces everything above this op by `entries`; `None` when they follow the last one, or
-    /// the superblock's checkpoint when that is later.
+    /// the superblock's checkpoint when that is later. At the op of that checkpoint, the log begins
+    /// anew after it: the entry that the log has there may be another one.
     pub cut: Option<OpNumber>,
     /// Entries in op order, each the parent of the next.
     pub entries: Vec<Entry>,

@@ -322,6 +322,25 @@ mod tests {
         assert!((1..60).contains(&kept.count()));
     }
 
+    /// Threads of one process have their own times: what one does after a long sync has not begun when
+    /// another one syncs.
+    #[test]
+    fn a_sync_covers_nothing_that_begins_later() {
+        for seed in 0..20 {
+            let (mut executor, mut control, disk) = settled(seed);
+            disk.sync("f").unwrap();
+            disk.sync("f").unwrap();
+            write(&disk, 0, &[2; 512]);
+            let later = control.take_cost();
+            disk.sync("f").unwrap();
+            let sync = control.take_cost();
+            assert!(sync < later, "two take longer than one");
+            executor.advance_to(executor.now() + sync);
+            control.crash();
+            assert_eq!(read(&control.disk(), 1), [1]);
+        }
+    }
+
     #[test]
     fn a_call_that_had_not_begun_when_the_disk_crashed_never_happened() {
         for seed in 0..20 {

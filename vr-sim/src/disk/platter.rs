@@ -214,6 +214,7 @@ impl Platter {
     fn sync_changes(&mut self, file: Option<FileId>) -> io::Result<()> {
         self.settle();
         self.syncs += 1;
+        let called = self.time();
         self.ahead += self.faults.sync_cost(&mut self.rng);
         let by_chance = self.rng.chance(self.faults.sync_error);
         if core::mem::take(&mut self.fail_next_sync) || by_chance {
@@ -222,7 +223,9 @@ impl Platter {
             return Err(io::Error::other("injected sync error"));
         }
         let done = self.time();
-        for change in self.journal.iter_mut().filter(|change| change.what.file() == file) {
+        // What another thread of the process does has its own time, which may be later.
+        let covers = |change: &&mut Change| change.what.file() == file && change.at <= called;
+        for change in self.journal.iter_mut().filter(covers) {
             change.durable_at = change.durable_at.min(done);
         }
         Ok(())

@@ -348,14 +348,17 @@ impl<D: Disk> Wal<D> {
     fn base_of(&self, cut: Option<OpNumber>, entries: &[Entry]) -> Result<Anchor, StorageError> {
         let first = entries.first().map(|entry| entry.header.op_number.previous());
         let op_number = cut.or(first).unwrap_or(self.head.op_number);
+        let starts_anew = cut.is_some() || self.head.op_number < op_number;
+        if op_number == self.checkpoint.op_number && starts_anew {
+            return Ok(self.checkpoint);
+        }
         if op_number == self.head.op_number {
             return Ok(self.head);
         }
-        if op_number == self.checkpoint.op_number {
-            if cut.is_some() || self.head.op_number < op_number {
-                return Ok(self.checkpoint);
-            }
-        } else if cut.is_some() && op_number < self.head.op_number {
+        if op_number != self.checkpoint.op_number
+            && cut.is_some()
+            && op_number < self.head.op_number
+        {
             let kept = self.reader().entries(op_number, op_number, 0)?;
             if let Some(entry) = kept.first() {
                 return Ok(Anchor { op_number, checksum: entry.header.checksum });

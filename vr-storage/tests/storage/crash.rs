@@ -314,6 +314,27 @@ fn what_takes_the_place_of_a_torn_batch_is_synced() {
     assert!(matches!(of_log.last(), Some((Call::Sync, _))), "{calls:?}");
 }
 
+/// A checkpoint that came from others may be of another history than the log below and at its op.
+#[test]
+fn a_log_begins_anew_at_a_checkpoint_that_contradicts_it() {
+    let disk = FaultyDisk::default();
+    let (_, mut store) = open(&disk).unwrap();
+    let (ours, mut theirs) = (Content::new(), Content::new());
+    write(&mut store, &ours.append(&[100, 100, 100])).unwrap();
+    theirs.superblock.view.0 += 1;
+    theirs.apply(&theirs.append(&[100, 100, 100]));
+    for batch in [theirs.promise(3), theirs.cut(3, &[])] {
+        write(&mut store, &batch).unwrap();
+        theirs.apply(&batch);
+    }
+    let next = theirs.append(&[100]);
+    write(&mut store, &next).unwrap();
+    theirs.apply(&next);
+    let (recovered, _) = open(&disk.settled()).unwrap();
+    assert!(theirs.is(&recovered));
+    assert_eq!((recovered.headers.len(), recovered.set_aside), (1, None));
+}
+
 #[test]
 fn one_batch_costs_one_write_and_one_sync() {
     let disk = FaultyDisk::default();
