@@ -56,7 +56,7 @@ fn call_of<S: Service>(call: &CallOf<S>) -> Option<Call<AskedOf<S>, ToldOf<S>>> 
 }
 
 /// Where the log has the calls that are in their [`history`](history_of), for
-/// [`check_along`](crate::linearizability::check_along).
+/// [`check_along`].
 #[must_use]
 pub fn places_of<S: Service>(calls: &[CallOf<S>]) -> Vec<Option<u64>> {
     let kept = calls.iter().filter(|call| call_of::<S>(call).is_some());
