@@ -61,6 +61,7 @@ impl Replica {
         if self.is_primary() {
             self.pace_snapshot(now, self.view, self.log.op_number());
             self.take_checkpoint_at_rest(now);
+            self.fetch_agreed_if_full(now);
             self.hand_off_if_storage_stalls(now);
         }
     }

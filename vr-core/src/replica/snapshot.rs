@@ -78,7 +78,7 @@ impl Replica {
             && checkpoint.op_number <= self.progress.applied
     }
 
-    /// A backup with a full log waits for nothing but a later checkpoint: whoever is too slow to
+    /// A replica with a full log waits for nothing but a later checkpoint: whoever is too slow to
     /// take its own, or took it elsewhere, fetches the one that a quorum has.
     pub(in crate::replica) fn fetch_agreed_if_full(&mut self, now: Now) {
         let agreed = self.checkpoints.agreed();

@@ -292,3 +292,31 @@ fn a_backup_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
     assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
     assert_eq!(shorter.receivers(Kind::GetEntries), [0], "what did not fit is asked for");
 }
+
+/// The same for a primary, which takes no requests until its log is shorter; nothing more becomes due
+/// then that it could take.
+#[test]
+fn a_primary_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
+    let mut primary = Subject::primary_with(small_log, 3);
+    let session = primary.open_session();
+    for number in 1..=5 {
+        order(&mut primary, session, number, 0);
+    }
+    let head = primary.status().op_number;
+    assert_eq!(head, OpNumber(6), "the log is full");
+    let digest = manifest().digest();
+    let agreed = CheckpointId { digest, ..id(&mut primary, OpNumber(4), 0) };
+    let checksum = primary.head_of(head);
+    for backup in [1, 2] {
+        primary.hear(backup, 0, telling(head, checksum, agreed));
+    }
+    let asked = primary.pass(Config::default().heartbeat_interval);
+    let installed = arrives(&mut primary, &asked, agreed);
+    assert!(installed.work().is_empty(), "the state is past it, and stays");
+    primary.persisted();
+    primary.persisted();
+    let status = primary.status();
+    assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
+    primary.ask(request(session, 6));
+    assert_eq!(primary.status().op_number, head.next(), "there is room again");
+}
