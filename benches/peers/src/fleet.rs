@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use vr_benches::load::{
@@ -54,6 +55,17 @@ impl Fleet {
             wires.push(Wire::to_leader(&self.members).await?);
         }
         Ok(drive(&wires, workload).await)
+    }
+
+    /// Where the replicas listen.
+    pub fn members(&self) -> &[SocketAddr] {
+        &self.members
+    }
+
+    /// Kills the process of a replica.
+    pub fn kill(&mut self, replica: usize) -> anyhow::Result<()> {
+        self.children.get_mut(replica).context("there are as many as members")?.kill()?;
+        Ok(())
     }
 
     /// The most memory that each process has held, in KiB.

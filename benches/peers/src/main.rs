@@ -2,6 +2,7 @@
 //! median, the best peer's, the ratio and the spread.
 
 mod engine;
+mod fail_over;
 mod fleet;
 mod floor;
 mod omni;
@@ -31,6 +32,8 @@ struct Arguments {
 enum What {
     /// Runs every system in turn, and prints a table
     Compare(rounds::Options),
+    /// Kills leaders under load: how long until a write is acknowledged again
+    FailOver(fail_over::Options),
     /// Runs one replica of this repository's group
     #[command(hide = true)]
     Replica(replica::Options),
@@ -55,6 +58,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Arguments::parse().what {
         What::Compare(options) => runtime.block_on(rounds::run(options)),
+        What::FailOver(options) => runtime.block_on(fail_over::run(options)),
         What::Replica(options) => runtime.block_on(replica::run(options)),
         What::Peer(peer) => run(&runtime, peer),
     }

@@ -1,6 +1,6 @@
 //! All systems in turn, cell by cell and round by round, and what the medians come to.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use vr_benches::load::{
@@ -96,7 +96,7 @@ impl System {
     }
 
     /// Its name on the command line.
-    const fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Vr => "vr",
             Self::Raft => "raft",
@@ -104,6 +104,12 @@ impl System {
             Self::Openraft => "openraft",
             Self::Floor => "floor",
         }
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

@@ -103,6 +103,7 @@ pub fn run<E: Engine>(me: usize, members: &[SocketAddr], wal: Option<Wal>) -> an
 }
 
 struct Server<E: Engine> {
+    me: usize,
     engine: E,
     poll: Poll,
     listener: TcpListener,
@@ -121,6 +122,7 @@ impl<E: Engine> Server<E> {
         let mut listener = TcpListener::bind(members[me])?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let mut this = Self {
+            me,
             engine: E::new(me, wal)?,
             poll,
             listener,
@@ -213,7 +215,8 @@ impl<E: Engine> Server<E> {
                     if tag == WHO_LEADS {
                         reply(out, tag, u64::from(engine.leads()));
                     } else {
-                        let tag = (at as u64) << 32 | tag;
+                        // Whoever leads later commits what was proposed here, and answers nobody.
+                        let tag = (self.me as u64) << 56 | (at as u64) << 32 | tag;
                         engine.propose(tag, Bytes::copy_from_slice(payload));
                     }
                 }
@@ -240,7 +243,10 @@ impl<E: Engine> Server<E> {
         let leads = self.engine.leads();
         for tag in self.done.drain(..) {
             self.count += 1;
-            let at = (tag >> 32) as usize;
+            if tag >> 56 != self.me as u64 {
+                continue;
+            }
+            let at = (tag >> 32) as usize & 0xff_ffff;
             if let Some(connection) = self.connections.get_mut(&at).filter(|_| leads) {
                 reply(&mut connection.out, tag & u64::from(u32::MAX), self.count);
                 touched.push(at);

@@ -45,11 +45,10 @@ impl Wire {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             for address in members {
-                if let Ok(stream) = TcpStream::connect(address).await {
-                    let wire = Self::over(stream)?;
-                    if wire.leads().await {
-                        return Ok(wire);
-                    }
+                if let Ok(wire) = Self::to(address).await
+                    && wire.leads().await
+                {
+                    return Ok(wire);
                 }
             }
             sleep(Duration::from_millis(20)).await;
@@ -57,7 +56,9 @@ impl Wire {
         bail!("no replica says that it leads")
     }
 
-    fn over(stream: TcpStream) -> anyhow::Result<Self> {
+    /// A connection to this replica, whether it leads or not.
+    pub async fn to(address: &SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let wire = Self(Arc::default());
         frame(&mut wire.state().out, |body| body.push(CLIENT));
@@ -77,19 +78,23 @@ impl Wire {
         lock(&self.0)
     }
 
-    async fn leads(&self) -> bool {
-        frame(&mut self.state().out, |body| body.extend_from_slice(&WHO_LEADS.to_le_bytes()));
+    /// Whether the replica says now that it leads; no if it does not answer. One question at a time.
+    pub async fn leads(&self) -> bool {
+        {
+            let mut state = self.state();
+            state.leads = None;
+            frame(&mut state.out, |body| body.extend_from_slice(&WHO_LEADS.to_le_bytes()));
+        }
         self.wake();
         let answered = async {
             loop {
-                let state = self.state();
-                if state.is_closed {
-                    return false;
-                }
-                if let Some(leads) = state.leads {
+                let known = {
+                    let state = self.state();
+                    if state.is_closed { Some(false) } else { state.leads }
+                };
+                if let Some(leads) = known {
                     return leads;
                 }
-                drop(state);
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -192,6 +197,8 @@ impl Pump {
                 Ok(0) => return Ok(true),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // So ends a process that is killed.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
         }
