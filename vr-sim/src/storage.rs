@@ -124,7 +124,7 @@ impl Parts {
 
     /// Waits as long as the calls to the disk took.
     async fn pay(&mut self) {
-        let cost = self.disk.take_cost();
+        let cost = self.disk.cost();
         self.runtime.sleep_until(self.runtime.now() + cost).await;
     }
 }

@@ -180,7 +180,7 @@ mutants! {
     damage_is_absence: DamageIsAbsence, storage::what_is_damaged_is_not_voted_away, "O2 violated";
     binding_suspicion: BindingSuspicion, partition::a_backup_that_only_sends_does_not_disturb, "nobody follows a single vote", found by 200 seeds of 5 for 3 s;
     no_check_quorum: NoCheckQuorum, partition::a_primary_that_only_sends_steps_down, "group.view() > View(0)";
-    no_view_sync: NoViewSync, duel_of_primaries::of_two_primaries_one_wins, "O9 violated", found by 60 seeds of 3 for 3 s;
+    no_view_sync: NoViewSync, duel_of_primaries::of_two_primaries_one_wins, "O9 violated", found by 200 seeds of 3 for 3 s;
     no_start_repair: NoStartRepair, duel_of_primaries::a_backup_that_missed_the_start_of_a_view_asks_for_it, "the view is told again and not left", found by 5 seeds of 3 for 3 s;
     checkpoint_of_one: CheckpointOfOne, checkpoints::the_odd_replica_stops, "stopped: diverged' is not in";
     ack_before_snapshot: AckBeforeSnapshot, checkpoints::a_checkpoint_is_named_before_it_is_spoken_of, "O7 violated";

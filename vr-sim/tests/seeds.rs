@@ -6,7 +6,7 @@ use vr_sim::simulator::{Ending, Faults, Reach, RunOptions, Summary, run};
 
 /// Seeds that failed once, with the size of the group and how far disks lied; docs/TESTING.md says
 /// what they showed.
-const PINNED: [(u64, u64, Reach); 11] = [
+const PINNED: [(u64, u64, Reach); 12] = [
     (23, 3, Reach::None),
     (42, 3, Reach::None),
     (69, 5, Reach::None),
@@ -18,6 +18,7 @@ const PINNED: [(u64, u64, Reach); 11] = [
     (1596, 3, Reach::Within),
     (183, 3, Reach::Beyond),
     (183, 3, Reach::Within),
+    (99, 3, Reach::Beyond),
 ];
 
 fn sweep(seeds: core::ops::Range<u64>, replicas: u64, faults: Faults) -> Summary {
@@ -62,6 +63,9 @@ fn seeds_that_failed_once_pass() {
         assert!(summary.events > 0);
     }
     let summary = run(&RunOptions { replicas: 4, faults: Faults::Disk, ..RunOptions::new(1018) });
+    assert!(summary.events > 0);
+    let storm = Duration::from_secs(30);
+    let summary = run(&RunOptions { storm, ..RunOptions::new(20186) });
     assert!(summary.events > 0);
     let ending = Ending::Haunted;
     let summary = run(&RunOptions { replicas: 5, ending, ..RunOptions::new(26) });

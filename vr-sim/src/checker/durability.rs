@@ -250,6 +250,10 @@ impl Durability {
         let given_up = lost && (shadow.lost || recovered.set_aside.is_some());
         let log_is_old = shadow.holds_exactly(recovered);
         if let Some(pending) = shadow.pending.take() {
+            if given_up {
+                // Of the log there is nothing to compare; the superblock may be there all the same.
+                views.extend(pending.views);
+            }
             // The log part comes first; a crash may leave it without the superblock.
             let mut later = shadow.clone();
             later.apply_log(&pending);

@@ -47,9 +47,7 @@ impl<S: Service> Cluster<S> {
         let membership = self.addresses.to_membership();
         lock(&self.witness).restarted_by_force(&membership, base, headers, view, old);
         let mut kept = Vec::new();
-        for (id, mut disk) in made {
-            // The operator has all the time that it takes.
-            let _ = disk.take_cost();
+        for (id, disk) in made {
             if old.contains(&id) {
                 kept.push((id, disk));
             } else {

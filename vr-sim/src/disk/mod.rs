@@ -28,7 +28,7 @@ use crate::{
 /// One replica's directory, as the storage code sees it; clones share it.
 ///
 /// A call takes effect at once and notes how much virtual time it cost; whoever made it waits that
-/// long afterwards ([`DiskControl::take_cost`]). A crash in between finds the disk as it was at
+/// long afterwards ([`DiskControl::cost`]). A crash in between finds the disk as it was at
 /// that moment: calls that had not begun never happened, and a sync that had not returned is none.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -160,10 +160,10 @@ impl DiskControl {
         lock(&self.platter).read_at(name, offset, into)
     }
 
-    /// The virtual time that calls have cost since this was asked last.
+    /// The virtual time until all calls that were made so far are done.
     #[must_use = "whoever made the calls waits this long"]
-    pub fn take_cost(&mut self) -> Duration {
-        core::mem::take(&mut lock(&self.platter).ahead)
+    pub fn cost(&self) -> Duration {
+        lock(&self.platter).cost()
     }
 
     /// How many syncs there were.
@@ -265,12 +265,12 @@ mod tests {
 
     /// A file with one durable sector of ones, and some time to let all that pass.
     fn settled(seed: u64) -> (Executor, DiskControl, SimDisk) {
-        let (mut executor, mut control, disk) = disk(seed);
+        let (mut executor, control, disk) = disk(seed);
         disk.create("f", 1024).unwrap();
         write(&disk, 0, &[1; 1024]);
         disk.sync("f").unwrap();
         disk.sync_directory().unwrap();
-        executor.advance_to(executor.now() + control.take_cost());
+        executor.advance_to(executor.now() + control.cost());
         (executor, control, disk)
     }
 
@@ -287,7 +287,7 @@ mod tests {
             let (mut executor, mut control, disk) = settled(seed);
             write(&disk, 0, &[2; 1024]);
             disk.sync("f").unwrap();
-            executor.advance_to(executor.now() + control.take_cost());
+            executor.advance_to(executor.now() + control.cost());
             control.crash();
             assert_eq!(read(&control.disk(), 1024), [2; 1024]);
         }
@@ -299,7 +299,7 @@ mod tests {
             .map(|seed| {
                 let (mut executor, mut control, disk) = settled(seed);
                 write(&disk, 0, &[2; 1024]);
-                executor.advance_to(executor.now() + control.take_cost());
+                executor.advance_to(executor.now() + control.cost());
                 control.crash();
                 let bytes = read(&control.disk(), 1024);
                 assert!(bytes[..512].iter().all(|byte| *byte == bytes[0]));
@@ -322,22 +322,20 @@ mod tests {
         assert!((1..60).contains(&kept.count()));
     }
 
-    /// Threads of one process have their own times: what one does after a long sync has not begun when
-    /// another one syncs.
+    /// Threads of one process wait for each other at the disk: what one made durable is there for good
+    /// before anything begins that another one does later.
     #[test]
-    fn a_sync_covers_nothing_that_begins_later() {
+    fn what_was_synced_first_is_durable_first() {
         for seed in 0..20 {
             let (mut executor, mut control, disk) = settled(seed);
-            disk.sync("f").unwrap();
-            disk.sync("f").unwrap();
             write(&disk, 0, &[2; 512]);
-            let later = control.take_cost();
             disk.sync("f").unwrap();
-            let sync = control.take_cost();
-            assert!(sync < later, "two take longer than one");
-            executor.advance_to(executor.now() + sync);
+            let first = control.cost();
+            disk.sync_directory().unwrap();
+            assert!(control.cost() > first);
+            executor.advance_to(executor.now() + first);
             control.crash();
-            assert_eq!(read(&control.disk(), 1), [1]);
+            assert_eq!(read(&control.disk(), 1), [2]);
         }
     }
 
@@ -357,7 +355,7 @@ mod tests {
         let survives = |seed| {
             let (mut executor, mut control, disk) = settled(seed);
             disk.rename("f", "g").unwrap();
-            executor.advance_to(executor.now() + control.take_cost());
+            executor.advance_to(executor.now() + control.cost());
             control.crash();
             control.files().first().unwrap().0.clone()
         };
@@ -373,7 +371,7 @@ mod tests {
             control.fail_next_sync();
             assert!(disk.sync("f").is_err());
             disk.sync("f").unwrap();
-            executor.advance_to(executor.now() + control.take_cost());
+            executor.advance_to(executor.now() + control.cost());
             control.crash();
             read(&control.disk(), 1) == [1]
         });

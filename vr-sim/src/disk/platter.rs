@@ -28,7 +28,7 @@ pub(crate) struct Platter {
     rng: Prng,
     pub(crate) path: PathBuf,
     pub(crate) faults: DiskFaults,
-    pub(crate) ahead: Duration,
+    free_at: Instant,
     pub(crate) fail_next_sync: bool,
     /// Whether a call of the process that uses the disk failed, or will when its time is over.
     pub(crate) failed: bool,
@@ -97,7 +97,7 @@ impl Platter {
             rng,
             path,
             faults: DiskFaults::none(),
-            ahead: Duration::ZERO,
+            free_at: Instant::ZERO,
             fail_next_sync: false,
             failed: false,
             fail_next_write: false,
@@ -115,14 +115,25 @@ impl Platter {
         }
     }
 
-    /// When the call that is made now begins, seen from outside.
+    /// When the call that is made now begins, seen from outside: behind every call that was made
+    /// before, because whoever makes it may know how that ended.
     fn time(&self) -> Instant {
-        self.shared.now() + self.ahead
+        self.free_at.max(self.shared.now())
+    }
+
+    /// The disk is busy with a call for so long.
+    fn spend(&mut self, cost: Duration) {
+        self.free_at = self.time() + cost;
+    }
+
+    /// How long whoever made the calls so far waits for them.
+    pub(crate) fn cost(&self) -> Duration {
+        self.time().since(self.shared.now())
     }
 
     fn change(&mut self, what: What) {
         let at = self.time();
-        self.ahead += CALL_COST;
+        self.spend(CALL_COST);
         self.journal.push_back(Change { at, durable_at: Instant::FAR_FUTURE, what });
     }
 
@@ -214,8 +225,8 @@ impl Platter {
     fn sync_changes(&mut self, file: Option<FileId>) -> io::Result<()> {
         self.settle();
         self.syncs += 1;
-        let called = self.time();
-        self.ahead += self.faults.sync_cost(&mut self.rng);
+        let cost = self.faults.sync_cost(&mut self.rng);
+        self.spend(cost);
         let by_chance = self.rng.chance(self.faults.sync_error);
         if core::mem::take(&mut self.fail_next_sync) || by_chance {
             self.abandon(file);
@@ -223,9 +234,7 @@ impl Platter {
             return Err(io::Error::other("injected sync error"));
         }
         let done = self.time();
-        // What another thread of the process does has its own time, which may be later.
-        let covers = |change: &&mut Change| change.what.file() == file && change.at <= called;
-        for change in self.journal.iter_mut().filter(covers) {
+        for change in self.journal.iter_mut().filter(|change| change.what.file() == file) {
             change.durable_at = change.durable_at.min(done);
         }
         Ok(())
@@ -366,7 +375,7 @@ impl Platter {
     }
 
     fn reopen(&mut self) {
-        self.ahead = Duration::ZERO;
+        self.free_at = Instant::ZERO;
         self.holder = Weak::new();
         self.failed = false;
         self.names = self.durable_names.clone();
