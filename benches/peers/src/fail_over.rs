@@ -52,6 +52,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             let gap = match system {
                 System::Vr => ours().await?,
                 System::Raft | System::Omni | System::Openraft => theirs(*system).await?,
+                System::RaftEngine => anyhow::bail!("nothing is on disk here"),
                 System::Floor => anyhow::bail!("the floor has no leader to lose"),
             };
             say(&format!("  run {number}: {}: {gap:.1} ms", system.name()));

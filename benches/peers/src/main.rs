@@ -9,6 +9,7 @@ mod omni;
 mod openraft_node;
 mod openraft_store;
 mod plot;
+mod raft_engine_log;
 mod raft_rs;
 mod rounds;
 mod server;
@@ -16,10 +17,16 @@ mod wire;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use vr_benches::load::replica;
 
-use crate::{engine::Wal, rounds::System};
+use crate::{
+    engine::{Engine as _, Wal},
+    raft_engine_log::EngineLog,
+    raft_rs::{Disk, Raft},
+    rounds::System,
+};
 
 /// Compares systems under the same load.
 #[derive(Debug, Parser)]
@@ -70,13 +77,18 @@ fn run(runtime: &tokio::runtime::Runtime, peer: Peer) -> anyhow::Result<()> {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         std::process::exit(0);
     });
-    let wal = peer.wal.as_deref().map(Wal::create).transpose()?;
     let (me, members) = (peer.me, &peer.members);
+    let wal = || peer.wal.as_deref().map(Wal::create).transpose();
     match peer.system {
-        System::Raft => server::run::<raft_rs::Raft>(me, members, wal),
-        System::Omni => server::run::<omni::Omni>(me, members, wal),
-        System::Floor => server::run::<floor::Floor>(me, members, wal),
-        System::Openraft => runtime.block_on(openraft_node::serve(me, peer.members, wal)),
+        System::Raft => server::run(Raft::new(me, wal()?)?, me, members),
+        System::RaftEngine => {
+            let dir = peer.wal.as_deref().context("raft-engine is a log on disk")?;
+            let disk = Disk::Engine(EngineLog::open(dir)?);
+            server::run(Raft::with(me, disk)?, me, members)
+        }
+        System::Omni => server::run(omni::Omni::new(me, wal()?)?, me, members),
+        System::Floor => server::run(floor::Floor::new(me, wal()?)?, me, members),
+        System::Openraft => runtime.block_on(openraft_node::serve(me, members.clone(), wal()?)),
         System::Vr => anyhow::bail!("this repository's replicas have a command of their own"),
     }
 }

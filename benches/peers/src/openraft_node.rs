@@ -114,6 +114,7 @@ struct Neighbour {
 }
 
 impl Neighbour {
+    #[expect(clippy::result_large_err, reason = "the error is the library's")]
     fn node<E: std::error::Error>(&self) -> Result<Raft<Types>, Failed<E>> {
         let node = self.router.nodes().get(&self.id).cloned();
         node.ok_or_else(|| unreachable(&std::io::Error::other("not there yet")))

@@ -8,7 +8,10 @@ use raft::{
     storage::MemStorage,
 };
 
-use crate::engine::{Engine, REPLICAS, Wal};
+use crate::{
+    engine::{Engine, REPLICAS, Wal},
+    raft_engine_log::EngineLog,
+};
 
 /// Entries kept behind the applied one; the rest is dropped now and then.
 const KEPT: u64 = 200_000;
@@ -17,28 +20,43 @@ pub struct Raft {
     node: RawNode<MemStorage>,
     store: MemStorage,
     ready: Option<Ready>,
-    wal: Option<Wal>,
+    disk: Disk,
     is_elected: bool,
     compacted: u64,
 }
 
-impl Raft {
-    fn take(&mut self, entries: Vec<Entry>, done: &mut Vec<u64>) {
-        for entry in entries {
-            if let Ok(tag) = <[u8; 8]>::try_from(&entry.context[..]) {
-                done.push(u64::from_le_bytes(tag));
+/// Where entries and votes are made durable.
+pub enum Disk {
+    /// Nowhere
+    None,
+    /// In a zero-filled file
+    File(Wal),
+    /// In the log that the same project brings with it
+    Engine(EngineLog),
+}
+
+impl Disk {
+    fn sync(&mut self, ready: &Ready) -> anyhow::Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::Engine(log) => log.sync(ready),
+            Self::File(wal) => {
+                for entry in ready.entries() {
+                    let numbers = [entry.term.to_le_bytes(), entry.index.to_le_bytes()].concat();
+                    wal.push(&[&numbers, &entry.context, &entry.data]);
+                }
+                if let Some(state) = ready.hs() {
+                    wal.push(&[&state.write_to_bytes()?]);
+                }
+                wal.sync()
             }
-            self.is_elected = true;
         }
     }
 }
 
-impl Engine for Raft {
-    type Message = Message;
-
-    const NAME: &'static str = "raft 0.7";
-
-    fn new(me: usize, wal: Option<Wal>) -> anyhow::Result<Self> {
+impl Raft {
+    /// Replica `me` of three, with a disk.
+    pub fn with(me: usize, disk: Disk) -> anyhow::Result<Self> {
         let config = Config {
             id: me as u64 + 1,
             election_tick: 30,
@@ -56,12 +74,34 @@ impl Engine for Raft {
         });
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, store.clone(), &logger)?;
-        Ok(Self { node, store, ready: None, wal, is_elected: false, compacted: 0 })
+        Ok(Self { node, store, ready: None, disk, is_elected: false, compacted: 0 })
+    }
+
+    fn take(&mut self, entries: Vec<Entry>, done: &mut Vec<u64>) {
+        for entry in entries {
+            if let Ok(tag) = <[u8; 8]>::try_from(&entry.context[..]) {
+                done.push(u64::from_le_bytes(tag));
+            }
+            self.is_elected = true;
+        }
+    }
+}
+
+impl Engine for Raft {
+    type Message = Message;
+
+    const NAME: &'static str = "raft 0.7";
+
+    fn new(me: usize, wal: Option<Wal>) -> anyhow::Result<Self> {
+        Self::with(me, wal.map_or(Disk::None, Disk::File))
     }
 
     fn tick(&mut self) {
         self.node.tick();
         let applied = self.node.raft.raft_log.applied();
+        if let Disk::Engine(log) = &mut self.disk {
+            log.let_go(applied);
+        }
         if applied > self.compacted + 2 * KEPT {
             self.compacted = applied - KEPT;
             // The first index is not beyond the last one, so nothing can be refused.
@@ -93,17 +133,8 @@ impl Engine for Raft {
 
     fn sync(&mut self) -> anyhow::Result<()> {
         let Some(ready) = &mut self.ready else { return Ok(()) };
-        if let Some(wal) = &mut self.wal {
-            for entry in ready.entries() {
-                let numbers = [entry.term.to_le_bytes(), entry.index.to_le_bytes()].concat();
-                wal.push(&[&numbers, &entry.context, &entry.data]);
-            }
-            if let Some(state) = ready.hs().filter(|_| ready.must_sync()) {
-                wal.push(&[&state.write_to_bytes()?]);
-            }
-            if ready.must_sync() {
-                wal.sync()?;
-            }
+        if ready.must_sync() {
+            self.disk.sync(ready)?;
         }
         let mut store = self.store.wl();
         store.append(ready.entries())?;

@@ -20,7 +20,7 @@ use crate::{
     fleet::Fleet,
     floor::Floor,
     omni::Omni,
-    openraft_node, plot,
+    openraft_node, plot, raft_engine_log,
     raft_rs::Raft,
 };
 
@@ -44,6 +44,8 @@ pub enum System {
     Vr,
     /// raft 0.7 of tikv
     Raft,
+    /// raft 0.7 over raft-engine
+    RaftEngine,
     /// omnipaxos 0.2.4
     Omni,
     /// openraft 0.9
@@ -70,9 +72,15 @@ impl Mode {
         match self {
             Self::Engines => &[System::Vr, System::Raft, System::Omni],
             Self::Memory => &[System::Vr, System::Openraft],
-            Self::Tcp | Self::Durable => {
-                &[System::Vr, System::Raft, System::Omni, System::Openraft, System::Floor]
-            }
+            Self::Tcp => &[System::Vr, System::Raft, System::Omni, System::Openraft, System::Floor],
+            Self::Durable => &[
+                System::Vr,
+                System::Raft,
+                System::RaftEngine,
+                System::Omni,
+                System::Openraft,
+                System::Floor,
+            ],
         }
     }
 
@@ -89,6 +97,7 @@ impl System {
         match self {
             Self::Vr => "vr",
             Self::Raft => Raft::NAME,
+            Self::RaftEngine => raft_engine_log::NAME,
             Self::Omni => Omni::NAME,
             Self::Openraft => openraft_node::NAME,
             Self::Floor => Floor::NAME,
@@ -100,6 +109,7 @@ impl System {
         match self {
             Self::Vr => "vr",
             Self::Raft => "raft",
+            Self::RaftEngine => "raft-engine",
             Self::Omni => "omni",
             Self::Openraft => "openraft",
             Self::Floor => "floor",

@@ -15,7 +15,7 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::engine::{Engine, REPLICAS, Wal};
+use crate::engine::{Engine, REPLICAS};
 
 /// How often an engine hears of time passing.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -97,9 +97,9 @@ pub fn frames(
     Ok(())
 }
 
-/// Runs replica `me` until standard input ends.
-pub fn run<E: Engine>(me: usize, members: &[SocketAddr], wal: Option<Wal>) -> anyhow::Result<()> {
-    Server::<E>::start(me, members, wal)?.serve()
+/// Runs `engine` as replica `me` until standard input ends.
+pub fn run<E: Engine>(engine: E, me: usize, members: &[SocketAddr]) -> anyhow::Result<()> {
+    Server::start(engine, me, members)?.serve()
 }
 
 struct Server<E: Engine> {
@@ -117,13 +117,13 @@ struct Server<E: Engine> {
 }
 
 impl<E: Engine> Server<E> {
-    fn start(me: usize, members: &[SocketAddr], wal: Option<Wal>) -> anyhow::Result<Self> {
+    fn start(engine: E, me: usize, members: &[SocketAddr]) -> anyhow::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(members[me])?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let mut this = Self {
             me,
-            engine: E::new(me, wal)?,
+            engine,
             poll,
             listener,
             connections: BTreeMap::new(),
