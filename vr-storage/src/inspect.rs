@@ -186,7 +186,7 @@ fn inspect_disk<D: Disk>(disk: &D, in_use: bool) -> Result<Report, StorageError>
         idle_files: files
             .spares
             .into_iter()
-            .map(|(name, _)| name)
+            .map(|(number, _)| names::spare(number))
             .chain(files.unfinished)
             .collect(),
     };

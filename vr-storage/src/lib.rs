@@ -15,9 +15,10 @@ pub use crate::{
     file::{
         FileStorage,
         checkpoints::FileCheckpoints,
+        options::StoreOptions,
         reader::StoreReader,
         record::DISK_VERSION,
-        store::{Store, StoreOptions},
+        store::Store,
         view_store::{NoLog, ViewStore},
     },
     inspect::{Report, inspect},

@@ -21,7 +21,7 @@ use vr_core::{
 use crate::{
     disk::{Disk, RealDisk},
     export::{CopyError, sync_parent},
-    file::store::{Store, StoreOptions},
+    file::{options::StoreOptions, store::Store},
     source::{LogSource, describe},
 };
 

@@ -18,8 +18,9 @@ use crate::{
     disk::{Disk, RealDisk},
     export::{Chain, CopyError, ExportReader},
     file::{
+        options::StoreOptions,
         scan::scan,
-        store::{Files, Store, StoreOptions, checkpoint_of, checkpoint_problem},
+        store::{Files, Store, checkpoint_of, checkpoint_problem},
         superblock::Copies,
     },
 };

@@ -174,7 +174,7 @@ impl<D: Disk> FileCheckpoints<D> {
                 FileName::Lock
                 | FileName::Superblock(_)
                 | FileName::Segment(_)
-                | FileName::Spare
+                | FileName::Spare(_)
                 | FileName::SetAside(_)
                 | FileName::Manifest(_)
                 | FileName::Unfinished
@@ -271,7 +271,7 @@ impl<D: Disk> FileCheckpoints<D> {
                 | FileName::Lock
                 | FileName::Superblock(_)
                 | FileName::Segment(_)
-                | FileName::Spare
+                | FileName::Spare(_)
                 | FileName::SetAside(_)
                 | FileName::Unfinished
                 | FileName::Hidden

@@ -4,11 +4,13 @@ pub mod checkpoints;
 pub mod damage;
 pub(crate) mod index;
 pub(crate) mod names;
+pub(crate) mod options;
 pub mod reader;
 pub mod record;
 pub(crate) mod replay;
 pub mod scan;
 pub(crate) mod segment;
+pub(crate) mod spares;
 pub mod store;
 pub(crate) mod superblock;
 mod thread;
@@ -33,8 +35,9 @@ use vr_core::{
 use crate::{
     disk::RealDisk,
     file::{
+        options::StoreOptions,
         reader::StoreReader,
-        store::{Store, StoreOptions},
+        store::Store,
         thread::{JOBS_MAX, Thread, spawn},
         view_store::{NoLog, ViewStore},
         writer::{FileWriter, WriteJob},

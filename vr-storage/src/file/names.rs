@@ -25,8 +25,8 @@ pub(crate) enum FileName {
     Superblock(Copy),
     /// A segment of the log, with its number.
     Segment(u64),
-    /// A released segment kept for reuse; its bytes mean nothing.
-    Spare,
+    /// A released segment kept for reuse, with its number; its bytes mean nothing.
+    Spare(u64),
     /// A segment of an older log, with its number; kept for people to look at, and never read.
     SetAside(u64),
     /// The manifest of a complete checkpoint.
@@ -55,7 +55,7 @@ impl FileName {
             return match Self::of(finished) {
                 Self::Superblock(_) | Self::Segment(_) | Self::Manifest(_) => Self::Unfinished,
                 Self::Lock
-                | Self::Spare
+                | Self::Spare(_)
                 | Self::SetAside(_)
                 | Self::Chunks(_)
                 | Self::Draft(_)
@@ -82,8 +82,8 @@ impl FileName {
         if let Some(op_number) = name.strip_prefix(OWN_DRAFT).and_then(number) {
             return Self::Draft(Draft::Own(OpNumber(op_number)));
         }
-        if name.strip_prefix("spare-").and_then(number).is_some() {
-            return Self::Spare;
+        if let Some(number) = name.strip_prefix("spare-").and_then(number) {
+            return Self::Spare(number);
         }
         [Copy::A, Copy::B]
             .into_iter()
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(FileName::of("LOCK"), FileName::Lock);
         assert_eq!(FileName::of(superblock(Copy::B)), FileName::Superblock(Copy::B));
         assert_eq!(FileName::of(&segment(26)), FileName::Segment(26));
-        assert_eq!(FileName::of(&spare(3)), FileName::Spare);
+        assert_eq!(FileName::of(&spare(3)), FileName::Spare(3));
         assert_eq!(FileName::of(&set_aside(7)), FileName::SetAside(7));
         assert_eq!(FileName::of(&unfinished(&segment(4))), FileName::Unfinished);
         assert_eq!(FileName::of(&unfinished(superblock(Copy::A))), FileName::Unfinished);

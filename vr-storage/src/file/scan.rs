@@ -78,8 +78,8 @@ pub(crate) struct Scan {
     pub(crate) last_number: u64,
     /// Whether a marker is behind the last batch.
     pub(crate) marked: bool,
-    /// Whether a seal is behind the last batch.
-    pub(crate) sealed: bool,
+    /// The segment of the seal behind the last batch, and where it ends there.
+    pub(crate) sealed: Option<(u64, u64)>,
     /// Why it is not known what the log held, if it is not.
     pub(crate) lost: Option<String>,
 }
@@ -467,7 +467,7 @@ impl<D: Disk> Scanner<'_, D> {
         sort_damage(&mut self.damage, &damaged, &repairs);
         let contradiction = contradicts_checkpoint
             .then(|| "the log has another entry at the checkpoint's op".to_owned());
-        let sealed = last_seal(self.seal, self.active).is_some();
+        let seal = last_seal(self.seal, self.active);
         Scan {
             headers,
             damaged,
@@ -482,7 +482,7 @@ impl<D: Disk> Scanner<'_, D> {
             synced_sequence,
             active: self.active,
             marked: self.marked,
-            sealed,
+            sealed: seal.map(|seal| (seal.segment, seal.offset + seal.span())),
             lost: lost.or(contradiction),
         }
     }

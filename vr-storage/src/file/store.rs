@@ -18,8 +18,9 @@ use crate::{
         checkpoints::FileCheckpoints,
         damage::{Damage, SlotState},
         names::{self, FileName},
+        options::StoreOptions,
         reader::StoreReader,
-        record::{BATCHES_START, Copy, PAGE_BYTES, round_up},
+        record::Copy,
         scan::{Scan, scan},
         segment::{Preparation, Segment},
         superblock::{Copies, SuperblockFiles},
@@ -27,33 +28,6 @@ use crate::{
     },
     identity,
 };
-
-/// How a storage lays out its files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StoreOptions {
-    /// Bytes of one log segment, rounded up to pages of 4096; a larger batch gets a segment of its
-    /// own. Each replica needs room for two more segments than its log takes. Default: 16 MiB.
-    pub segment_bytes: u64,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self { segment_bytes: 16 << 20 }
-    }
-}
-
-impl StoreOptions {
-    /// The same with segments of `segment_bytes` bytes, at least 16 KiB.
-    #[must_use]
-    pub const fn with_segment_bytes(self, segment_bytes: u64) -> Self {
-        Self { segment_bytes }
-    }
-
-    fn whole_pages(self) -> u64 {
-        round_up(self.segment_bytes.max(4 * BATCHES_START), PAGE_BYTES)
-    }
-}
 
 /// Stable storage of one replica, on the calling thread.
 ///
@@ -260,7 +234,6 @@ impl<D: Disk> Store<D> {
         files: &Files,
         set_aside: Option<String>,
     ) -> Result<(Recovered, Self), StorageError> {
-        let segment_bytes = options.whole_pages();
         let recovered = Recovered {
             headers: core::mem::take(&mut scanned.headers),
             torn_bytes: scanned.torn_bytes(),
@@ -270,9 +243,9 @@ impl<D: Disk> Store<D> {
         };
         warn_of_damage(&recovered, &scanned);
         let checkpoint = checkpoint_of(&recovered.superblock);
-        let spares = files.spares_of(segment_bytes).map(ToOwned::to_owned).collect();
+        let spares = files.spares_of(options.whole_pages()).collect();
         let disk_id: DiskId = recovered.superblock.disk;
-        let wal = Wal::open(disk.clone(), disk_id, checkpoint, segment_bytes, scanned, spares)?;
+        let wal = Wal::open(disk.clone(), disk_id, checkpoint, options, scanned, spares)?;
         let checkpoint = checkpoint.op_number;
         Ok((recovered, Self { disk, superblock: superblocks, checkpoint, wal, poisoned: false }))
     }
@@ -339,8 +312,8 @@ fn warn_of_damage(recovered: &Recovered, scanned: &Scan) {
 pub(crate) struct Files {
     /// Number and length of each segment, ascending.
     pub(crate) segments: Vec<(u64, u64)>,
-    /// Released segments, with their lengths.
-    pub(crate) spares: Vec<(String, u64)>,
+    /// Number and length of each released segment.
+    pub(crate) spares: Vec<(u64, u64)>,
     /// Numbers of the segments of an older log.
     pub(crate) set_aside: Vec<u64>,
     /// What a crash left half created, parts of checkpoints included.
@@ -361,7 +334,7 @@ impl Files {
         for (name, length) in names {
             match FileName::of(&name) {
                 FileName::Segment(number) => files.segments.push((number, length)),
-                FileName::Spare => files.spares.push((name, length)),
+                FileName::Spare(number) => files.spares.push((number, length)),
                 FileName::SetAside(number) => files.set_aside.push(number),
                 FileName::Manifest(id) => drop(manifests.insert(id, name)),
                 FileName::Chunks(id) => drop(chunks.insert(id, (name, length))),
@@ -396,8 +369,8 @@ impl Files {
 
     /// The largest number that any segment here has or had.
     fn last_number(&self) -> u64 {
-        let segments = self.segments.iter().map(|(number, _)| *number);
-        segments.chain(self.set_aside.iter().copied()).max().unwrap_or(0)
+        let files = self.segments.iter().chain(&self.spares).map(|(number, _)| *number);
+        files.chain(self.set_aside.iter().copied()).max().unwrap_or(0)
     }
 
     /// Gives the segments names under which nothing reads them any more, in the place of those that
@@ -427,18 +400,18 @@ impl Files {
         disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))
     }
 
-    fn spares_of(&self, segment_bytes: u64) -> impl Iterator<Item = &str> {
+    fn spares_of(&self, segment_bytes: u64) -> impl Iterator<Item = String> {
         let whole = self.spares.iter().filter(move |(_, length)| *length == segment_bytes);
-        whole.map(|(name, _)| name.as_str())
+        whole.map(|(number, _)| names::spare(*number))
     }
 
     /// Removes what a crash left half created, and spares of another length; makes the names of
     /// all other files durable, which a process that was killed may have failed to do.
     fn clean_up<D: Disk>(&self, disk: &D, segment_bytes: u64) -> Result<(), StorageError> {
         let odd = self.spares.iter().filter(|(_, length)| *length != segment_bytes);
-        let odd = odd.map(|(name, _)| name).chain(&self.unfinished);
-        for name in odd {
-            disk.remove(name).map_err(|error| refused(disk, "remove", name, error))?;
+        let odd = odd.map(|(number, _)| names::spare(*number));
+        for name in odd.chain(self.unfinished.iter().cloned()) {
+            disk.remove(&name).map_err(|error| refused(disk, "remove", &name, error))?;
         }
         disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))
     }

@@ -21,7 +21,7 @@ use crate::{
     disk::{Disk, byte_count, refused},
     file::{
         index::{Index, Place},
-        names,
+        options::StoreOptions,
         reader::StoreReader,
         record::{
             BATCH_HEADER_BYTES, BATCHES_START, BatchHeader, BatchKind, CLEAN_BYTES, PAGE_BYTES,
@@ -29,15 +29,13 @@ use crate::{
         },
         scan::Scan,
         segment::{Preparation, Segment},
+        spares::Spares,
     },
 };
 
 /// Payloads up to this many bytes are copied behind their header, which is cheaper than another
 /// piece for the system to gather.
 const COPY_BYTES_MAX: usize = 1024;
-
-/// Released segments kept for reuse; further ones are removed.
-const SPARES_MAX: usize = 2;
 
 /// The log of one replica; the only writer of its segments.
 ///
@@ -57,7 +55,7 @@ pub(crate) struct Wal<D> {
     preparing: bool,
     /// The largest number that any segment ever had.
     last_number: u64,
-    spares: Vec<String>,
+    spares: Spares<D>,
     index: Arc<Mutex<Index>>,
     last_sequence: u64,
     synced_sequence: u64,
@@ -81,13 +79,15 @@ impl<D: Disk> Wal<D> {
         disk: D,
         disk_id: DiskId,
         checkpoint: Anchor,
-        segment_bytes: u64,
+        options: StoreOptions,
         mut scan: Scan,
         spares: Vec<String>,
     ) -> Result<Self, StorageError> {
+        let (segment_bytes, wanted) = (options.whole_pages(), options.spares());
         let last_sequence = scan.last_sequence;
         let torn = scan.torn_bytes() > 0;
         let mut wal = Self {
+            spares: Spares::new(disk.clone(), segment_bytes, wanted),
             disk,
             disk_id,
             segment_bytes,
@@ -97,7 +97,6 @@ impl<D: Disk> Wal<D> {
             ready: None,
             preparing: false,
             last_number: scan.last_number,
-            spares: Vec::new(),
             index: Arc::new(Mutex::new(core::mem::take(&mut scan.index))),
             last_sequence,
             synced_sequence: scan.synced_sequence.min(last_sequence),
@@ -106,9 +105,6 @@ impl<D: Disk> Wal<D> {
             marked: scan.marked && scan.last.is_none(),
             assembly: Assembly::default(),
         };
-        for name in spares {
-            wal.keep_spare(name)?;
-        }
         let active = scan.active;
         let mut outdated = Vec::new();
         for found in &scan.segments {
@@ -125,6 +121,7 @@ impl<D: Disk> Wal<D> {
                 outdated.extend(wal.ready.replace(segment));
             }
         }
+        wal.spares.adopt(spares, wal.live.len())?;
         if wal.live.is_empty() {
             let first = wal.preparation_of(segment_bytes).run()?;
             wal.last_number = first.number;
@@ -139,12 +136,13 @@ impl<D: Disk> Wal<D> {
             // The next batch may tear as well, and what is left of both must not make one whole.
             wal.sync_active()?;
         }
-        if scan.sealed {
-            wal.undo_seal()?;
+        if let Some((segment, end)) = scan.sealed {
+            wal.undo_seal(segment, end)?;
         }
         for segment in outdated {
-            wal.recycle(segment)?;
+            wal.spares.put(segment)?;
         }
+        wal.last_number = wal.spares.fill(wanted, wal.last_number)?;
         // The batch that was written again may end below it.
         wal.set_checkpoint(checkpoint);
         Ok(wal)
@@ -226,14 +224,15 @@ impl<D: Disk> Wal<D> {
             index.release(through.min(self.checkpoint.op_number));
             index.first_segment()
         };
-        while self.live.len() > 1 {
-            let oldest = self.live.front().map_or(0, |segment| segment.number);
-            if needed.is_some_and(|needed| oldest >= needed) {
-                break;
-            }
-            if let Some(segment) = self.live.pop_front() {
-                self.recycle(segment)?;
-            }
+        let is_needed = |segment: &&Segment| needed.is_some_and(|first| segment.number >= first);
+        let active = self.live.len().saturating_sub(1);
+        let needless = self.live.iter().position(|segment| is_needed(&segment));
+        let count = needless.unwrap_or(active).min(active);
+        if count > 0 {
+            self.spares.begin_release()?;
+        }
+        for segment in self.live.drain(..count) {
+            self.spares.put(segment)?;
         }
         Ok(())
     }
@@ -272,7 +271,7 @@ impl<D: Disk> Wal<D> {
         let Ok(segment) = outcome else { return Ok(()) };
         let active = self.live.back().map_or(0, |active| active.number);
         if segment.number < active {
-            return self.recycle(segment);
+            return self.spares.put(segment);
         }
         self.ready = Some(segment);
         Ok(())
@@ -283,7 +282,7 @@ impl<D: Disk> Wal<D> {
     }
 
     fn preparation_of(&mut self, length: u64) -> Preparation<D> {
-        let spare = if length == self.segment_bytes { self.spares.pop() } else { None };
+        let spare = self.spares.take(length);
         Preparation {
             disk: self.disk.clone(),
             disk_id: self.disk_id,
@@ -332,11 +331,29 @@ impl<D: Disk> Wal<D> {
 
     /// Replaces the seal behind the last batch, for good: the segment that it names is free to be
     /// given another use only when no crash can bring the seal back.
-    fn undo_seal(&mut self) -> Result<(), StorageError> {
+    ///
+    /// It ends at `end` of `segment`. That is not always right behind the last batch: one between
+    /// them may have been lost, which was not synced when the seal was written.
+    fn undo_seal(&mut self, segment: u64, end: u64) -> Result<(), StorageError> {
         // The marker before a seal may be one that a repair left where it was.
         self.marked = false;
         self.mark_idle()?;
+        self.clear_behind_marker(segment, end)?;
         self.sync_active()
+    }
+
+    /// Fills what is behind the marker with zeros, up to `end`, if `segment` is the one in use.
+    fn clear_behind_marker(&self, segment: u64, end: u64) -> Result<(), StorageError> {
+        let Some(active) = self.live.back().filter(|active| active.number == segment) else {
+            return Ok(());
+        };
+        let from = active.end.saturating_add(batch_span(0));
+        let zeros = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
+        if zeros.is_empty() {
+            return Ok(());
+        }
+        let written = self.disk.write_at(&active.name, from, &[IoSlice::new(&zeros)]);
+        written.map_err(|error| refused(&self.disk, "write", &active.name, error))
     }
 
     fn sync_active(&self) -> Result<(), StorageError> {
@@ -488,7 +505,7 @@ impl<D: Disk> Wal<D> {
                 self.last_number = preparation.number;
                 let made = preparation.run()?;
                 if let Some(segment) = too_small {
-                    self.recycle(segment)?;
+                    self.spares.put(segment)?;
                 }
                 made
             }
@@ -496,30 +513,6 @@ impl<D: Disk> Wal<D> {
         self.write_marker(BatchKind::Seal, ready.number)?;
         self.live.push_back(ready);
         Ok(())
-    }
-
-    fn recycle(&mut self, segment: Segment) -> Result<(), StorageError> {
-        let Segment { number, name, length, .. } = segment;
-        if length != self.segment_bytes || self.spares.len() >= SPARES_MAX {
-            return self.remove(&name);
-        }
-        let spare = names::spare(number);
-        let renamed = self.disk.rename(&name, &spare);
-        renamed.map_err(|error| refused(&self.disk, "rename", &name, error))?;
-        self.spares.push(spare);
-        Ok(())
-    }
-
-    fn keep_spare(&mut self, name: String) -> Result<(), StorageError> {
-        if self.spares.len() >= SPARES_MAX {
-            return self.remove(&name);
-        }
-        self.spares.push(name);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> Result<(), StorageError> {
-        self.disk.remove(name).map_err(|error| refused(&self.disk, "remove", name, error))
     }
 }
 

@@ -99,10 +99,12 @@ fn nothing_acknowledged_is_lost_wherever_the_process_dies() {
     let whole = FaultyDisk::default();
     run(&whole);
     for call in 0..whole.calls() {
-        let disk = FaultyDisk::default();
-        disk.die_after(call);
-        let possible = run(&disk);
-        check(disk.after_kill(), &possible, &mut Dice(call));
+        for seed in 0..12 {
+            let disk = FaultyDisk::default();
+            disk.die_after(call);
+            let possible = run(&disk);
+            check(disk.after_kill(), &possible, &mut Dice(call * 31 + seed));
+        }
     }
 }
 

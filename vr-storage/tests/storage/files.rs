@@ -197,24 +197,101 @@ fn a_release_never_goes_beyond_the_checkpoint() {
     assert!(content.is(&open(&disk.settled()).unwrap().0));
 }
 
-#[test]
-fn released_segments_are_recycled() {
-    let disk = FaultyDisk::default();
-    let mut content = Content::new();
-    let (_, mut store) = open(&disk).unwrap();
+/// Appends twenty batches, five to a segment, and releases what is below the last two.
+fn a_cycle(store: &mut Store<FaultyDisk>, content: &mut Content) {
     for _ in 0..20 {
         let batch = content.append(&[3000]);
         store.write(&batch).unwrap();
         content.apply(&batch);
     }
-    let before = disk.names().len();
-    let mut release = content.promise(18);
-    release.release = Some(OpNumber(18));
-    write(&mut store, &release).unwrap();
+    let through = content.op_number() - 2;
+    let mut release = content.promise(through);
+    release.release = Some(OpNumber(through));
+    write(store, &release).unwrap();
     content.apply(&release);
-    let spares = disk.names().iter().filter(|name| name.starts_with("spare-")).count();
-    assert!(spares == 2 && disk.names().len() < before, "{:?}", disk.names());
-    content.assert_readable(&store);
+    content.assert_readable(store);
+}
+
+fn spares(disk: &FaultyDisk) -> usize {
+    disk.names().iter().filter(|name| name.starts_with("spare-")).count()
+}
+
+/// Segments that were made of new files since the last time that somebody asked.
+fn created(disk: &FaultyDisk) -> usize {
+    let creations = disk.take_log().into_iter().filter(|(call, _)| *call == Call::Create);
+    creations.filter(|(_, name)| name.ends_with(".new") && name.starts_with("wal-")).count()
+}
+
+/// What the log took from one release to the next, it takes from what was released.
+#[test]
+fn released_segments_are_recycled() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    a_cycle(&mut store, &mut content);
+    let released = spares(&disk);
+    assert!(released >= 5 && created(&disk) > 5, "{:?}", disk.names());
+    for _ in 0..5 {
+        a_cycle(&mut store, &mut content);
+    }
+    assert!(created(&disk) <= 1, "a cycle's segments were made anew");
+    assert!(spares(&disk) <= released + 1, "{:?}", disk.names());
     let read = store.reader().entries(OpNumber(1), OpNumber(1), 1);
     assert!(matches!(read, Err(StorageError::Missing { .. })));
+}
+
+/// A burst's segments do not stay for ever.
+#[test]
+fn fewer_segments_are_kept_when_the_log_takes_fewer() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    a_cycle(&mut store, &mut content);
+    let after_a_burst = spares(&disk);
+    for _ in 0..40 {
+        let batch = content.append(&[3000, 3000]);
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+        let mut release = content.promise(content.op_number() - 1);
+        release.release = Some(OpNumber(content.op_number() - 1));
+        write(&mut store, &release).unwrap();
+        content.apply(&release);
+    }
+    assert!(after_a_burst > 3 && spares(&disk) <= 3, "{:?}", disk.names());
+}
+
+#[test]
+fn segments_are_made_ahead_when_they_are_asked_for() {
+    let disk = FaultyDisk::default();
+    let ahead = options().with_spare_segments(6);
+    let (_, store) = Store::open(disk.clone(), &identity(), ahead).unwrap();
+    assert_eq!(spares(&disk), 6);
+    drop(store);
+    // As many as before, and none of their names is given twice.
+    let disk = disk.settled();
+    let (_, mut store) = Store::open(disk.clone(), &identity(), ahead).unwrap();
+    assert_eq!(spares(&disk), 6);
+    disk.take_log();
+    let mut content = Content::new();
+    a_cycle(&mut store, &mut content);
+    assert_eq!(created(&disk), 0, "all of the log's segments were there");
+    a_cycle(&mut store, &mut content);
+    drop(store);
+    let (recovered, store) = open(&disk.settled()).unwrap();
+    assert!(content.is(&recovered));
+    content.assert_readable(&store);
+}
+
+/// S53: there is no room for what was asked for; the next open, with fewer, finds room again.
+#[test]
+fn no_room_for_segments_ahead_is_an_error_that_leaves_nothing_behind() {
+    let disk = FaultyDisk::default();
+    open(&disk).unwrap();
+    let disk = disk.settled();
+    disk.fail(Call::Create, ErrorKind::StorageFull);
+    let ahead = options().with_spare_segments(2);
+    let error = Store::open(disk.clone(), &identity(), ahead).unwrap_err();
+    assert!(matches!(error, StorageError::Full { .. }), "{error}");
+    assert_eq!(spares(&disk), 0);
+    assert!(open(&disk.settled()).is_ok());
 }
