@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod busy;
 mod complaints;
 mod config;
 mod connection;

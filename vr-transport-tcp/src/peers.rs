@@ -174,15 +174,17 @@ impl Peers {
         Ok(())
     }
 
-    /// Writes what was queued, as far as the sockets take it.
-    pub(crate) fn flush(&mut self) {
+    /// Writes what was queued, as far as the sockets take it; false if there was nothing.
+    pub(crate) fn flush(&mut self) -> bool {
         let mut unflushed = mem::take(&mut self.unflushed);
+        let is_any = !unflushed.is_empty();
         for token in unflushed.drain(..) {
             if let Some(Err(reason)) = self.connection(token).map(Connection::write) {
                 self.disconnect(token, &reason);
             }
         }
         self.unflushed = unflushed;
+        is_any
     }
 
     /// Appends what happened and what arrived, each connection in its turn.

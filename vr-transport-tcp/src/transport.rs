@@ -19,8 +19,8 @@ use vr_core::{
 };
 
 use crate::{
-    config::TcpConfig, connection::Connection, dialer, end::End, handshake::GROUP_NAME_BYTES_MAX,
-    listener, ready::Ready, runtime::random,
+    busy::BusyPoll, config::TcpConfig, connection::Connection, dialer, end::End,
+    handshake::GROUP_NAME_BYTES_MAX, listener, ready::Ready, runtime::random,
 };
 
 /// Carries envelopes over TCP: between the replicas of a group, and between them and clients.
@@ -38,6 +38,7 @@ use crate::{
 pub struct TcpTransport {
     config: TcpConfig,
     ready: Arc<Ready>,
+    busy: BusyPoll,
     local_address: Option<SocketAddr>,
     listener: Mutex<Option<TcpListener>>,
     end: OnceLock<Arc<End>>,
@@ -95,6 +96,7 @@ impl TcpTransport {
     fn new(config: TcpConfig, listener: Option<(TcpListener, SocketAddr)>) -> Self {
         let (listener, local_address) = listener.unzip();
         Self {
+            busy: BusyPoll::new(config.busy_poll),
             config,
             ready: Arc::default(),
             local_address,
@@ -139,7 +141,12 @@ impl TcpTransport {
             return Poll::Ready(Err(Closed));
         }
         let Some(end) = self.end.get() else { return Poll::Pending };
-        end.peers().poll(context, into)
+        let polled = end.peers().poll(context, into);
+        match polled {
+            Poll::Ready(_) => self.busy.note(),
+            Poll::Pending => self.busy.wait(context),
+        }
+        polled
     }
 }
 
@@ -180,8 +187,10 @@ impl Transport for TcpTransport {
     }
 
     fn flush(&self) {
-        if let Some(end) = self.end.get() {
-            end.peers().flush();
+        if let Some(end) = self.end.get()
+            && end.peers().flush()
+        {
+            self.busy.note();
         }
     }
 

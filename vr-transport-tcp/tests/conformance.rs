@@ -14,7 +14,7 @@ use vr_core::{
         run,
     },
 };
-use vr_transport_tcp::TcpTransport;
+use vr_transport_tcp::{TcpConfig, TcpTransport};
 
 /// The loopback interface of this machine.
 #[derive(Default)]
@@ -22,14 +22,16 @@ struct Loopback {
     addresses: BTreeMap<ReplicaId, String>,
     /// Bound, so that their ports are known, and not yet asked for.
     bound: BTreeMap<ReplicaId, TcpTransport>,
+    config: TcpConfig,
 }
 
 #[async_trait(?Send)]
 impl Harness for Loopback {
     async fn members(&mut self, count: u64) -> Members {
-        *self = Self::default();
+        *self = Self { config: self.config.clone(), ..Self::default() };
         for id in (0..count).map(ReplicaId) {
-            let transport = TcpTransport::bind("127.0.0.1:0").await.unwrap();
+            let transport =
+                TcpTransport::bind_with("127.0.0.1:0", self.config.clone()).await.unwrap();
             self.addresses.insert(id, transport.local_address().unwrap().to_string());
             self.bound.insert(id, transport);
         }
@@ -39,10 +41,11 @@ impl Harness for Loopback {
     }
 
     async fn transport(&mut self, role: Role) -> Box<dyn Transport> {
-        let Role::Replica(id) = role else { return Box::new(TcpTransport::client()) };
+        let config = self.config.clone();
+        let Role::Replica(id) = role else { return Box::new(TcpTransport::client_with(config)) };
         match self.bound.remove(&id) {
             Some(transport) => Box::new(transport),
-            None => Box::new(TcpTransport::bind(&self.addresses[&id]).await.unwrap()),
+            None => Box::new(TcpTransport::bind_with(&self.addresses[&id], config).await.unwrap()),
         }
     }
 
@@ -59,6 +62,15 @@ impl Harness for Loopback {
 #[tokio::test]
 async fn sockets_conform() {
     let report = run(&mut Loopback::default()).await;
+    println!("{report}");
+    assert_eq!(report.passed().len(), cases().count(), "{report}");
+}
+
+#[tokio::test]
+async fn sockets_that_are_asked_without_a_pause_conform() {
+    let mut sockets = Loopback::default();
+    sockets.config.busy_poll = Duration::from_millis(1);
+    let report = run(&mut sockets).await;
     println!("{report}");
     assert_eq!(report.passed().len(), cases().count(), "{report}");
 }

@@ -14,7 +14,7 @@ use crate::load::{
     catch_up,
     engines::{self, Execution},
     fail_over,
-    fleet::{Fleet, INLINE_WRITES, connect, inline_writes},
+    fleet::{Fleet, Tuning, connect},
     generator::{Measured, drive, say},
     group, growth, paused, replica, restarts,
     row::{Row, append_csv, table},
@@ -95,9 +95,8 @@ struct TcpOptions {
     /// Where the replicas' directories are made
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Bytes of operations that replicas write and sync on the thread that runs them, at most
-    #[arg(long, value_name = "BYTES", default_value_t = INLINE_WRITES)]
-    inline_writes: u64,
+    #[command(flatten)]
+    tuning: Tuning,
     #[command(flatten)]
     load: workload::Options,
 }
@@ -230,7 +229,7 @@ async fn run_tcp(
     options: &TcpOptions,
     workload: &Workload,
 ) -> anyhow::Result<(Measured, Vec<u64>)> {
-    let arguments = inline_writes(options.inline_writes);
+    let arguments = options.tuning.arguments();
     let dir = options.dir.as_deref();
     let fleet = Fleet::start_with(3, options.durability, dir, arguments).await?;
     let mut clients = Vec::new();

@@ -30,8 +30,6 @@ use crate::load::relay::Relay;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a replica is asked whether all is well.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Bytes of operations that replicas write on the thread that runs them, where speed is measured.
-pub const INLINE_WRITES: u64 = 8 << 10;
 /// The group's name.
 pub const GROUP: &str = "load";
 
@@ -81,6 +79,35 @@ pub struct Status {
     pub checkpoint: u64,
     /// Parts of a checkpoint that it has fetched, and of how many; zero while it fetches none.
     pub chunks: (u32, u32),
+}
+
+/// What replicas are told where speed is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Tuning {
+    /// Bytes of operations that replicas write and sync on the thread that runs them, at most
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 10)]
+    pub inline_writes: u64,
+    /// Segments of the log that replicas make before they start: what it takes from one checkpoint
+    /// to the next
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub spare_segments: u32,
+    /// Microseconds after a message in which replicas ask their sockets without sleeping
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    pub busy_poll: u64,
+}
+
+impl Tuning {
+    /// As options of `load replica`.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let Self { inline_writes, spare_segments, busy_poll } = self;
+        [
+            format!("--inline-writes={inline_writes}"),
+            format!("--spare-segments={spare_segments}"),
+            format!("--busy-poll={busy_poll}"),
+        ]
+        .to_vec()
+    }
 }
 
 impl Status {
@@ -374,12 +401,6 @@ impl Fleet {
     fn log_file(&self, replica: usize) -> PathBuf {
         self.dir.path().join(format!("replica-{replica}.log"))
     }
-}
-
-/// The options of `load replica` with which it writes so much on the thread that runs it.
-#[must_use]
-pub fn inline_writes(bytes_max: u64) -> Vec<String> {
-    vec!["--inline-writes".to_owned(), bytes_max.to_string()]
 }
 
 /// Addresses as a list of members.

@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufRead, Write},
     path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use vr_core::{
     Config, Durability, Event, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
 };
-use vr_storage::{FileStorage, MemoryStorage};
-use vr_transport_tcp::{TcpTransport, TokioRuntime};
+use vr_storage::{FileStorage, MemoryStorage, StoreOptions};
+use vr_transport_tcp::{TcpConfig, TcpTransport, TokioRuntime};
 
 use crate::load::service::Keeper;
 
@@ -44,6 +44,12 @@ pub struct Options {
     /// Bytes of operations that are written and synced on the thread that runs the replica, at most
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub inline_writes: u64,
+    /// Segments of the log that are made before it starts
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub spare_segments: u32,
+    /// Microseconds after a message in which the replica asks its sockets without sleeping
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    pub busy_poll: u64,
     /// How many operations of at least 4 KiB the service keeps: they are its state
     #[arg(long, value_name = "OPS", default_value_t = 0)]
     pub keep: u64,
@@ -70,7 +76,9 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let replica = ReplicaId(options.replica);
     let own = options.members.address_of(replica).context("--replica is not in --members")?;
-    let transport = TcpTransport::bind(own).await?;
+    let mut tcp = TcpConfig::default();
+    tcp.busy_poll = Duration::from_micros(options.busy_poll);
+    let transport = TcpTransport::bind_with(own, tcp).await?;
     let mut config = Config::default();
     config.checkpoint_ops = options.checkpoint_ops;
     config.checkpoint_bytes = options.checkpoint_bytes;
@@ -108,7 +116,9 @@ fn with_storage(node: NodeBuilder<Raw>, options: &Options) -> anyhow::Result<Nod
         return Ok(node.storage(MemoryStorage::new()));
     }
     let data = options.data.as_ref().context("--data is missing")?;
-    Ok(node.storage(FileStorage::new(data).with_inline_writes(options.inline_writes)))
+    let layout = StoreOptions::default().with_spare_segments(options.spare_segments);
+    let storage = FileStorage::new(data).with_options(layout);
+    Ok(node.storage(storage.with_inline_writes(options.inline_writes)))
 }
 
 /// Reads lines on a thread of its own, because a pending read would keep the runtime from ending.
