@@ -90,7 +90,7 @@ struct Acknowledged {
 
 /// One run of a new group: the members of a peer's do not dial each other again.
 async fn theirs(system: System) -> anyhow::Result<f64> {
-    let mut fleet = Fleet::start(system.word(), false, None)?;
+    let mut fleet = Fleet::start(system.word(), false, 0, None)?;
     // Everybody connects before, as clients of a group do that has been running for a while.
     Wire::to_leader(fleet.members()).await?;
     let (reports, mut acknowledged) = mpsc::channel(1024);

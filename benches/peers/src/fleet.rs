@@ -26,8 +26,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts three replicas of `system`.
-    pub fn start(system: &str, is_durable: bool, dir: Option<&Path>) -> anyhow::Result<Self> {
+    /// Starts three replicas of `system`, which ask their sockets for `busy_poll` microseconds before
+    /// they sleep.
+    pub fn start(
+        system: &str,
+        is_durable: bool,
+        busy_poll: u64,
+        dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("vr-peers-");
         let dir = dir.map_or_else(|| builder.tempdir(), |dir| builder.tempdir_in(dir))?;
@@ -38,7 +44,7 @@ impl Fleet {
         for me in 0..REPLICAS {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["peer", "--system", system, "--me", &me.to_string()]);
-            command.args(["--members", &list.join(",")]);
+            command.args(["--members", &list.join(","), "--busy-poll", &busy_poll.to_string()]);
             if is_durable {
                 command.arg("--wal").arg(fleet._dir.path().join(format!("wal-{me}")));
             }

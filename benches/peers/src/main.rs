@@ -1,6 +1,7 @@
 //! You will see this repository's group beside other replication libraries, cell by cell: our
 //! median, the best peer's, the ratio and the spread.
 
+mod busy;
 mod engine;
 mod fail_over;
 mod fleet;
@@ -15,7 +16,7 @@ mod rounds;
 mod server;
 mod wire;
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -59,6 +60,14 @@ struct Peer {
     members: Vec<SocketAddr>,
     #[arg(long)]
     wal: Option<PathBuf>,
+    #[arg(long)]
+    busy_poll: u64,
+}
+
+impl Peer {
+    fn busy(&self) -> Duration {
+        Duration::from_micros(self.busy_poll)
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -77,18 +86,18 @@ fn run(runtime: &tokio::runtime::Runtime, peer: Peer) -> anyhow::Result<()> {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         std::process::exit(0);
     });
-    let (me, members) = (peer.me, &peer.members);
+    let me = peer.me;
     let wal = || peer.wal.as_deref().map(Wal::create).transpose();
     match peer.system {
-        System::Raft => server::run(Raft::new(me, wal()?)?, me, members),
+        System::Raft => server::run(Raft::new(me, wal()?)?, &peer),
         System::RaftEngine => {
             let dir = peer.wal.as_deref().context("raft-engine is a log on disk")?;
             let disk = Disk::Engine(EngineLog::open(dir)?);
-            server::run(Raft::with(me, disk)?, me, members)
+            server::run(Raft::with(me, disk)?, &peer)
         }
-        System::Omni => server::run(omni::Omni::new(me, wal()?)?, me, members),
-        System::Floor => server::run(floor::Floor::new(me, wal()?)?, me, members),
-        System::Openraft => runtime.block_on(openraft_node::serve(me, members.clone(), wal()?)),
+        System::Omni => server::run(omni::Omni::new(me, wal()?)?, &peer),
+        System::Floor => server::run(floor::Floor::new(me, wal()?)?, &peer),
+        System::Openraft => runtime.block_on(openraft_node::serve(&peer, wal()?)),
         System::Vr => anyhow::bail!("this repository's replicas have a command of their own"),
     }
 }

@@ -30,6 +30,8 @@ use vr_benches::load::{
 };
 
 use crate::{
+    Peer,
+    busy::BusyRuntime,
     engine::{REPLICAS, Wal},
     openraft_store::{Count, Log, Types},
     server::{CLIENT, WHO_LEADS, frame, frames},
@@ -255,12 +257,14 @@ impl RaftNetwork<Types> for Remote {
 }
 
 /// Runs replica `me` as this process.
-pub async fn serve(me: usize, members: Vec<SocketAddr>, wal: Option<Wal>) -> anyhow::Result<()> {
+pub async fn serve(peer: &Peer, wal: Option<Wal>) -> anyhow::Result<()> {
+    let (me, members) = (peer.me, &peer.members);
+    let busy = BusyRuntime::start(peer.busy());
     let listener = TcpListener::bind(members[me]).await?;
     let node = node(me, wal, Dialler(Arc::new(members.clone()))).await?;
     if me == 0 {
         let begun = Instant::now();
-        for address in &members {
+        for address in members {
             while TcpStream::connect(address).await.is_err() {
                 if begun.elapsed().as_secs() > 20 {
                     bail!("{address} does not listen");
@@ -274,11 +278,11 @@ pub async fn serve(me: usize, members: Vec<SocketAddr>, wal: Option<Wal>) -> any
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(connection(node.clone(), stream));
+        tokio::spawn(connection(node.clone(), stream, busy.clone()));
     }
 }
 
-async fn connection(node: Raft<Types>, stream: TcpStream) -> anyhow::Result<()> {
+async fn connection(node: Raft<Types>, stream: TcpStream, busy: BusyRuntime) -> anyhow::Result<()> {
     let (mut reading, mut writing) = stream.into_split();
     let mut buffer = Vec::new();
     let mut first = Vec::new();
@@ -290,7 +294,7 @@ async fn connection(node: Raft<Types>, stream: TcpStream) -> anyhow::Result<()> 
         }
     }
     if first == [CLIENT] {
-        return client(node, reading, writing, buffer).await;
+        return client(node, reading, writing, buffer, busy).await;
     }
     loop {
         let mut calls = Vec::new();
@@ -310,6 +314,7 @@ async fn connection(node: Raft<Types>, stream: TcpStream) -> anyhow::Result<()> 
             writing.write_all(&out).await?;
         }
         fill(&mut reading, &mut buffer).await?;
+        busy.note();
     }
 }
 
@@ -345,6 +350,7 @@ async fn client(
     mut reading: OwnedReadHalf,
     mut writing: tokio::net::tcp::OwnedWriteHalf,
     mut buffer: Vec<u8>,
+    busy: BusyRuntime,
 ) -> anyhow::Result<()> {
     let replies = Arc::new(Replies::default());
     let written = Arc::clone(&replies);
@@ -378,5 +384,6 @@ async fn client(
             writer.abort();
             return Err(error);
         }
+        busy.note();
     }
 }

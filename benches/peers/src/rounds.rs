@@ -6,7 +6,7 @@ use anyhow::bail;
 use vr_benches::load::{
     command::run_engines,
     engines::{self, Execution},
-    fleet::{Fleet as OwnFleet, INLINE_WRITES, inline_writes},
+    fleet::{Fleet as OwnFleet, Tuning},
     generator::{drive, say},
     group,
     row::{Row, append_csv, markdown, microseconds},
@@ -148,6 +148,9 @@ pub struct Options {
     /// Three rounds of half a second, at 1, 64 and 256 clients: a few minutes
     #[arg(long)]
     quick: bool,
+    // All ask their sockets as busily as ours.
+    #[command(flatten)]
+    tuning: Tuning,
     /// Where the replicas' directories are made
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -346,7 +349,8 @@ async fn run_one(
         (Mode::Tcp | Mode::Durable, System::Vr) => {
             let durability =
                 if mode == Mode::Durable { Durability::Full } else { Durability::ViewOnly };
-            let (dir, arguments) = (options.dir.as_deref(), inline_writes(INLINE_WRITES));
+            let dir = options.dir.as_deref();
+            let arguments = options.tuning.arguments();
             let fleet = OwnFleet::start_with(3, durability, dir, arguments).await?;
             let mut clients = Vec::new();
             for _ in 0..workload.sessions() {
@@ -358,7 +362,12 @@ async fn run_one(
         }
         (Mode::Tcp | Mode::Durable, peer) => {
             let is_durable = mode == Mode::Durable;
-            let fleet = Fleet::start(peer.word(), is_durable, options.dir.as_deref())?;
+            let fleet = Fleet::start(
+                peer.word(),
+                is_durable,
+                options.tuning.busy_poll,
+                options.dir.as_deref(),
+            )?;
             let measured = fleet.run(workload).await?;
             peak_rss_kib = fleet.peak_rss_kib();
             measured

@@ -15,7 +15,11 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::engine::{Engine, REPLICAS};
+use crate::{
+    Peer,
+    busy::Busy,
+    engine::{Engine, REPLICAS},
+};
 
 /// How often an engine hears of time passing.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -98,8 +102,8 @@ pub fn frames(
 }
 
 /// Runs `engine` as replica `me` until standard input ends.
-pub fn run<E: Engine>(engine: E, me: usize, members: &[SocketAddr]) -> anyhow::Result<()> {
-    Server::start(engine, me, members)?.serve()
+pub fn run<E: Engine>(engine: E, peer: &Peer) -> anyhow::Result<()> {
+    Server::start(engine, peer.me, &peer.members)?.serve(Busy::new(peer.busy()))
 }
 
 struct Server<E: Engine> {
@@ -154,13 +158,13 @@ impl<E: Engine> Server<E> {
         Ok(at)
     }
 
-    fn serve(&mut self) -> anyhow::Result<()> {
+    fn serve(&mut self, mut busy: Busy) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut spare = vec![0; 1 << 18];
         let mut ticked = Instant::now();
         loop {
             let patience = TICK.saturating_sub(ticked.elapsed());
-            match self.poll.poll(&mut events, Some(patience)) {
+            match self.poll.poll(&mut events, Some(busy.patience(patience))) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
@@ -170,6 +174,9 @@ impl<E: Engine> Server<E> {
                     LISTENER => self.accept()?,
                     Token(at) => readable.push(at),
                 }
+            }
+            if !readable.is_empty() {
+                busy.note();
             }
             for at in readable {
                 self.read(at, &mut spare)?;
