@@ -11,6 +11,7 @@ use crate::{
     execution::{
         checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Head},
         client_table::{ClientTable, Turn},
+        kept::Kept,
         persistence::Persistence,
         work::{Finished, Restored, Work},
     },
@@ -43,6 +44,8 @@ use crate::{
 pub struct Executor {
     state_machine: Box<dyn RawStateMachine>,
     client_table: ClientTable,
+    /// Entries that were begun with; they come before what is queued.
+    running: Option<Running>,
     /// What is left to do, in order; no item is empty.
     queue: VecDeque<Item>,
     /// The last op whose effect is in the state.
@@ -64,9 +67,16 @@ pub struct Executor {
     mutants: Mutants,
 }
 
-/// Work, as far as it is left.
+/// Entries, and how many of them are applied.
+struct Running {
+    entries: Run,
+    done: usize,
+    reply: bool,
+}
+
+/// Work that was not begun with.
 enum Item {
-    Entries { entries: Run, done: usize, reply: bool },
+    Entries { entries: Run, reply: bool },
     Resend { client: ClientId, request_number: RequestNumber },
     Query { to: Peer, question: Question },
     Checkpoint { at: Anchor },
@@ -94,6 +104,7 @@ impl Executor {
         Self {
             state_machine,
             client_table: ClientTable::new(window),
+            running: None,
             queue: VecDeque::new(),
             applied: OpNumber::ZERO,
             time: Duration::ZERO,
@@ -164,7 +175,7 @@ impl Executor {
     pub fn push(&mut self, work: Work) {
         self.queue.push_back(match work {
             Work::Entries { entries, .. } if entries.is_empty() => return,
-            Work::Entries { entries, reply } => Item::Entries { entries, done: 0, reply },
+            Work::Entries { entries, reply } => Item::Entries { entries, reply },
             Work::Resend { client, request_number } => Item::Resend { client, request_number },
             Work::Query { to, client, request_number, query, time } => {
                 Item::Query { to, question: Question { client, request_number, query, time } }
@@ -181,7 +192,7 @@ impl Executor {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.running.is_none() && self.queue.is_empty()
     }
 
     /// Does the next piece: one entry, one query or one stored reply; false if nothing is left.
@@ -193,30 +204,36 @@ impl Executor {
         if self.failure.is_some() {
             return false;
         }
-        let Some(item) = self.queue.pop_front() else { return false };
-        if let Err(failure) = self.carry_out(item) {
+        let done = if let Some(running) = self.running.take() {
+            self.apply_next(running)
+        } else if let Some(item) = self.queue.pop_front() {
+            self.carry_out(item)
+        } else {
+            return false;
+        };
+        if let Err(failure) = done {
             self.failure = Some(failure);
         }
         true
     }
 
+    /// Applies the next one of entries that were begun with.
+    fn apply_next(&mut self, running: Running) -> Result<(), CheckpointFailure> {
+        let Running { entries, done, reply } = running;
+        let Some(entry) = entries.get(done) else { return Ok(()) };
+        let told = self.apply(entry, reply);
+        self.finished.executed.replies.extend(told.filter(|_| reply));
+        let is_due = self.persistence.as_mut().is_some_and(|known| known.applied(&entry.header));
+        if done + 1 < entries.len() {
+            self.running = Some(Running { entries, done: done + 1, reply });
+        }
+        if is_due { self.persist() } else { Ok(()) }
+    }
+
     fn carry_out(&mut self, item: Item) -> Result<(), CheckpointFailure> {
         match item {
-            Item::Entries { entries, done, reply } => {
-                let entry = entries.get(done).cloned();
-                if done + 1 < entries.len() {
-                    self.queue.push_front(Item::Entries { entries, done: done + 1, reply });
-                }
-                if let Some(entry) = entry {
-                    let header = self.persistence.as_ref().map(|_| entry.header);
-                    let told = self.apply(entry, reply);
-                    self.finished.executed.replies.extend(told.filter(|_| reply));
-                    if let (Some(header), Some(persistence)) = (header, &mut self.persistence)
-                        && persistence.applied(&header)
-                    {
-                        self.persist()?;
-                    }
-                }
+            Item::Entries { entries, reply } => {
+                self.apply_next(Running { entries, done: 0, reply })?;
             }
             Item::Resend { client, request_number } => {
                 let reply = self.client_table.stored_reply(client, request_number);
@@ -395,15 +412,15 @@ impl Executor {
     }
 
     /// Applies one entry; what its client is to be told, if the entry has one.
-    fn apply(&mut self, entry: Entry, reply: bool) -> Option<Reply> {
+    fn apply(&mut self, entry: &Entry, reply: bool) -> Option<Reply> {
         let Entry { header, payload } = entry;
         assert_eq!(header.op_number, self.applied.next(), "entries are applied without a gap");
         trace!(op = %header.op_number, client = %header.client, bytes = payload.len(), "applied");
         let time = Duration::from_nanos(header.time);
         let told = match header.kind {
             EntryKind::Noop => None,
-            EntryKind::Register => Some(self.register(&header, &payload, reply)),
-            EntryKind::Request | EntryKind::Many => self.execute(&header, payload, reply),
+            EntryKind::Register => Some(self.register(header, payload, reply)),
+            EntryKind::Request | EntryKind::Many => self.execute(header, payload.clone(), reply),
         };
         self.applied = header.op_number;
         self.time = self.time.max(time);
@@ -441,9 +458,12 @@ impl Executor {
         match turn {
             Turn::Next(slot) => {
                 let outcome = outcome(&mut *self.state_machine, &context, operation, many);
-                let told = reply.then(|| reply_to(header, outcome.clone()));
-                slot.store(header.op_number, outcome);
-                told
+                if !reply {
+                    slot.store(header.op_number, outcome);
+                    return None;
+                }
+                slot.store(header.op_number, Kept::of(&outcome));
+                Some(reply_to(header, outcome))
             }
             Turn::Done(stored) if takes_for_new(self.mutants, stored.as_ref()) => {
                 Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation, many)))
