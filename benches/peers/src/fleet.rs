@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use vr_benches::load::{
-    fleet::{lease_port, peak_rss_kib},
+    fleet::lease_port,
     generator::{Measured, drive},
+    process::peak_rss_kib,
     workload::Workload,
 };
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use vr_benches::{
     Nothing, entries,
-    load::engines::{Engines as _, Execution, Group},
+    load::engines::{Engines as _, Execution, Group, Shape},
     prepare,
 };
 use vr_core::{
@@ -59,6 +59,10 @@ fn main() -> anyhow::Result<()> {
         "engines-64" => engines(view_only, Execution::Counted, 64, count),
         "engines-full-64" => engines(full, Execution::Counted, 64, count),
         "engines-executor-64" => engines(view_only, Execution::Full, 64, count),
+        "primary-of-1" => primary_of(1, count),
+        "primary-of-3" => primary_of(3, count),
+        "primary-of-5" => primary_of(5, count),
+        "primary-of-7" => primary_of(7, count),
         other => bail!("no part is called {other}"),
     }
 }
@@ -247,19 +251,38 @@ fn engines(
     clients: usize,
     count: u64,
 ) -> anyhow::Result<()> {
-    let mut group = Group::start(durability, execution, clients, CLIENTS_PER_SESSION)?;
+    let clients_per_session = CLIENTS_PER_SESSION;
+    let mut group =
+        Group::start(Shape { replicas: 3, durability, execution, clients, clients_per_session })?;
+    measured(&mut || ask(&mut group, clients, count))
+}
+
+/// What of that the primary of a group of `replicas` has to do.
+fn primary_of(replicas: u64, count: u64) -> anyhow::Result<()> {
+    let shape = Shape {
+        replicas,
+        durability: Durability::ViewOnly,
+        execution: Execution::Counted,
+        clients: CLIENTS_PER_SESSION,
+        clients_per_session: CLIENTS_PER_SESSION,
+    };
+    let mut group = Group::start(shape)?;
+    group.watch_primary(measured);
+    ask(&mut group, shape.clients, count)
+}
+
+/// Asks `group` for `count` operations.
+fn ask(group: &mut Group, clients: usize, count: u64) -> anyhow::Result<()> {
     let payload = Bytes::from(vec![0x5a; PAYLOAD_BYTES]);
     (0..clients).for_each(|client| group.submit(client, payload.clone()));
     let (mut now, mut done, mut answered) = (group.formed(), 0, Vec::new());
-    measured(&mut || {
-        while done < count {
-            now += TURN;
-            group.turn(now, &mut answered)?;
-            done += u64::try_from(answered.len())?;
-            for client in answered.drain(..) {
-                group.submit(client, payload.clone());
-            }
+    while done < count {
+        now += TURN;
+        group.turn(now, &mut answered)?;
+        done += u64::try_from(answered.len())?;
+        for client in answered.drain(..) {
+            group.submit(client, payload.clone());
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }

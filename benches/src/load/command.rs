@@ -12,11 +12,11 @@ use vr_core::{Durability, Members};
 
 use crate::load::{
     catch_up,
-    engines::{self, Execution},
+    engines::{self, Execution, Shape},
     fail_over,
     fleet::{Fleet, Tuning, connect},
     generator::{Measured, drive, say},
-    group, growth, paused, replica, restarts,
+    group, growth, idle, paused, replica, restarts,
     row::{Row, append_csv, table},
     soak,
     workload::{self, Workload},
@@ -57,6 +57,8 @@ enum What {
     CatchUp(catch_up::Options),
     /// Compares groups that are old, have many sessions or a large state with a young, small one
     Growth(growth::Options),
+    /// Leaves a group alone, and says what it costs all the same
+    Idle(idle::Options),
     /// Pauses a backup under load: it must cost neither throughput nor memory
     PausedBackup(paused::Options),
     /// A short run of each of the others, for tests
@@ -171,6 +173,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let seen = catch_up::run(&options).await?;
             print(&catch_up::describe(&options, &seen))
         }
+        What::Idle(options) => print(&idle::describe(&options, &idle::run(&options).await?)),
         What::PausedBackup(options) => {
             let rounds = paused::run(&options).await?;
             print(&paused::describe(&options, &rounds))
@@ -216,12 +219,13 @@ pub fn run_engines(
     if workload.rate.is_some() || workload.read_percent > 0 {
         bail!("engines are driven in a closed loop, and asked no queries");
     }
-    let mut group = engines::Group::start(
+    let mut group = engines::Group::start(Shape {
+        replicas: 3,
         durability,
         execution,
-        workload.clients,
-        workload.clients_per_session,
-    )?;
+        clients: workload.clients,
+        clients_per_session: workload.clients_per_session,
+    })?;
     engines::drive(&mut group, workload)
 }
 
@@ -312,6 +316,8 @@ async fn smoke_of_faults() -> anyhow::Result<()> {
     let options = paused::Options { rounds: 1, seconds, clients: 8, durability, dir };
     print(&paused::describe(&options, &paused::run(&options).await?))?;
     print(&growth::describe(&growth::run(&growth::short()).await?))?;
+    let options = idle::short(durability);
+    print(&idle::describe(&options, &idle::run(&options).await?))?;
     let options = catch_up::short(durability);
     print(&catch_up::describe(&options, &catch_up::run(&options).await?))
 }
@@ -342,6 +348,7 @@ mod tests {
             "load hand-off --clients 4",
             "load soak --operations 1000 --dead-backup",
             "load catch-up --mib 16",
+            "load idle --seconds 1",
             "load paused-backup --seconds 1",
             "load smoke",
         ];

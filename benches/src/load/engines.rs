@@ -1,4 +1,4 @@
-//! Engines without nodes: three of them and all clients in one loop on one thread.
+//! Engines without nodes: a group of them and all clients in one loop on one thread.
 
 use std::{
     collections::VecDeque,
@@ -100,7 +100,25 @@ pub enum Execution {
     Full,
 }
 
-/// Three engines, their queues, and the clients' sessions.
+/// What a group consists of, and who asks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Engines.
+    pub replicas: u64,
+    /// Whether operations wait for storage, which takes no time here.
+    pub durability: Durability,
+    /// Who carries out what is committed.
+    pub execution: Execution,
+    /// Clients, each with one operation in flight.
+    pub clients: usize,
+    /// How many of them share a session.
+    pub clients_per_session: usize,
+}
+
+/// Does a part of the work of a turn, and whatever its owner wants beside it.
+pub type Watch = fn(&mut dyn FnMut() -> anyhow::Result<()>) -> anyhow::Result<()>;
+
+/// Engines, their queues, and the clients' sessions.
 #[derive(Debug)]
 pub struct Group {
     members: Vec<Member>,
@@ -111,6 +129,8 @@ pub struct Group {
     sessions: Vec<Session>,
     clients_per_session: usize,
     primary: usize,
+    /// Around the primary's part of each turn.
+    watch: Option<Watch>,
 }
 
 /// An engine and what waits for it.
@@ -150,18 +170,13 @@ impl Session {
 }
 
 impl Group {
-    /// Three engines in a group that has formed, with a session for each `clients_per_session` of
-    /// `clients`.
+    /// A group that has formed, and in which every session is open.
     ///
     /// # Errors
     /// The group does not form.
-    pub fn start(
-        durability: Durability,
-        execution: Execution,
-        clients: usize,
-        clients_per_session: usize,
-    ) -> anyhow::Result<Self> {
-        let members = Members::local(3)?.to_membership();
+    pub fn start(shape: Shape) -> anyhow::Result<Self> {
+        let Shape { replicas, durability, execution, clients, clients_per_session } = shape;
+        let members = Members::local(replicas)?.to_membership();
         let group = members.group_id("engines");
         let origin = Instant::now();
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
@@ -176,6 +191,7 @@ impl Group {
             sessions,
             clients_per_session,
             primary: 0,
+            watch: None,
         };
         let window = u32::try_from(clients_per_session)?;
         let mut config = Config::default();
@@ -184,7 +200,7 @@ impl Group {
         config.checkpoint_ops = 0;
         (config.log_ops_max, config.log_bytes_max) = (u64::MAX, u64::MAX);
         config.genesis = Genesis::Found;
-        for id in 0..3 {
+        for id in 0..replicas {
             let identity = Identity {
                 group,
                 group_name: "engines".into(),
@@ -197,7 +213,7 @@ impl Group {
             let seed = u128::from(id) + 1;
             let boot = Boot { config: config.clone(), identity, recovered, state: None, seed };
             let executor = || Executor::new(Box::new(Counter::default()), config.window);
-            let connected = (0..3).filter(|other| *other != id).map(ReplicaId);
+            let connected = (0..replicas).filter(|other| *other != id).map(ReplicaId);
             this.members.push(Member {
                 engine: Replica::new(this.now(origin), boot),
                 inputs: connected
@@ -209,6 +225,11 @@ impl Group {
         }
         this.form()?;
         Ok(this)
+    }
+
+    /// Has `watch` do the primary's part of each turn from now on.
+    pub const fn watch_primary(&mut self, watch: Watch) {
+        self.watch = Some(watch);
     }
 
     /// When the group had formed; its time goes on from there.
@@ -306,7 +327,7 @@ impl Group {
     fn turn_one(&mut self, at: usize, now: Now, answered: &mut Vec<usize>) -> anyhow::Result<()> {
         let me = Peer::Replica(ReplicaId(u64::try_from(at)?));
         loop {
-            let member = self.members.get_mut(at).context("there are three")?;
+            let member = self.members.get_mut(at).context("there is no such member")?;
             if member.engine.deadline() <= now.monotonic {
                 member.engine.handle(now, Input::Timeout);
             }
@@ -318,7 +339,7 @@ impl Group {
                     Output::Send { to: Peer::Replica(id), envelope, .. } => {
                         let to = self.members.get_mut(usize::try_from(id.0)?);
                         let input = Input::Message { from: me, envelope };
-                        to.context("there are three")?.inputs.push_back(input);
+                        to.context("there is no such member")?.inputs.push_back(input);
                     }
                     Output::Send { to: Peer::Client(to), envelope, .. } => {
                         self.answer(to, &envelope.message, answered)?;
@@ -350,7 +371,7 @@ impl Group {
     }
 
     fn execute(&mut self, at: usize, work: Work) -> anyhow::Result<()> {
-        let member = self.members.get_mut(at).context("there are three")?;
+        let member = self.members.get_mut(at).context("there is no such member")?;
         let executed = match &mut member.executor {
             Some(executor) => {
                 executor.push(work);
@@ -403,7 +424,13 @@ impl Engines for Group {
     fn turn(&mut self, now: Instant, answered: &mut Vec<usize>) -> anyhow::Result<()> {
         self.ask();
         let now = self.now(now);
-        (0..self.members.len()).try_for_each(|at| self.turn_one(at, now, answered))
+        for at in 0..self.members.len() {
+            match self.watch.filter(|_| at == self.primary) {
+                Some(watch) => watch(&mut || self.turn_one(at, now, answered))?,
+                None => self.turn_one(at, now, answered)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -454,7 +481,9 @@ mod tests {
             progress: false,
         };
         let (clients, together) = (workload.clients, workload.clients_per_session);
-        let mut group = Group::start(durability, execution, clients, together).unwrap();
+        let shape =
+            Shape { replicas: 3, durability, execution, clients, clients_per_session: together };
+        let mut group = Group::start(shape).unwrap();
         drive(&mut group, &workload).unwrap().succeeded
     }
 

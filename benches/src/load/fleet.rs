@@ -24,7 +24,10 @@ use tokio::{
 use vr_core::{Client, Durability, Members, Raw};
 use vr_transport_tcp::{TcpTransport, TokioRuntime};
 
-use crate::load::relay::Relay;
+use crate::load::{
+    process::{Spent, peak_rss_kib, rss_kib},
+    relay::Relay,
+};
 
 /// How long a process may take to answer, and a group to become well.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -354,6 +357,13 @@ impl Fleet {
         process.and_then(|process| rss_kib(process.child.id()?)).unwrap_or_default()
     }
 
+    /// What the process of each replica that runs has spent so far.
+    #[must_use]
+    pub fn spent(&self) -> Vec<Spent> {
+        let processes = self.replicas.iter().filter_map(|replica| replica.process.as_ref());
+        processes.filter_map(|process| Spent::of(process.child.id()?)).collect()
+    }
+
     /// Bytes that a replica's files take on disk.
     #[must_use]
     pub fn disk_bytes(&self, replica: usize) -> u64 {
@@ -419,23 +429,6 @@ pub async fn connect(members: Members, group: &str) -> anyhow::Result<Client<Raw
         .transport(TcpTransport::client())
         .runtime(TokioRuntime::current());
     Ok(client.connect().await?)
-}
-
-/// The most memory that a process has held, in KiB; `None` where the system does not say.
-#[must_use]
-pub fn peak_rss_kib(pid: u32) -> Option<u64> {
-    field_kib(pid, "VmHWM:")
-}
-
-/// The memory that a process holds now, in KiB.
-fn rss_kib(pid: u32) -> Option<u64> {
-    field_kib(pid, "VmRSS:")
-}
-
-fn field_kib(pid: u32, name: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 /// A free loopback port that stays ours until the socket is dropped.

@@ -77,6 +77,8 @@ impl Replica {
     /// In a group of one that keeps its log in memory, nobody and no disk has to be waited for.
     pub(in crate::replica) fn commit_alone(&mut self) {
         if self.membership.quorum() == 1 && self.log.is_volatile() {
+            // Nobody else shares it, so nothing else made it a run.
+            self.log.close();
             self.try_commit();
         }
     }
