@@ -9,14 +9,15 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
-use vr_benches::load::{
-    fail_over,
-    generator::{Target, say},
-    summary::median,
-};
+use vr_benches::load::{fail_over, generator::say, summary::median};
 use vr_core::Durability;
 
-use crate::{fleet::Fleet, rounds::System, wire::Wire};
+use crate::{
+    etcd::{self, Pace},
+    fleet::Fleet,
+    rounds::System,
+    wire::{Connection, Wire},
+};
 
 /// Clients that write meanwhile, each after a pause.
 const WRITERS: usize = 8;
@@ -33,25 +34,36 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Options {
     /// Systems; the floor has no leader to lose
     #[arg(long, value_name = "SYSTEM,..", value_delimiter = ',',
-          default_values_t = [System::Vr, System::Raft, System::Omni, System::Openraft])]
+          default_values_t = [System::Vr, System::Raft, System::Omni, System::Openraft,
+                              System::Etcd])]
     system: Vec<System>,
     /// How often each
     #[arg(long, value_name = "N", default_value_t = 20)]
     runs: usize,
+    /// Milliseconds between etcd's heartbeats; elections begin after five to ten of them
+    #[arg(long, value_name = "MS", default_value_t = 10)]
+    etcd_heartbeat: u32,
     /// Where failover.csv is written
     #[arg(long, value_name = "DIR", default_value = "target/peers")]
     out: PathBuf,
 }
 
 /// Kills one leader after the other, system by system in turn, and prints a table.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(mut options: Options) -> anyhow::Result<()> {
+    etcd::drop_if_missing(&mut options.system);
     let mut gaps: Vec<(System, Vec<f64>)> =
         options.system.iter().map(|system| (*system, Vec::new())).collect();
     for number in 1..=options.runs {
         for (system, gaps) in &mut gaps {
             let gap = match system {
                 System::Vr => ours().await?,
-                System::Raft | System::Omni | System::Openraft => theirs(*system).await?,
+                System::Raft | System::Omni | System::Openraft => {
+                    theirs::<Wire>(Fleet::start(*system, false, 0, None)?).await?
+                }
+                System::Etcd => {
+                    let pace = Pace::brisk(options.etcd_heartbeat);
+                    theirs::<etcd::Session>(etcd::start(pace, None)?).await?
+                }
                 System::RaftEngine => anyhow::bail!("nothing is on disk here"),
                 System::Floor => anyhow::bail!("the floor has no leader to lose"),
             };
@@ -89,21 +101,20 @@ struct Acknowledged {
 }
 
 /// One run of a new group: the members of a peer's do not dial each other again.
-async fn theirs(system: System) -> anyhow::Result<f64> {
-    let mut fleet = Fleet::start(system.word(), false, 0, None)?;
+async fn theirs<C: Connection>(mut fleet: Fleet) -> anyhow::Result<f64> {
     // Everybody connects before, as clients of a group do that has been running for a while.
-    Wire::to_leader(fleet.members()).await?;
+    C::to_leader(fleet.members()).await?;
     let (reports, mut acknowledged) = mpsc::channel(1024);
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
-        writers.spawn(write(connect(fleet.members()).await, reports.clone()));
+        writers.spawn(write(connect::<C>(fleet.members()).await, reports.clone()));
     }
     drop(reports);
     let calm = Instant::now() + CALM;
     while Instant::now() < calm {
         acknowledged.recv().await.context("nobody writes")?;
     }
-    let leader = leader_of(&connect(fleet.members()).await).await.context("nobody leads")?;
+    let leader = leader_of(&connect::<C>(fleet.members()).await).await.context("nobody leads")?;
     let signalled = Instant::now();
     fleet.kill(leader)?;
     let delivered = Instant::now();
@@ -120,10 +131,10 @@ async fn theirs(system: System) -> anyhow::Result<f64> {
 }
 
 /// A connection to each member that listens.
-async fn connect(members: &[SocketAddr]) -> Vec<(usize, Wire)> {
+async fn connect<C: Connection>(members: &[SocketAddr]) -> Vec<(usize, C)> {
     let mut wires = Vec::new();
     for (at, member) in members.iter().enumerate() {
-        if let Ok(wire) = Wire::to(member).await {
+        if let Ok(wire) = C::to(member).await {
             wires.push((at, wire));
         }
     }
@@ -131,7 +142,7 @@ async fn connect(members: &[SocketAddr]) -> Vec<(usize, Wire)> {
 }
 
 /// Whoever says first that it leads; all are asked at once, so that a slow answer costs nothing.
-async fn leader_of(wires: &[(usize, Wire)]) -> Option<usize> {
+async fn leader_of<C: Connection>(wires: &[(usize, C)]) -> Option<usize> {
     let mut asked = JoinSet::new();
     for (at, wire) in wires.iter().cloned() {
         asked.spawn(async move { wire.leads().await.then_some(at) });
@@ -144,7 +155,7 @@ async fn leader_of(wires: &[(usize, Wire)]) -> Option<usize> {
     None
 }
 
-async fn write(wires: Vec<(usize, Wire)>, reports: mpsc::Sender<Acknowledged>) {
+async fn write<C: Connection>(wires: Vec<(usize, C)>, reports: mpsc::Sender<Acknowledged>) {
     let payload = Bytes::from_static(&[0x5a; 256]);
     loop {
         let Some(leader) = leader_of(&wires).await else {

@@ -16,7 +16,7 @@ use vr_benches::load::{
     workload::Workload,
 };
 
-use crate::{engine::REPLICAS, wire::Wire};
+use crate::{engine::REPLICAS, rounds::System, wire::Connection};
 
 /// Three processes, their ports and their files.
 pub struct Fleet {
@@ -30,25 +30,39 @@ impl Fleet {
     /// Starts three replicas of `system`, which ask their sockets for `busy_poll` microseconds before
     /// they sleep.
     pub fn start(
-        system: &str,
+        system: System,
         is_durable: bool,
         busy_poll: u64,
         dir: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        Self::start_each(REPLICAS, dir, |me, ports, dir| {
+            let list: Vec<String> = ports.iter().map(SocketAddr::to_string).collect();
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["peer", "--system", system.word(), "--me", &me.to_string()]);
+            command.args(["--members", &list.join(","), "--busy-poll", &busy_poll.to_string()]);
+            if is_durable {
+                command.arg("--wal").arg(dir.join(format!("wal-{me}")));
+            }
+            Ok(command)
+        })
+    }
+
+    /// Starts what `command` says for each replica, given its number, as many ports as asked for
+    /// and the group's directory; clients find the replicas at the first ports.
+    pub fn start_each(
+        ports: usize,
+        dir: Option<&Path>,
+        command: impl Fn(usize, &[SocketAddr], &Path) -> anyhow::Result<Command>,
+    ) -> anyhow::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("vr-peers-");
         let dir = dir.map_or_else(|| builder.tempdir(), |dir| builder.tempdir_in(dir))?;
-        let leases = (0..REPLICAS).map(|_| lease_port()).collect::<Result<Vec<_>, _>>()?;
-        let members = leases.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
-        let list: Vec<String> = members.iter().map(SocketAddr::to_string).collect();
+        let leases = (0..ports).map(|_| lease_port()).collect::<Result<Vec<_>, _>>()?;
+        let ports = leases.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let members = ports.iter().copied().take(REPLICAS).collect();
         let mut fleet = Self { members, children: Vec::new(), _leases: leases, _dir: dir };
         for me in 0..REPLICAS {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args(["peer", "--system", system, "--me", &me.to_string()]);
-            command.args(["--members", &list.join(","), "--busy-poll", &busy_poll.to_string()]);
-            if is_durable {
-                command.arg("--wal").arg(fleet._dir.path().join(format!("wal-{me}")));
-            }
+            let mut command = command(me, &ports, fleet._dir.path())?;
             let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
             fleet.children.push(child);
         }
@@ -56,12 +70,12 @@ impl Fleet {
     }
 
     /// Runs `workload` against the leader.
-    pub async fn run(&self, workload: &Workload) -> anyhow::Result<Measured> {
-        let mut wires = Vec::new();
+    pub async fn run<C: Connection>(&self, workload: &Workload) -> anyhow::Result<Measured> {
+        let mut connections = Vec::new();
         for _ in 0..workload.sessions() {
-            wires.push(Wire::to_leader(&self.members).await?);
+            connections.push(C::to_leader(&self.members).await?);
         }
-        Ok(drive(&wires, workload).await)
+        Ok(drive(&connections, workload).await)
     }
 
     /// Where the replicas listen.

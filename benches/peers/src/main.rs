@@ -3,6 +3,7 @@
 
 mod busy;
 mod engine;
+mod etcd;
 mod fail_over;
 mod fleet;
 mod floor;
@@ -98,6 +99,7 @@ fn run(runtime: &tokio::runtime::Runtime, peer: Peer) -> anyhow::Result<()> {
         System::Omni => server::run(omni::Omni::new(me, wal()?)?, &peer),
         System::Floor => server::run(floor::Floor::new(me, wal()?)?, &peer),
         System::Openraft => runtime.block_on(openraft_node::serve(&peer, wal()?)),
+        System::Etcd => anyhow::bail!("etcd is a program of its own"),
         System::Vr => anyhow::bail!("this repository's replicas have a command of their own"),
     }
 }

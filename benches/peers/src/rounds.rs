@@ -1,6 +1,10 @@
 //! All systems in turn, cell by cell and round by round, and what the medians come to.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::bail;
 use vr_benches::load::{
@@ -17,11 +21,13 @@ use vr_core::Durability;
 
 use crate::{
     engine::{Engine, InLoop},
+    etcd::{self, Pace},
     fleet::Fleet,
     floor::Floor,
     omni::Omni,
     openraft_node, plot, raft_engine_log,
     raft_rs::Raft,
+    wire::Wire,
 };
 
 /// What is compared.
@@ -50,6 +56,8 @@ pub enum System {
     Omni,
     /// openraft 0.9
     Openraft,
+    /// etcd, where its server is installed
+    Etcd,
     /// The same bytes without a protocol
     Floor,
 }
@@ -79,6 +87,7 @@ impl Mode {
                 System::RaftEngine,
                 System::Omni,
                 System::Openraft,
+                System::Etcd,
                 System::Floor,
             ],
         }
@@ -100,6 +109,7 @@ impl System {
             Self::RaftEngine => raft_engine_log::NAME,
             Self::Omni => Omni::NAME,
             Self::Openraft => openraft_node::NAME,
+            Self::Etcd => etcd::NAME,
             Self::Floor => Floor::NAME,
         }
     }
@@ -112,6 +122,7 @@ impl System {
             Self::RaftEngine => "raft-engine",
             Self::Omni => "omni",
             Self::Openraft => "openraft",
+            Self::Etcd => "etcd",
             Self::Floor => "floor",
         }
     }
@@ -244,10 +255,13 @@ pub async fn run(mut options: Options) -> anyhow::Result<()> {
         std::fs::remove_file(&csv)?;
     }
     let mut cells = Vec::new();
-    for mode in &options.mode {
-        for payload in &options.payload {
-            for clients in &options.clients {
-                let cell = measure(&options, *mode, *clients, *payload, &csv).await?;
+    for mode in options.mode.iter().copied() {
+        let systems = wanted(&options, mode);
+        for payload in options.payload.iter().copied() {
+            for clients in options.clients.iter().copied() {
+                let runs = systems.iter().map(|system| (*system, Vec::new())).collect();
+                let mut cell = Cell { mode, clients, payload, runs };
+                measure(&options, &mut cell, &csv).await?;
                 println!("{}", markdown(&[HEADS.map(str::to_owned).to_vec(), cell.line()]));
                 cells.push(cell);
             }
@@ -286,21 +300,20 @@ fn everyone(cells: &[Cell]) -> Vec<Vec<String>> {
     lines
 }
 
-async fn measure(
-    options: &Options,
-    mode: Mode,
-    clients: usize,
-    payload: usize,
-    csv: &std::path::Path,
-) -> anyhow::Result<Cell> {
-    let systems = mode.systems().iter().copied();
+/// Who is run so: who was asked for, and is there.
+fn wanted(options: &Options, mode: Mode) -> Vec<System> {
     let is_wanted = |system: &System| match options.system.as_slice() {
         [] => mode.is_usual(*system),
         named => named.contains(system),
     };
-    let systems: Vec<System> = systems.filter(is_wanted).collect();
-    let mut cell = Cell { mode, clients, payload, runs: Vec::new() };
-    cell.runs = systems.iter().map(|system| (*system, Vec::new())).collect();
+    let mut systems = mode.systems().to_vec();
+    systems.retain(is_wanted);
+    etcd::drop_if_missing(&mut systems);
+    systems
+}
+
+async fn measure(options: &Options, cell: &mut Cell, csv: &Path) -> anyhow::Result<()> {
+    let (mode, clients, payload) = (cell.mode, cell.clients, cell.payload);
     let workload = Workload {
         clients,
         clients_per_session: 64,
@@ -328,7 +341,7 @@ async fn measure(
             rows.push(row);
         }
     }
-    Ok(cell)
+    Ok(())
 }
 
 async fn run_one(
@@ -360,15 +373,17 @@ async fn run_one(
             peak_rss_kib = fleet.peak_rss_kib();
             measured
         }
+        (Mode::Durable, System::Etcd) => {
+            let fleet = etcd::start(Pace::USUAL, options.dir.as_deref())?;
+            let measured = fleet.run::<etcd::Session>(workload).await?;
+            peak_rss_kib = fleet.peak_rss_kib();
+            measured
+        }
         (Mode::Tcp | Mode::Durable, peer) => {
             let is_durable = mode == Mode::Durable;
-            let fleet = Fleet::start(
-                peer.word(),
-                is_durable,
-                options.tuning.busy_poll,
-                options.dir.as_deref(),
-            )?;
-            let measured = fleet.run(workload).await?;
+            let fleet =
+                Fleet::start(peer, is_durable, options.tuning.busy_poll, options.dir.as_deref())?;
+            let measured = fleet.run::<Wire>(workload).await?;
             peak_rss_kib = fleet.peak_rss_kib();
             measured
         }

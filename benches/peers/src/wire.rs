@@ -19,7 +19,34 @@ use crate::server::{CLIENT, WHO_LEADS, frame, frames};
 /// How long a group may take to say who leads.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection to the leader; clones share it.
+/// How clients reach the replicas of a group.
+pub trait Connection: Target {
+    /// A connection to this replica, whether it leads or not.
+    fn to(address: &SocketAddr) -> impl Future<Output = anyhow::Result<Self>> + Send;
+
+    /// Whether the replica says now that it leads; no if it does not answer.
+    fn leads(&self) -> impl Future<Output = bool> + Send;
+
+    /// A connection to whichever replica says that it leads.
+    fn to_leader(members: &[SocketAddr]) -> impl Future<Output = anyhow::Result<Self>> + Send {
+        async move {
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE {
+                for address in members {
+                    if let Ok(connection) = Self::to(address).await
+                        && connection.leads().await
+                    {
+                        return Ok(connection);
+                    }
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            bail!("no replica says that it leads")
+        }
+    }
+}
+
+/// A connection to a replica; clones share it.
 #[derive(Clone)]
 pub struct Wire(Arc<Mutex<State>>);
 
@@ -40,65 +67,8 @@ struct Slot {
 }
 
 impl Wire {
-    /// A connection to whichever replica says that it leads.
-    pub async fn to_leader(members: &[SocketAddr]) -> anyhow::Result<Self> {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            for address in members {
-                if let Ok(wire) = Self::to(address).await
-                    && wire.leads().await
-                {
-                    return Ok(wire);
-                }
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        bail!("no replica says that it leads")
-    }
-
-    /// A connection to this replica, whether it leads or not.
-    pub async fn to(address: &SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let wire = Self(Arc::default());
-        frame(&mut wire.state().out, |body| body.push(CLIENT));
-        let state = Arc::downgrade(&wire.0);
-        tokio::spawn(async move {
-            let mut pump = Pump { stream, writing: Vec::new(), written: 0, read: Vec::new() };
-            poll_fn(|cx| match state.upgrade() {
-                Some(state) => pump.poll(&state, cx),
-                None => Poll::Ready(()),
-            })
-            .await;
-        });
-        Ok(wire)
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0)
-    }
-
-    /// Whether the replica says now that it leads; no if it does not answer. One question at a time.
-    pub async fn leads(&self) -> bool {
-        {
-            let mut state = self.state();
-            state.leads = None;
-            frame(&mut state.out, |body| body.extend_from_slice(&WHO_LEADS.to_le_bytes()));
-        }
-        self.wake();
-        let answered = async {
-            loop {
-                let known = {
-                    let state = self.state();
-                    if state.is_closed { Some(false) } else { state.leads }
-                };
-                if let Some(leads) = known {
-                    return leads;
-                }
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(2), answered).await.unwrap_or(false)
     }
 
     /// Queues a request, and returns the place of its answer.
@@ -128,6 +98,48 @@ impl Drop for Wire {
         if Arc::strong_count(&self.0) == 1 {
             self.wake();
         }
+    }
+}
+
+impl Connection for Wire {
+    async fn to(address: &SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let wire = Self(Arc::default());
+        frame(&mut wire.state().out, |body| body.push(CLIENT));
+        let state = Arc::downgrade(&wire.0);
+        tokio::spawn(async move {
+            let mut pump = Pump { stream, writing: Vec::new(), written: 0, read: Vec::new() };
+            poll_fn(|cx| match state.upgrade() {
+                Some(state) => pump.poll(&state, cx),
+                None => Poll::Ready(()),
+            })
+            .await;
+        });
+        Ok(wire)
+    }
+
+    // One question at a time.
+    async fn leads(&self) -> bool {
+        {
+            let mut state = self.state();
+            state.leads = None;
+            frame(&mut state.out, |body| body.extend_from_slice(&WHO_LEADS.to_le_bytes()));
+        }
+        self.wake();
+        let answered = async {
+            loop {
+                let known = {
+                    let state = self.state();
+                    if state.is_closed { Some(false) } else { state.leads }
+                };
+                if let Some(leads) = known {
+                    return leads;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(2), answered).await.unwrap_or(false)
     }
 }
 
