@@ -165,13 +165,17 @@ impl StorageFront {
     }
 
     fn poll_writer(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut ended = false;
         loop {
-            self.start(now);
+            self.start(now, ended);
             let Writer::Busy(writing, through) = &mut self.writer else { return };
             let through = *through;
             let Poll::Ready((writer, written)) = writing.as_mut().poll(cx) else { return };
             match written {
-                Ok(()) => self.writer = Writer::Idle(writer),
+                Ok(()) => {
+                    self.writer = Writer::Idle(writer);
+                    ended = through.is_some();
+                }
                 Err(error) => {
                     self.writer = Writer::Gone;
                     self.done.push_back(Stored::Failed(error));
@@ -186,7 +190,8 @@ impl StorageFront {
         }
     }
 
-    fn start(&mut self, now: Instant) {
+    /// Starts the next write; `ended` if the one before has just ended.
+    fn start(&mut self, now: Instant, ended: bool) {
         if matches!(self.writer, Writer::Busy(..) | Writer::Gone) {
             return;
         }
@@ -200,7 +205,8 @@ impl StorageFront {
             return;
         };
         self.writer = match next {
-            Some((through, batch)) => {
+            Some((through, mut batch)) => {
+                batch.gathered = ended;
                 let writing = async move {
                     let written = writer.write(batch).await;
                     (writer, written)
@@ -347,6 +353,10 @@ mod tests {
         disk.0.lock().unwrap().0.iter().map(|batch| batch.entries.len()).collect()
     }
 
+    fn gathered(disk: &Disk) -> Vec<bool> {
+        disk.0.lock().unwrap().0.iter().map(|batch| batch.gathered).collect()
+    }
+
     fn entries(payload_length: u32) -> WriteBatch {
         let header = EntryHeader { payload_length, ..EntryHeader::default() };
         let entry = Entry { header, ..Entry::default() };
@@ -375,7 +385,11 @@ mod tests {
         unblock(&disk);
         assert_eq!(poll(&mut front, 0), ["Persisted(PersistId(1))", "Persisted(PersistId(4))"]);
         assert_eq!(sizes(&disk), [1, 3]);
-        assert_eq!((front.numbers().batches, front.numbers().writes), (2, 4));
+        assert_eq!(gathered(&disk), [false, true]);
+        front.persist(PersistId(5), entries(1));
+        assert_eq!(poll(&mut front, 0), ["Persisted(PersistId(5))"]);
+        assert_eq!(gathered(&disk), [false, true, false]);
+        assert_eq!((front.numbers().batches, front.numbers().writes), (3, 5));
         assert!(front.is_idle());
     }
 

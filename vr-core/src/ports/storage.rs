@@ -230,6 +230,9 @@ pub struct WriteBatch {
     /// Entries up to and including this op, as far as the superblock's checkpoint, are not needed
     /// any more; may be carried out late, and those above the checkpoint stay.
     pub release: Option<OpNumber>,
+    /// It waited while the batch before was written, and something may gather behind this one as
+    /// well. Says nothing about what is written.
+    pub gathered: bool,
 }
 
 impl WriteBatch {

@@ -206,7 +206,8 @@ impl Record {
     fn into_batch(self) -> Option<WriteBatch> {
         let (entries, repairs) = (from_bytes(self.entries)?, from_bytes(self.repairs)?);
         let Self { cut, superblock, release, .. } = self;
-        Some(WriteBatch { cut, entries, repairs, superblock, release })
+        let gathered = false;
+        Some(WriteBatch { cut, entries, repairs, superblock, release, gathered })
     }
 }
 

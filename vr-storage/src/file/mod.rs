@@ -5,6 +5,7 @@ pub mod damage;
 pub(crate) mod index;
 pub(crate) mod names;
 pub(crate) mod options;
+pub(crate) mod pace;
 pub mod reader;
 pub mod record;
 pub(crate) mod replay;
@@ -84,12 +85,13 @@ impl FileStorage {
     }
 
     /// Writes and syncs batches of up to `bytes_max` bytes of operations on the thread that runs the
-    /// node; 0, the default, for none.
+    /// node; 0, the default, for none. Those of more than 8 KiB only while nothing arrives during a
+    /// write.
     ///
     /// Each of these costs two hand-overs between threads less, which is a fifth of what an operation
     /// takes that is alone. Meanwhile the node does nothing else: a disk that stalls for longer than
     /// the suspicion timeout makes it seem dead, and a runtime with several threads is short of one.
-    /// Beyond some 8 KiB it is better to let what arrives be dealt with meanwhile.
+    /// Beyond some 64 KiB a write takes longer than the hand-overs.
     #[must_use]
     pub const fn with_inline_writes(mut self, bytes_max: u64) -> Self {
         self.inline_bytes_max = bytes_max;

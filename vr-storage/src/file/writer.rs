@@ -14,6 +14,7 @@ use vr_core::{LogWriter, StorageError, WriteBatch};
 use crate::{
     disk::RealDisk,
     file::{
+        pace::Pace,
         segment::{Preparation, Segment},
         store::Store,
         thread::{JOBS_MAX, Thread, spawn},
@@ -73,17 +74,18 @@ pub(super) struct FileWriter {
     thread: Thread<WriteJob>,
     /// What the thread has, too; nobody waits for it, since one write is in flight at a time.
     writing: Option<Arc<Mutex<Writing>>>,
-    /// Batches of entries of up to so many bytes need no thread.
-    inline_bytes_max: u64,
+    /// Which batches need no thread.
+    pace: Pace,
 }
 
 impl FileWriter {
     /// What `thread` writes.
     pub(super) const fn new(thread: Thread<WriteJob>) -> Self {
-        Self { thread, writing: None, inline_bytes_max: 0 }
+        Self { thread, writing: None, pace: Pace::new(0) }
     }
 
-    /// Writes to `store`: small batches at once, others on a thread.
+    /// Writes to `store`: on a thread, but for the batches of up to `inline_bytes_max` bytes that are
+    /// better written at once.
     pub(super) fn spawn(
         store: Store<RealDisk>,
         inline_bytes_max: u64,
@@ -108,16 +110,16 @@ impl FileWriter {
             }
         })?;
         let thread = Thread::new(jobs, thread);
-        Ok(Self { thread, writing: Some(writing), inline_bytes_max })
+        Ok(Self { thread, writing: Some(writing), pace: Pace::new(inline_bytes_max) })
     }
 
     /// Where to write `batch` at once, if it is worth it: nothing but entries, and few.
-    fn at_once(&self, batch: &WriteBatch) -> Option<&Arc<Mutex<Writing>>> {
+    fn at_once(&mut self, batch: &WriteBatch) -> Option<&Arc<Mutex<Writing>>> {
         let WriteBatch { cut: None, superblock: None, release: None, repairs, .. } = batch else {
             return None;
         };
-        let is_small = repairs.is_empty() && batch.entry_bytes() <= self.inline_bytes_max;
-        self.writing.as_ref().filter(|_| is_small && self.inline_bytes_max > 0)
+        let writing = self.writing.as_ref().filter(|_| repairs.is_empty())?;
+        self.pace.is_for_node(batch.entry_bytes(), batch.gathered).then_some(writing)
     }
 }
 
@@ -147,7 +149,7 @@ impl fmt::Debug for FileWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileWriter")
             .field("thread", &self.thread)
-            .field("inline_bytes_max", &self.inline_bytes_max)
+            .field("pace", &self.pace)
             .finish_non_exhaustive()
     }
 }
