@@ -1,7 +1,7 @@
 //! Asking the sockets again and again for a while, as this repository's transport does.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -38,9 +38,8 @@ impl Busy {
     }
 }
 
-/// The same for tasks on a tokio runtime.
-#[derive(Clone, Debug)]
-pub struct BusyRuntime(Option<Arc<Shared>>);
+/// The same for the tasks of this process's runtime.
+static RUNTIME: OnceLock<Shared> = OnceLock::new();
 
 #[derive(Debug)]
 struct Shared {
@@ -49,34 +48,33 @@ struct Shared {
     heard: Notify,
 }
 
-impl BusyRuntime {
-    /// Keeps the runtime from sleeping for `limit` after each note.
-    pub fn start(limit: Duration) -> Self {
-        if limit.is_zero() {
-            return Self(None);
-        }
-        let shared =
-            Arc::new(Shared { limit, last: Mutex::new(Instant::now()), heard: Notify::new() });
-        let asking = Arc::clone(&shared);
-        tokio::spawn(async move {
-            loop {
-                let last = *asking.last.lock().unwrap_or_else(PoisonError::into_inner);
-                if last.elapsed() < asking.limit {
-                    thread::yield_now();
-                    yield_now().await;
-                } else {
-                    asking.heard.notified().await;
-                }
-            }
-        });
-        Self(Some(shared))
+/// Keeps the runtime from sleeping for `limit` after each [`note`].
+pub fn keep_awake(limit: Duration) {
+    if limit.is_zero() {
+        return;
     }
-
-    /// Something was read.
-    pub fn note(&self) {
-        if let Some(shared) = &self.0 {
-            *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            shared.heard.notify_one();
+    let shared = RUNTIME.get_or_init(|| Shared {
+        limit,
+        last: Mutex::new(Instant::now()),
+        heard: Notify::new(),
+    });
+    tokio::spawn(async move {
+        loop {
+            let last = *shared.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() < shared.limit {
+                thread::yield_now();
+                yield_now().await;
+            } else {
+                shared.heard.notified().await;
+            }
         }
+    });
+}
+
+/// A task read something.
+pub fn note() {
+    if let Some(shared) = RUNTIME.get() {
+        *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        shared.heard.notify_one();
     }
 }

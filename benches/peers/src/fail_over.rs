@@ -35,7 +35,7 @@ pub struct Options {
     /// Systems; the floor has no leader to lose
     #[arg(long, value_name = "SYSTEM,..", value_delimiter = ',',
           default_values_t = [System::Vr, System::Raft, System::Omni, System::Openraft,
-                              System::Etcd])]
+                              System::Openraft10, System::Etcd])]
     system: Vec<System>,
     /// How often each
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -57,13 +57,14 @@ pub async fn run(mut options: Options) -> anyhow::Result<()> {
         for (system, gaps) in &mut gaps {
             let gap = match system {
                 System::Vr => ours().await?,
-                System::Raft | System::Omni | System::Openraft => {
+                System::Raft | System::Omni | System::Openraft | System::Openraft10 => {
                     theirs::<Wire>(Fleet::start(*system, false, 0, None)?).await?
                 }
                 System::Etcd => {
                     let pace = Pace::brisk(options.etcd_heartbeat);
                     theirs::<etcd::Session>(etcd::start(pace, None)?).await?
                 }
+                System::VrTyped => anyhow::bail!("a typed service fails over as the other does"),
                 System::RaftEngine => anyhow::bail!("nothing is on disk here"),
                 System::Floor => anyhow::bail!("the floor has no leader to lose"),
             };

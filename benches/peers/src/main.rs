@@ -8,6 +8,9 @@ mod fail_over;
 mod fleet;
 mod floor;
 mod omni;
+mod openraft10_node;
+mod openraft10_store;
+mod openraft10_wire;
 mod openraft_node;
 mod openraft_store;
 mod plot;
@@ -99,7 +102,10 @@ fn run(runtime: &tokio::runtime::Runtime, peer: Peer) -> anyhow::Result<()> {
         System::Omni => server::run(omni::Omni::new(me, wal()?)?, &peer),
         System::Floor => server::run(floor::Floor::new(me, wal()?)?, &peer),
         System::Openraft => runtime.block_on(openraft_node::serve(&peer, wal()?)),
+        System::Openraft10 => runtime.block_on(openraft10_node::serve(&peer, wal()?)),
         System::Etcd => anyhow::bail!("etcd is a program of its own"),
-        System::Vr => anyhow::bail!("this repository's replicas have a command of their own"),
+        System::Vr | System::VrTyped => {
+            anyhow::bail!("this repository's replicas have a command of their own")
+        }
     }
 }

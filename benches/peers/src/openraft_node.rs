@@ -21,8 +21,12 @@ use openraft::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::Notify,
+    task::AbortHandle,
 };
 use vr_benches::load::{
     generator::{Measured, Target, drive},
@@ -30,8 +34,7 @@ use vr_benches::load::{
 };
 
 use crate::{
-    Peer,
-    busy::BusyRuntime,
+    Peer, busy,
     engine::{REPLICAS, Wal},
     openraft_store::{Count, Log, Types},
     server::{CLIENT, WHO_LEADS, frame, frames},
@@ -202,7 +205,8 @@ impl Remote {
     }
 }
 
-async fn try_call<A: Serialize, B: DeserializeOwned>(
+/// Calls on `stream`, or on a new one, and returns it with the answer.
+pub async fn try_call<A: Serialize, B: DeserializeOwned>(
     address: SocketAddr,
     stream: Option<TcpStream>,
     kind: u8,
@@ -259,30 +263,36 @@ impl RaftNetwork<Types> for Remote {
 /// Runs replica `me` as this process.
 pub async fn serve(peer: &Peer, wal: Option<Wal>) -> anyhow::Result<()> {
     let (me, members) = (peer.me, &peer.members);
-    let busy = BusyRuntime::start(peer.busy());
+    busy::keep_awake(peer.busy());
     let listener = TcpListener::bind(members[me]).await?;
     let node = node(me, wal, Dialler(Arc::new(members.clone()))).await?;
     if me == 0 {
-        let begun = Instant::now();
-        for address in members {
-            while TcpStream::connect(address).await.is_err() {
-                if begun.elapsed().as_secs() > 20 {
-                    bail!("{address} does not listen");
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
+        await_listeners(members).await?;
         let founder = node.clone();
         tokio::spawn(async move { form(&founder).await });
     }
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(connection(node.clone(), stream, busy.clone()));
+        tokio::spawn(connection(node.clone(), stream));
     }
 }
 
-async fn connection(node: Raft<Types>, stream: TcpStream, busy: BusyRuntime) -> anyhow::Result<()> {
+/// Waits until every member takes connections.
+pub async fn await_listeners(members: &[SocketAddr]) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    for address in members {
+        while TcpStream::connect(address).await.is_err() {
+            if begun.elapsed().as_secs() > 20 {
+                bail!("{address} does not listen");
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn connection(node: Raft<Types>, stream: TcpStream) -> anyhow::Result<()> {
     let (mut reading, mut writing) = stream.into_split();
     let mut buffer = Vec::new();
     let mut first = Vec::new();
@@ -294,7 +304,7 @@ async fn connection(node: Raft<Types>, stream: TcpStream, busy: BusyRuntime) -> 
         }
     }
     if first == [CLIENT] {
-        return client(node, reading, writing, buffer, busy).await;
+        return client(node, reading, writing, buffer).await;
     }
     loop {
         let mut calls = Vec::new();
@@ -314,27 +324,47 @@ async fn connection(node: Raft<Types>, stream: TcpStream, busy: BusyRuntime) -> 
             writing.write_all(&out).await?;
         }
         fill(&mut reading, &mut buffer).await?;
-        busy.note();
     }
 }
 
-async fn fill(reading: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+/// Reads some more.
+pub async fn fill(reading: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
     buffer.reserve(1 << 16);
     if reading.read_buf(buffer).await? == 0 {
         bail!("closed");
     }
+    busy::note();
     Ok(())
 }
 
 /// Replies that wait to be written together.
 #[derive(Default)]
-struct Replies {
+pub struct Replies {
     out: Mutex<Vec<u8>>,
     some: Notify,
 }
 
 impl Replies {
-    fn push(&self, tag: u64, count: u64) {
+    /// Replies, and the task that writes them to a client.
+    pub fn to(mut writing: OwnedWriteHalf) -> (Arc<Self>, AbortHandle) {
+        let replies = Arc::<Self>::default();
+        let written = Arc::clone(&replies);
+        let writer = tokio::spawn(async move {
+            loop {
+                written.some.notified().await;
+                let out = std::mem::take(
+                    &mut *written.out.lock().unwrap_or_else(PoisonError::into_inner),
+                );
+                if writing.write_all(&out).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (replies, writer.abort_handle())
+    }
+
+    /// Adds the reply to request `tag`.
+    pub fn push(&self, tag: u64, count: u64) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         frame(&mut out, |body| {
             body.extend_from_slice(&tag.to_le_bytes());
@@ -348,22 +378,10 @@ impl Replies {
 async fn client(
     node: Raft<Types>,
     mut reading: OwnedReadHalf,
-    mut writing: tokio::net::tcp::OwnedWriteHalf,
+    writing: OwnedWriteHalf,
     mut buffer: Vec<u8>,
-    busy: BusyRuntime,
 ) -> anyhow::Result<()> {
-    let replies = Arc::new(Replies::default());
-    let written = Arc::clone(&replies);
-    let writer = tokio::spawn(async move {
-        loop {
-            written.some.notified().await;
-            let out =
-                std::mem::take(&mut *written.out.lock().unwrap_or_else(PoisonError::into_inner));
-            if writing.write_all(&out).await.is_err() {
-                return;
-            }
-        }
-    });
+    let (replies, writer) = Replies::to(writing);
     loop {
         frames(&mut buffer, |body| {
             let (tag, payload) = body.split_first_chunk().context("a short request")?;
@@ -384,6 +402,5 @@ async fn client(
             writer.abort();
             return Err(error);
         }
-        busy.note();
     }
 }

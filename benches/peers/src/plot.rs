@@ -10,12 +10,14 @@ const MARGIN: f64 = 56.0;
 /// Operations a second at the bottom and at the top, as powers of ten.
 const POWERS: (f64, f64) = (2.0, 6.5);
 
-const COLOURS: [(System, &str); 6] = [
+const COLOURS: [(System, &str); 8] = [
     (System::Vr, "#c0392b"),
     (System::Raft, "#2471a3"),
+    (System::RaftEngine, "#5dade2"),
     (System::Omni, "#239b56"),
     (System::Openraft, "#b9770e"),
     (System::Etcd, "#8e44ad"),
+    (System::Openraft10, "#dc7633"),
     (System::Floor, "#7f8c8d"),
 ];
 
@@ -41,7 +43,7 @@ pub fn svg(cells: &[Cell]) -> String {
         panel(&mut out, origin, &format!("{}, {payload} bytes", mode.name()), &cells);
     }
     for (at, (system, colour)) in COLOURS.iter().enumerate() {
-        let (x, y) = (MARGIN + at as f64 * 125.0, rows * HEIGHT + 16.0);
+        let (x, y) = (MARGIN + at as f64 * 95.0, rows * HEIGHT + 16.0);
         let name = system.name();
         let _ = writeln!(out, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{name}</text>");
     }

@@ -25,7 +25,7 @@ use crate::{
     fleet::Fleet,
     floor::Floor,
     omni::Omni,
-    openraft_node, plot, raft_engine_log,
+    openraft_node, openraft10_node, plot, raft_engine_log,
     raft_rs::Raft,
     wire::Wire,
 };
@@ -48,6 +48,8 @@ pub enum Mode {
 pub enum System {
     /// This repository
     Vr,
+    /// This repository, with a service whose operations are encoded and decoded
+    VrTyped,
     /// raft 0.7 of tikv
     Raft,
     /// raft 0.7 over raft-engine
@@ -56,6 +58,8 @@ pub enum System {
     Omni,
     /// openraft 0.9
     Openraft,
+    /// openraft 0.10
+    Openraft10,
     /// etcd, where its server is installed
     Etcd,
     /// The same bytes without a protocol
@@ -79,14 +83,22 @@ impl Mode {
     const fn systems(self) -> &'static [System] {
         match self {
             Self::Engines => &[System::Vr, System::Raft, System::Omni],
-            Self::Memory => &[System::Vr, System::Openraft],
-            Self::Tcp => &[System::Vr, System::Raft, System::Omni, System::Openraft, System::Floor],
+            Self::Memory => &[System::Vr, System::VrTyped, System::Openraft, System::Openraft10],
+            Self::Tcp => &[
+                System::Vr,
+                System::Raft,
+                System::Omni,
+                System::Openraft,
+                System::Openraft10,
+                System::Floor,
+            ],
             Self::Durable => &[
                 System::Vr,
                 System::Raft,
                 System::RaftEngine,
                 System::Omni,
                 System::Openraft,
+                System::Openraft10,
                 System::Etcd,
                 System::Floor,
             ],
@@ -105,23 +117,32 @@ impl System {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vr => "vr",
+            Self::VrTyped => "vr, typed",
             Self::Raft => Raft::NAME,
             Self::RaftEngine => raft_engine_log::NAME,
             Self::Omni => Omni::NAME,
             Self::Openraft => openraft_node::NAME,
+            Self::Openraft10 => openraft10_node::NAME,
             Self::Etcd => etcd::NAME,
             Self::Floor => Floor::NAME,
         }
+    }
+
+    /// Whether it is neither ours nor the floor.
+    const fn is_peer(self) -> bool {
+        !matches!(self, Self::Vr | Self::VrTyped | Self::Floor)
     }
 
     /// Its name on the command line.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Vr => "vr",
+            Self::VrTyped => "vr-typed",
             Self::Raft => "raft",
             Self::RaftEngine => "raft-engine",
             Self::Omni => "omni",
             Self::Openraft => "openraft",
+            Self::Openraft10 => "openraft10",
             Self::Etcd => "etcd",
             Self::Floor => "floor",
         }
@@ -191,7 +212,7 @@ impl Cell {
 
     fn peers(&self) -> impl Iterator<Item = (System, (f64, f64))> {
         let peers = self.runs.iter().map(|(system, _)| *system);
-        let peers = peers.filter(|system| !matches!(system, System::Vr | System::Floor));
+        let peers = peers.filter(|system| system.is_peer());
         peers.filter_map(|system| Some((system, self.medians(system)?)))
     }
 
@@ -358,7 +379,9 @@ async fn run_one(
         (Mode::Engines, System::Raft) => in_loop::<Raft>(workload)?,
         (Mode::Engines, System::Omni) => in_loop::<Omni>(workload)?,
         (Mode::Memory, System::Vr) => group::run_raw(Durability::ViewOnly, workload).await?,
+        (Mode::Memory, System::VrTyped) => group::run_typed(Durability::ViewOnly, workload).await?,
         (Mode::Memory, System::Openraft) => openraft_node::run_in_memory(workload).await?,
+        (Mode::Memory, System::Openraft10) => openraft10_node::run_in_memory(workload).await?,
         (Mode::Tcp | Mode::Durable, System::Vr) => {
             let durability =
                 if mode == Mode::Durable { Durability::Full } else { Durability::ViewOnly };
