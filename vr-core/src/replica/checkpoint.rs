@@ -74,7 +74,9 @@ impl Replica {
 
     fn is_log_half_full(&self) -> bool {
         let ops = self.log.op_number().since(self.log.base().op_number);
-        ops >= self.config.log_ops_max / 2 || self.log.bytes() >= self.config.log_bytes_max / 2
+        ops >= self.config.log_ops_max / 2
+            || self.log.bytes() >= self.config.log_bytes_max / 2
+            || !self.log_has_room_for_any()
     }
 
     /// Whatever kept more of the log than a half of it may be gone; nothing else would look, once it
@@ -98,6 +100,22 @@ impl Replica {
         }
         self.keep_checkpoints();
         self.hold_agreed(now);
+    }
+
+    /// A new primary knows of no checkpoint what backups have told its predecessor. What this replica
+    /// has taken itself counts again; and what a promise named as held was agreed on, whoever is there
+    /// to tell of it by now.
+    pub(in crate::replica) fn count_checkpoints(
+        &mut self,
+        now: Now,
+        promised: &[(ReplicaId, CheckpointId)],
+    ) {
+        for (from, held) in promised {
+            self.on_agreed(now, *from, *held);
+        }
+        for own in self.checkpoints.taken_here() {
+            self.told_checkpoint(now, self.index, own);
+        }
     }
 
     /// The voter at `index` has a checkpoint: what a quorum has alike is agreed on.
@@ -171,6 +189,7 @@ impl Replica {
         if self.checkpoints.hold(id) {
             self.count_from(id.op_number);
             self.out.push_back(Output::Event(Event::CheckpointHeld { op_number: id.op_number }));
+            self.give_up_needless_snapshot(now);
             self.release_log(now);
         }
     }

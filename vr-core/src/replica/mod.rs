@@ -334,7 +334,7 @@ impl Replica {
             Message::Headers(m) => self.on_headers(now, &m),
             Message::GetEntries(m) => self.on_get_entries(now, from, m),
             Message::Entries(m) => self.on_entries(now, from, m),
-            Message::Released(m) => self.on_released(now, &m),
+            Message::Released(m) => self.on_released(now, from, &m),
             Message::GetSnapshot(m) => self.on_get_snapshot(now, from, &m),
             Message::Snapshot(m) => self.on_snapshot(now, m),
             Message::ReadIndex(m) => self.on_read_index(from, &m),

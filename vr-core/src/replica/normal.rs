@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     model::{
-        entry::{Entry, EntryHeader, Run},
+        entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader, Run},
         message::{Message, Prepare, PrepareOk},
         mutants::Mutant,
         time::Now,
@@ -26,6 +26,7 @@ use crate::{
 impl Replica {
     /// This replica leads the view, whose log ends at its last op and is durable here.
     pub(in crate::replica) fn become_primary(&mut self, now: Now, commit_number: OpNumber) {
+        let promised = self.status.promised_checkpoints();
         let op_number = self.log.op_number();
         let mut primary = Primary::new(self.membership.len(), now.monotonic, op_number);
         let committed = self.commit_number.max(commit_number);
@@ -40,6 +41,7 @@ impl Replica {
         self.timers.arm(Timer::Heartbeat, now.monotonic + self.config.heartbeat_interval);
         self.timers.arm(Timer::CheckQuorum, now.monotonic + self.config.suspicion_timeout);
         self.try_commit();
+        self.count_checkpoints(now, &promised);
         for (from, request) in self.forwards.take() {
             let _told = self.admit(now, from, request);
         }
@@ -156,6 +158,12 @@ impl Replica {
         let logged = self.log.op_number().since(self.log.base().op_number);
         self.log.bytes().saturating_add(bytes) <= self.config.log_bytes_max
             && logged.saturating_add(ops) <= self.config.log_ops_max
+    }
+
+    /// Whether the log has room for an entry more, however large.
+    pub(in crate::replica) fn log_has_room_for_any(&self) -> bool {
+        let header = u64::try_from(ENTRY_HEADER_BYTES).unwrap_or(u64::MAX);
+        self.log_has_room_for(1, u64::from(self.config.request_bytes_max).saturating_add(header))
     }
 
     /// A backup takes entries while storage keeps up, and while its log may have one more: those

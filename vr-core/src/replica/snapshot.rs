@@ -82,7 +82,9 @@ impl Replica {
     /// take its own, or took it elsewhere, fetches the one that a quorum has.
     pub(in crate::replica) fn fetch_agreed_if_full(&mut self, now: Now) {
         let agreed = self.checkpoints.agreed();
-        let is_full = matches!(self.require_room(), Err(Ignored::LogFull));
+        let is_full = self.storage_keeps_up()
+            && !self.log_has_room_for_any()
+            && !self.mutant(Mutant::EndlessLog);
         let free = self.incoming.is_none() && self.install.is_none();
         if is_full && free && (self.lacks(agreed) || self.shortens_log(agreed)) {
             self.begin_snapshot(now, agreed);
@@ -102,8 +104,15 @@ impl Replica {
     pub(in crate::replica) fn on_released(
         &mut self,
         now: Now,
+        from: Origin,
         m: &Released,
     ) -> Result<(), Ignored> {
+        // Of a history that this replica does not know of yet: in its own view it would acknowledge
+        // what nobody there has.
+        let has_log = matches!(self.status, Status::Normal(_) | Status::ViewChange(_));
+        if has_log && from.view > self.view {
+            return Err(Ignored::NewerView);
+        }
         let pulled = match &self.status {
             Status::Normal(Role::Backup(backup)) => backup.pull == Some(m.request),
             Status::Blank(_)
@@ -256,6 +265,18 @@ impl Replica {
         }
         self.ask_for_snapshot(now);
         facts.map(drop).ok_or(Ignored::NotHeld)
+    }
+
+    /// What this replica has taken itself meanwhile is not fetched any further: as long as it is,
+    /// nothing else is asked for.
+    pub(in crate::replica) fn give_up_needless_snapshot(&mut self, now: Now) {
+        // What is complete is looked at when it is installed, and what is being named is needed.
+        let arriving = |it: &&Incoming| !it.is_complete() && !it.is_naming();
+        let Some(incoming) = self.incoming.as_ref().filter(arriving) else { return };
+        let checkpoint = incoming.checkpoint();
+        if self.install.is_none() && !self.lacks(checkpoint) && !self.shortens_log(checkpoint) {
+            self.give_up_snapshot(now);
+        }
     }
 
     fn give_up_snapshot(&mut self, now: Now) {

@@ -102,6 +102,12 @@ impl Checkpoints {
         self.own.last_key_value().map_or(self.held, |(_, own)| *own)
     }
 
+    /// Those that are complete here, and not held.
+    #[must_use]
+    pub fn taken_here(&self) -> Vec<CheckpointId> {
+        self.own.values().copied().collect()
+    }
+
     /// The entry with `header` is handed to the executor; whether a checkpoint is due behind it.
     ///
     /// Only the log decides, so that all replicas take theirs after the same ops: after each multiple

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     model::{
         certificate::Certificate,
+        durable::CheckpointId,
         entry::Entry,
         message::StatusKind,
         time::Instant,
@@ -48,6 +49,13 @@ impl Status {
             Self::ViewChange(_) => StatusKind::ViewChange,
             Self::Recovering(_) => StatusKind::Recovering,
         }
+    }
+
+    /// Which checkpoints the promises to this view name as held, and whose promises.
+    #[must_use]
+    pub fn promised_checkpoints(&self) -> Vec<(ReplicaId, CheckpointId)> {
+        let Self::ViewChange(change) = self else { return Vec::new() };
+        change.votes.iter().map(|(voter, promise)| (voter, promise.checkpoint)).collect()
     }
 
     /// The log that is put together, whatever it is for.

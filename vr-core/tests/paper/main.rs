@@ -4,6 +4,7 @@
 mod batches;
 mod checkpoints;
 mod force;
+mod full_log;
 mod genesis;
 mod handoff;
 mod limits;

@@ -95,6 +95,18 @@ fn draw_log(rng: &mut Prng, config: &mut Config) {
     config.log_ops_max = rng.between(least, 2 * least);
 }
 
+/// How many bytes the log may have, as `rng` draws it: in a sixth of the runs with checkpoints a few
+/// of the largest requests.
+fn draw_log_bytes(rng: &mut Prng, config: &mut Config) {
+    if rng.below(6) != 0 || config.checkpoint_ops == 0 {
+        return;
+    }
+    config.request_bytes_max = 4096;
+    config.pipeline_bytes_max = u32::try_from(rng.between(4352, 9000)).unwrap_or(9000);
+    config.log_bytes_max = rng.between(16_000, 48_000);
+    config.checkpoint_bytes = config.checkpoint_bytes.min(config.log_bytes_max / 2);
+}
+
 /// How fast checkpoints are fetched, as `rng` draws it: as usual, not slowed down, as slowly as can be
 /// said, or in between.
 fn draw_pace(rng: &mut Prng, config: &mut Config) {
@@ -110,6 +122,7 @@ fn draw_pace(rng: &mut Prng, config: &mut Config) {
 /// When a replica has to fetch a checkpoint, and how fast it does, as drawn from `seed`.
 fn draw_transfers(seed: u64, config: &mut Config) {
     draw_log(&mut Prng::stream(seed, "log", 0), config);
+    draw_log_bytes(&mut Prng::stream(seed, "log bytes", 0), config);
     draw_pace(&mut Prng::stream(seed, "pace", 0), config);
 }
 

@@ -363,3 +363,60 @@ fn what_does_not_follow_a_fetched_checkpoint_is_dropped_by_a_later_life() {
     assert_eq!(group.status(R0).op_number, OpNumber(10));
     group.heal_and_converge();
 }
+
+/// Of five, r0 leads view 0 cut off from r2, r3 and r4, which are in a later view by now. r1, whose log
+/// of view 0 has a hole, asks r2 for what it lacks, and hears nothing of r2's view but its answers.
+fn with_a_hole_beside_a_later_view() -> Cluster<Kv> {
+    let mut group = Cluster::with(GroupOptions::of(5).with_config(config()));
+    let client = group.client();
+    write(&mut group, &client, 5);
+    group.run_until_converged();
+    assert_eq!(group.primary(), R0);
+    group.partition([R0.into(), R1.into(), client.actor()]);
+    for value in 0..9 {
+        client.request(put("y", value));
+        group.run_for(Duration::from_millis(8));
+    }
+    assert!([R0, R1].iter().all(|id| group.durable_op(*id) == OpNumber(16)));
+    group.crash(R1);
+    let other = group.client_without_session();
+    for one in [R0, R1] {
+        group.cut_both(other.actor(), one);
+    }
+    for value in 0..9 {
+        let call = other.request(put("z", value));
+        group.run_until_answered(call);
+    }
+    group.run_until(|group| group.status(R2).log_base >= OpNumber(10));
+    assert!([9, 10].iter().all(|op_number| group.rot_batch(R1, OpNumber(*op_number))));
+    group.cut_both(R0, R1);
+    group.connect(R1, R2);
+    for kind in [Kind::Ping, Kind::Pong, Kind::Commit, Kind::Prepare, Kind::StartView] {
+        group.lose(Messages::of([kind]).from(R2).to(R1));
+    }
+    group.start(R1);
+    group.run_for(Duration::from_secs(3));
+    assert_eq!((group.status(R1).view.0, group.snapshots()), (0, 0));
+    group
+}
+
+/// A checkpoint of a later view's history is not fetched in an earlier one, whose primary may still be
+/// there: both would take the other's log for a fork of their own.
+#[test]
+fn a_checkpoint_of_a_later_view_is_not_fetched_in_an_earlier_one() {
+    let mut group = with_a_hole_beside_a_later_view();
+    group.connect(R0, R1);
+    group.run_for(Duration::from_secs(3));
+    group.heal_and_converge();
+}
+
+#[test]
+fn nor_is_it_acknowledged_there_after_a_restart() {
+    let mut group = with_a_hole_beside_a_later_view();
+    group.crash(R1);
+    group.cut_both(R1, R2);
+    group.connect(R0, R1);
+    group.start(R1);
+    group.run_for(Duration::from_secs(3));
+    group.heal_and_converge();
+}
