@@ -88,7 +88,7 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Tuning {
     /// Bytes of operations that replicas write and sync on the thread that runs them, at most
-    #[arg(long, value_name = "BYTES", default_value_t = 8 << 10)]
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 10)]
     pub inline_writes: u64,
     /// Segments of the log that replicas make before they start: what it takes from one checkpoint
     /// to the next

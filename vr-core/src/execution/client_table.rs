@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    execution::{kept::Kept, use_order::UseOrder, work::Evicted},
+    execution::{use_order::UseOrder, work::Evicted},
     model::{
         by_client::ByClient,
         checkpoint::OpenSession,
@@ -67,7 +67,7 @@ struct Session {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Done {
     op_number: OpNumber,
-    outcome: Kept,
+    outcome: Outcome,
 }
 
 /// What is to be done with a request that the log has reached.
@@ -294,7 +294,7 @@ impl Session {
         let position = self.outcomes.len().checked_sub(behind.saturating_add(1));
         let kept = position.and_then(|position| self.outcomes.get(position));
         let (op_number, outcome) = kept.map_or((OpNumber::ZERO, Outcome::Forgotten), |done| {
-            (done.op_number, done.outcome.outcome())
+            (done.op_number, done.outcome.clone())
         });
         Some(Reply { client, request_number: number, op_number, outcome })
     }
@@ -303,10 +303,9 @@ impl Session {
 impl Slot<'_> {
     /// Stores what became of the request at `op_number`; the oldest outcome leaves a full window.
     ///
-    /// The bytes of a reply that is not short are kept as they are: one that is a slice of something
-    /// larger keeps all of it in memory.
-    pub fn store(self, op_number: OpNumber, outcome: impl Into<Kept>) {
-        let outcome = outcome.into();
+    /// The bytes of a reply are kept as they are: a reply that is a slice of something larger keeps
+    /// all of it in memory.
+    pub fn store(self, op_number: OpNumber, outcome: Outcome) {
         self.session.done = self.session.done.next();
         while self.session.outcomes.len() >= self.window.max(1) {
             self.session.outcomes.pop_front();

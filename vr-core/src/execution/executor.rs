@@ -11,7 +11,6 @@ use crate::{
     execution::{
         checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Head},
         client_table::{ClientTable, Turn},
-        kept::Kept,
         persistence::Persistence,
         work::{Finished, Restored, Work},
     },
@@ -458,12 +457,9 @@ impl Executor {
         match turn {
             Turn::Next(slot) => {
                 let outcome = outcome(&mut *self.state_machine, &context, operation, many);
-                if !reply {
-                    slot.store(header.op_number, outcome);
-                    return None;
-                }
-                slot.store(header.op_number, Kept::of(&outcome));
-                Some(reply_to(header, outcome))
+                let told = reply.then(|| reply_to(header, outcome.clone()));
+                slot.store(header.op_number, outcome);
+                told
             }
             Turn::Done(stored) if takes_for_new(self.mutants, stored.as_ref()) => {
                 Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation, many)))

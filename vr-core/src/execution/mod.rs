@@ -3,7 +3,6 @@
 pub mod checkpoint;
 pub mod client_table;
 pub mod executor;
-pub mod kept;
 mod persistence;
 #[cfg(test)]
 mod tests;
