@@ -43,7 +43,7 @@ pub fn svg(cells: &[Cell]) -> String {
         panel(&mut out, origin, &format!("{}, {payload} bytes", mode.name()), &cells);
     }
     for (at, (system, colour)) in COLOURS.iter().enumerate() {
-        let (x, y) = (MARGIN + at as f64 * 95.0, rows * HEIGHT + 16.0);
+        let (x, y) = (16.0 + at as f64 * 103.0, rows * HEIGHT + 16.0);
         let name = system.name();
         let _ = writeln!(out, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{name}</text>");
     }
