@@ -75,7 +75,7 @@ struct Running {
 
 /// Work that was not begun with.
 enum Item {
-    Entries { entries: Run, reply: bool },
+    Entries(Running),
     Resend { client: ClientId, request_number: RequestNumber },
     Query { to: Peer, question: Question },
     Checkpoint { at: Anchor },
@@ -174,7 +174,7 @@ impl Executor {
     pub fn push(&mut self, work: Work) {
         self.queue.push_back(match work {
             Work::Entries { entries, .. } if entries.is_empty() => return,
-            Work::Entries { entries, reply } => Item::Entries { entries, reply },
+            Work::Entries { entries, reply } => Item::Entries(Running { entries, done: 0, reply }),
             Work::Resend { client, request_number } => Item::Resend { client, request_number },
             Work::Query { to, client, request_number, query, time } => {
                 Item::Query { to, question: Question { client, request_number, query, time } }
@@ -231,9 +231,7 @@ impl Executor {
 
     fn carry_out(&mut self, item: Item) -> Result<(), CheckpointFailure> {
         match item {
-            Item::Entries { entries, reply } => {
-                self.apply_next(Running { entries, done: 0, reply })?;
-            }
+            Item::Entries(running) => self.apply_next(running)?,
             Item::Resend { client, request_number } => {
                 let reply = self.client_table.stored_reply(client, request_number);
                 self.finished.executed.replies.extend(reply);

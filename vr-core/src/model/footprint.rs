@@ -34,7 +34,8 @@ const CHUNKS_CONVERTED: u64 = 2;
 const BATCH_BYTES: u64 = 4096;
 /// Checkpoints that are kept: the one held, the one before it, one that is being taken, one fetched.
 const CHECKPOINTS: u64 = 4;
-/// Log files that hold nothing: two spare ones, and the one that is being filled.
+/// Log files that hold nothing: two spare ones, and the one that is being filled. Further spare ones
+/// are there only while the log is shorter by as many.
 const SPARE_SEGMENTS: u64 = 3;
 const SEGMENT_BYTES: u64 = 16 << 20;
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     model::{
-        entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader, Run},
+        entry::{Entry, EntryHeader, Run},
         message::{Message, Prepare, PrepareOk},
         mutants::Mutant,
         time::Now,
@@ -162,8 +162,7 @@ impl Replica {
 
     /// Whether the log has room for an entry more, however large.
     pub(in crate::replica) fn log_has_room_for_any(&self) -> bool {
-        let header = u64::try_from(ENTRY_HEADER_BYTES).unwrap_or(u64::MAX);
-        self.log_has_room_for(1, u64::from(self.config.request_bytes_max).saturating_add(header))
+        self.log_has_room(u64::from(self.config.request_bytes_max))
     }
 
     /// A backup takes entries while storage keeps up, and while its log may have one more: those

@@ -337,7 +337,8 @@ impl Replica {
         self.append(now, header, m.operation);
     }
 
-    fn log_has_room(&self, payload: u64) -> bool {
+    /// Whether the log may have one more entry, with a payload of so many bytes.
+    pub(in crate::replica) fn log_has_room(&self, payload: u64) -> bool {
         self.log_has_room_for(1, payload.saturating_add(128))
     }
 

@@ -66,6 +66,19 @@ impl Segment {
     }
 }
 
+/// Creates a file of `length` zeros, not durable yet.
+///
+/// # Errors
+/// [`StorageError::Full`] or [`StorageError::Io`] when the system refuses.
+pub(crate) fn create<D: Disk>(disk: &D, name: &str, length: u64) -> Result<(), StorageError> {
+    disk.create(name, length).map_err(|error| {
+        // The rest of a file that did not fit only takes space; failing to remove it changes
+        // nothing, the next open removes it.
+        let _ = disk.remove(name);
+        refused(disk, "create", name, error)
+    })
+}
+
 /// The making of one segment; can run on any thread, one at a time.
 #[derive(Debug)]
 pub(crate) struct Preparation<D> {
@@ -94,13 +107,7 @@ impl<D: Disk> Preparation<D> {
             spare
         } else {
             let staged = names::unfinished(&segment.name);
-            let created = disk.create(&staged, self.length);
-            created.map_err(|error| {
-                // The rest of a file that did not fit only takes space; failing to remove it
-                // changes nothing, the next open removes it.
-                let _ = disk.remove(&staged);
-                refused(disk, "create", &staged, error)
-            })?;
+            create(disk, &staged, self.length)?;
             staged
         };
         // No part of its earlier use may look like a torn first batch.

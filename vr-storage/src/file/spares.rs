@@ -4,7 +4,10 @@ use vr_core::StorageError;
 
 use crate::{
     disk::{Disk, refused},
-    file::{names, segment::Segment},
+    file::{
+        names,
+        segment::{self, Segment},
+    },
 };
 
 /// How many are always kept, if there are so many.
@@ -21,8 +24,8 @@ pub(crate) struct Spares<D> {
     disk: D,
     segment_bytes: u64,
     names: Vec<String>,
-    /// At least so many are kept.
-    least: usize,
+    /// So many were asked for.
+    wanted: usize,
     /// So many are kept.
     kept: usize,
     /// Segments that the log took since it was shortened.
@@ -30,11 +33,14 @@ pub(crate) struct Spares<D> {
 }
 
 impl<D: Disk> Spares<D> {
-    /// None yet, of segments of `segment_bytes` bytes; of those that come in at least `wanted` are
+    /// None yet, of segments of `segment_bytes` bytes; at least `wanted` of those that come in are
     /// kept.
     pub(crate) fn new(disk: D, segment_bytes: u64, wanted: usize) -> Self {
-        let least = wanted.max(SPARES_MIN);
-        Self { disk, segment_bytes, names: Vec::new(), least, kept: least, taken: 0 }
+        Self { disk, segment_bytes, names: Vec::new(), wanted, kept: 0, taken: 0 }
+    }
+
+    fn least(&self) -> usize {
+        self.wanted.max(SPARES_MIN)
     }
 
     /// Takes over what an earlier life left beside a log of `live` segments.
@@ -42,27 +48,21 @@ impl<D: Disk> Spares<D> {
     /// # Errors
     /// What the system says.
     pub(crate) fn adopt(&mut self, names: Vec<String>, live: usize) -> Result<(), StorageError> {
-        self.kept = self.least.max(live);
+        self.kept = self.least().max(live);
         self.names = names;
         self.remove_surplus()
     }
 
-    /// Makes files until there are as many as were asked for, the first one with number `number`;
-    /// returns the last number in use.
+    /// Makes files, numbered behind `last_number`, until there are as many as were asked for; returns
+    /// the last number in use.
     ///
     /// # Errors
     /// [`StorageError::Full`] or [`StorageError::Io`] when the system refuses.
-    pub(crate) fn fill(&mut self, wanted: usize, last_number: u64) -> Result<u64, StorageError> {
-        let mut last_number = last_number;
-        while self.names.len() < wanted {
+    pub(crate) fn fill(&mut self, mut last_number: u64) -> Result<u64, StorageError> {
+        while self.names.len() < self.wanted {
             last_number += 1;
             let name = names::spare(last_number);
-            let made = self.disk.create(&name, self.segment_bytes);
-            made.map_err(|error| {
-                // What did not fit only takes space.
-                let _ = self.disk.remove(&name);
-                refused(&self.disk, "create", &name, error)
-            })?;
+            segment::create(&self.disk, &name, self.segment_bytes)?;
             self.disk.sync(&name).map_err(|error| refused(&self.disk, "sync", &name, error))?;
             self.names.push(name);
         }
@@ -83,7 +83,7 @@ impl<D: Disk> Spares<D> {
     /// What the system says.
     pub(crate) fn begin_release(&mut self) -> Result<(), StorageError> {
         let likely = self.taken.saturating_add(1);
-        self.kept = self.least.max(likely).max(self.kept.saturating_sub(1));
+        self.kept = self.least().max(likely).max(self.kept.saturating_sub(1));
         self.taken = 0;
         self.remove_surplus()
     }

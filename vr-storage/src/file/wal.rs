@@ -83,11 +83,11 @@ impl<D: Disk> Wal<D> {
         mut scan: Scan,
         spares: Vec<String>,
     ) -> Result<Self, StorageError> {
-        let (segment_bytes, wanted) = (options.whole_pages(), options.spares());
+        let segment_bytes = options.whole_pages();
         let last_sequence = scan.last_sequence;
         let torn = scan.torn_bytes() > 0;
         let mut wal = Self {
-            spares: Spares::new(disk.clone(), segment_bytes, wanted),
+            spares: Spares::new(disk.clone(), segment_bytes, options.spares()),
             disk,
             disk_id,
             segment_bytes,
@@ -142,7 +142,7 @@ impl<D: Disk> Wal<D> {
         for segment in outdated {
             wal.spares.put(segment)?;
         }
-        wal.last_number = wal.spares.fill(wanted, wal.last_number)?;
+        wal.last_number = wal.spares.fill(wal.last_number)?;
         // The batch that was written again may end below it.
         wal.set_checkpoint(checkpoint);
         Ok(wal)
@@ -224,10 +224,9 @@ impl<D: Disk> Wal<D> {
             index.release(through.min(self.checkpoint.op_number));
             index.first_segment()
         };
-        let is_needed = |segment: &&Segment| needed.is_some_and(|first| segment.number >= first);
-        let active = self.live.len().saturating_sub(1);
-        let needless = self.live.iter().position(|segment| is_needed(&segment));
-        let count = needless.unwrap_or(active).min(active);
+        let is_needless = |segment: &&Segment| needed.is_none_or(|first| segment.number < first);
+        let before_active = self.live.len().saturating_sub(1);
+        let count = self.live.iter().take(before_active).take_while(is_needless).count();
         if count > 0 {
             self.spares.begin_release()?;
         }
