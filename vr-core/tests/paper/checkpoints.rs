@@ -10,7 +10,7 @@ use vr_core::{
         checkpoint::{CHUNK_BYTES, Manifest},
         durable::CheckpointId,
         kind::Kind,
-        message::{Commit, Message, PrepareOk},
+        message::{Message, PrepareOk},
         snapshot::{Released, Snapshot, SnapshotContent, SnapshotPart},
         types::Checksum,
     },
@@ -28,19 +28,28 @@ fn id(subject: &mut Subject, op_number: OpNumber, digest: u128) -> CheckpointId 
 }
 
 /// The executor has taken `id`.
-fn take(subject: &mut Subject, id: CheckpointId) -> Outputs {
+pub(crate) fn take(subject: &mut Subject, id: CheckpointId) -> Outputs {
     let executed = Executed { through: id.op_number, taken: vec![id], ..Executed::default() };
     subject.handle(Input::Executed(executed))
 }
 
 /// An acknowledgement of everything through `op_number` that tells of `checkpoint`.
-fn telling(op_number: OpNumber, checksum: Checksum, checkpoint: CheckpointId) -> Message {
+pub(crate) fn telling(
+    op_number: OpNumber,
+    checksum: Checksum,
+    checkpoint: CheckpointId,
+) -> Message {
     let Message::PrepareOk(told) = acknowledge(op_number, checksum) else { unreachable!("it is") };
     Message::PrepareOk(PrepareOk { checkpoint, ..told })
 }
 
 /// The primary orders one more request, which commits and is executed.
-fn order(primary: &mut Subject, session: OpNumber, number: u64, bytes: usize) -> Outputs {
+pub(crate) fn order(
+    primary: &mut Subject,
+    session: OpNumber,
+    number: u64,
+    bytes: usize,
+) -> Outputs {
     let Message::Request(mut m) = request(session, number) else { unreachable!("a request") };
     m.operation = Bytes::from(vec![0; bytes]);
     primary.ask(Message::Request(m));
@@ -53,7 +62,7 @@ fn order(primary: &mut Subject, session: OpNumber, number: u64, bytes: usize) ->
 }
 
 /// Every `checkpoint_ops` 2, and a log that is half full with three ops.
-fn small_log(config: &mut Config) {
+pub(crate) fn small_log(config: &mut Config) {
     (config.log_ops_max, config.checkpoint_ops) = (6, 2);
 }
 
@@ -172,7 +181,7 @@ fn a_difference_that_is_mended_is_settled_without_further_operations() {
 }
 
 /// Checksums of six chunks.
-fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     let chunks = (1..=6).map(Checksum).collect();
     Manifest { bytes: 6 * u64::from(CHUNK_BYTES), chunks }
 }
@@ -247,76 +256,4 @@ fn a_primary_that_fetches_leaves_room_for_what_it_orders() {
         1,
         "one chunk a second, where four would be asked for at once"
     );
-}
-
-/// The chunks of `checkpoint` are all here already, from whoever else took it.
-fn arrives(subject: &mut Subject, asked: &Outputs, checkpoint: CheckpointId) -> Outputs {
-    let questions = picked!(asked, Message::GetSnapshot(m) => (m.request, m.checkpoint));
-    let ([(request, wanted)], [of]) = (&questions[..], &asked.receivers(Kind::GetSnapshot)[..])
-    else {
-        panic!("the manifest is asked for, once: {asked:?}");
-    };
-    assert_eq!(*wanted, checkpoint);
-    let Manifest { bytes, chunks } = manifest();
-    let content = SnapshotContent::Manifest { bytes, from: 0, chunks };
-    let snapshot = Snapshot { request: *request, checkpoint, content };
-    subject.hear(*of, 0, Message::Snapshot(snapshot));
-    subject.handle(Input::Transferred(TaskDone::Looked { checkpoint, missing: Vec::new() }));
-    subject.handle(Input::Transferred(TaskDone::Completed { checkpoint }))
-}
-
-/// Section "Checkpoints": a backup that is slow to take its own holds no more of the log than it may.
-/// It fetches the one that the others have, although it has executed past it, and goes on.
-#[test]
-fn a_backup_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
-    let (mut backup, _) = Subject::start_with(small_log, 3, 1, Disk::default());
-    let entries = log(8);
-    backup.hear(0, 0, prepare(&entries, committed(&entries, 6)));
-    backup.persisted();
-    backup.hear(0, 0, commit(committed(&entries, 6), 1, 8));
-    backup.executed(OpNumber(6), Vec::new());
-    assert_eq!(backup.status().op_number, OpNumber(6), "two did not fit");
-    let asked = backup.hear(0, 0, commit(committed(&entries, 8), 2, 8));
-    assert_eq!(asked.receivers(Kind::GetEntries), [], "there is no room for an answer");
-    assert_eq!(asked.receivers(Kind::PrepareOk), [0], "the heartbeat is answered");
-
-    let digest = manifest().digest();
-    let agreed = CheckpointId { digest, ..id(&mut backup, OpNumber(4), 0) };
-    let Message::Commit(told) = commit(committed(&entries, 8), 3, 8) else { unreachable!("it is") };
-    let asked = backup.hear(0, 0, Message::Commit(Commit { agreed, ..told }));
-    let installed = arrives(&mut backup, &asked, agreed);
-    assert!(installed.work().is_empty(), "the state is past it, and stays");
-    let mut shorter = backup.persisted();
-    shorter.0.extend(backup.persisted().0);
-    let status = backup.status();
-    assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
-    assert_eq!(shorter.receivers(Kind::GetEntries), [0], "what did not fit is asked for");
-}
-
-/// The same for a primary, which takes no requests until its log is shorter; nothing more becomes due
-/// then that it could take.
-#[test]
-fn a_primary_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
-    let mut primary = Subject::primary_with(small_log, 3);
-    let session = primary.open_session();
-    for number in 1..=5 {
-        order(&mut primary, session, number, 0);
-    }
-    let head = primary.status().op_number;
-    assert_eq!(head, OpNumber(6), "the log is full");
-    let digest = manifest().digest();
-    let agreed = CheckpointId { digest, ..id(&mut primary, OpNumber(4), 0) };
-    let checksum = primary.head_of(head);
-    for backup in [1, 2] {
-        primary.hear(backup, 0, telling(head, checksum, agreed));
-    }
-    let asked = primary.pass(Config::default().heartbeat_interval);
-    let installed = arrives(&mut primary, &asked, agreed);
-    assert!(installed.work().is_empty(), "the state is past it, and stays");
-    primary.persisted();
-    primary.persisted();
-    let status = primary.status();
-    assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
-    primary.ask(request(session, 6));
-    assert_eq!(primary.status().op_number, head.next(), "there is room again");
 }

@@ -2,34 +2,31 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use vr_core::{
     Config, OpNumber,
-    execution::work::Executed,
+    execution::transfer::TaskDone,
     model::{
-        checkpoint::{CHUNK_BYTES, Manifest},
+        checkpoint::Manifest,
         durable::CheckpointId,
         entry::Entry,
         kind::Kind,
-        message::{Commit, Message, PrepareOk, StartView, StatusKind},
-        types::{Checksum, View},
+        message::{Commit, DoViewChange, Message, StartView, StatusKind},
+        snapshot::{Snapshot, SnapshotContent},
+        types::View,
     },
     replica::io::Input,
 };
 
 use crate::{
-    outputs::Outputs,
+    checkpoints::{manifest, order, small_log, take, telling},
+    outputs::{Outputs, picked},
     subject::{
-        Disk, SILENCE, Subject, acknowledge, commit, committed, head, headers, log, prepare,
-        promise, request, vote,
+        Disk, SILENCE, Subject, commit, committed, head, headers, log, prepare, promise, request,
+        vote,
     },
 };
 
-fn manifest() -> Manifest {
-    let chunks = (1..=6).map(Checksum).collect();
-    Manifest { bytes: 6 * u64::from(CHUNK_BYTES), chunks }
-}
-
+/// The checkpoint after `op_number` that consists of [`manifest`].
 fn id(subject: &mut Subject, op_number: OpNumber) -> CheckpointId {
     let checksum = subject.head_of(op_number);
     CheckpointId { op_number, checksum, digest: manifest().digest() }
@@ -57,16 +54,85 @@ fn telling_commit(
     Message::Commit(Commit { agreed, ..told })
 }
 
-/// A backup whose log is full by bytes, and that is told which checkpoint would shorten it.
-#[test]
-fn a_backup_with_a_log_full_of_bytes_fetches_the_checkpoint_that_shortens_it() {
-    let (mut backup, _) = Subject::start_with(few_bytes, 3, 1, Disk::default());
+/// A backup that has executed the six of eight entries that fit into its log.
+fn full_backup(limits: fn(&mut Config)) -> (Subject, Vec<Entry>) {
+    let (mut backup, _) = Subject::start_with(limits, 3, 1, Disk::default());
     let entries = log(8);
     backup.hear(0, 0, prepare(&entries, committed(&entries, 6)));
     backup.persisted();
     backup.hear(0, 0, commit(committed(&entries, 6), 1, 8));
     backup.executed(OpNumber(6), Vec::new());
     assert_eq!(backup.status().op_number, OpNumber(6), "two did not fit");
+    (backup, entries)
+}
+
+/// The chunks of `checkpoint` are all here already, from whoever else took it.
+fn arrives(subject: &mut Subject, asked: &Outputs, checkpoint: CheckpointId) -> Outputs {
+    let questions = picked!(asked, Message::GetSnapshot(m) => (m.request, m.checkpoint));
+    let ([(request, wanted)], [of]) = (&questions[..], &asked.receivers(Kind::GetSnapshot)[..])
+    else {
+        panic!("the manifest is asked for, once: {asked:?}");
+    };
+    assert_eq!(*wanted, checkpoint);
+    let Manifest { bytes, chunks } = manifest();
+    let content = SnapshotContent::Manifest { bytes, from: 0, chunks };
+    let snapshot = Snapshot { request: *request, checkpoint, content };
+    subject.hear(*of, 0, Message::Snapshot(snapshot));
+    subject.handle(Input::Transferred(TaskDone::Looked { checkpoint, missing: Vec::new() }));
+    subject.handle(Input::Transferred(TaskDone::Completed { checkpoint }))
+}
+
+/// Section "Checkpoints": a backup that is slow to take its own holds no more of the log than it may.
+/// It fetches the one that the others have, although it has executed past it, and goes on.
+#[test]
+fn a_backup_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
+    let (mut backup, entries) = full_backup(small_log);
+    let asked = backup.hear(0, 0, commit(committed(&entries, 8), 2, 8));
+    assert_eq!(asked.receivers(Kind::GetEntries), [], "there is no room for an answer");
+    assert_eq!(asked.receivers(Kind::PrepareOk), [0], "the heartbeat is answered");
+
+    let agreed = id(&mut backup, OpNumber(4));
+    let asked = backup.hear(0, 0, telling_commit(&entries, 8, 3, agreed));
+    let installed = arrives(&mut backup, &asked, agreed);
+    assert!(installed.work().is_empty(), "the state is past it, and stays");
+    let mut shorter = backup.persisted();
+    shorter.0.extend(backup.persisted().0);
+    let status = backup.status();
+    assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
+    assert_eq!(shorter.receivers(Kind::GetEntries), [0], "what did not fit is asked for");
+}
+
+/// The same for a primary, which takes no requests until its log is shorter; nothing more becomes due
+/// then that it could take.
+#[test]
+fn a_primary_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
+    let mut primary = Subject::primary_with(small_log, 3);
+    let session = primary.open_session();
+    for number in 1..=5 {
+        order(&mut primary, session, number, 0);
+    }
+    let head = primary.status().op_number;
+    assert_eq!(head, OpNumber(6), "the log is full");
+    let agreed = id(&mut primary, OpNumber(4));
+    let checksum = primary.head_of(head);
+    for backup in [1, 2] {
+        primary.hear(backup, 0, telling(head, checksum, agreed));
+    }
+    let asked = primary.pass(Config::default().heartbeat_interval);
+    let installed = arrives(&mut primary, &asked, agreed);
+    assert!(installed.work().is_empty(), "the state is past it, and stays");
+    primary.persisted();
+    primary.persisted();
+    let status = primary.status();
+    assert_eq!((status.checkpoint, status.log_base), (agreed, OpNumber(4)));
+    primary.ask(request(session, 6));
+    assert_eq!(primary.status().op_number, head.next(), "there is room again");
+}
+
+/// A backup whose log is full by bytes, and that is told which checkpoint would shorten it.
+#[test]
+fn a_backup_with_a_log_full_of_bytes_fetches_the_checkpoint_that_shortens_it() {
+    let (mut backup, entries) = full_backup(few_bytes);
     let agreed = id(&mut backup, OpNumber(4));
     let mut fetched = 0;
     for heartbeat in 3..40 {
@@ -77,28 +143,6 @@ fn a_backup_with_a_log_full_of_bytes_fetches_the_checkpoint_that_shortens_it() {
     }
     assert_eq!(backup.status().op_number, OpNumber(6), "it takes nothing");
     assert!(fetched > 0, "nor does it ever fetch what would make room");
-}
-
-/// The executor has taken `id`.
-fn take(subject: &mut Subject, id: CheckpointId) -> Outputs {
-    let executed = Executed { through: id.op_number, taken: vec![id], ..Executed::default() };
-    subject.handle(Input::Executed(executed))
-}
-
-fn telling(op_number: OpNumber, checksum: Checksum, checkpoint: CheckpointId) -> Message {
-    let Message::PrepareOk(told) = acknowledge(op_number, checksum) else { unreachable!("it is") };
-    Message::PrepareOk(PrepareOk { checkpoint, ..told })
-}
-
-fn order(primary: &mut Subject, session: OpNumber, number: u64, bytes: usize) {
-    let Message::Request(mut m) = request(session, number) else { unreachable!("a request") };
-    m.operation = Bytes::from(vec![0; bytes]);
-    primary.ask(Message::Request(m));
-    primary.persisted();
-    let op_number = primary.status().op_number;
-    let head = primary.head_of(op_number);
-    primary.hear(1, 0, acknowledge(op_number, head));
-    primary.executed(op_number, Vec::new());
 }
 
 #[test]
@@ -130,7 +174,6 @@ fn a_primary_with_a_log_full_of_bytes_fetches_the_checkpoint_that_shortens_it() 
 /// A backup whose log of `count` entries was full, and that has taken the checkpoint that shortens it by
 /// now; if it was `fetching`, it had begun to fetch that one before, and nothing has arrived.
 fn backup_with_room(count: u64, fetching: bool) -> (Subject, Vec<Entry>, CheckpointId, Outputs) {
-    let small_log = |config: &mut Config| (config.log_ops_max, config.checkpoint_ops) = (6, 2);
     let (mut backup, _) = Subject::start_with(small_log, 3, 1, Disk::default());
     let entries = log(count);
     backup.hear(0, 0, prepare(&entries, committed(&entries, 6)));
@@ -191,11 +234,23 @@ fn a_fetch_that_is_not_needed_any_more_keeps_nobody_out_of_a_view() {
     }
 }
 
+/// The primary dies, and replica 1 leads view 1 with what replica 2 promises.
+fn lead(subject: &mut Subject, promise: DoViewChange) {
+    subject.pass(SILENCE);
+    subject.hear(2, 0, vote(0));
+    assert_eq!(subject.status().view, View(1));
+    subject.persisted();
+    subject.hear(2, 1, Message::DoViewChange(promise));
+    for _ in 0..3 {
+        subject.persisted();
+    }
+    assert_eq!(subject.status().status, StatusKind::Normal);
+}
+
 /// A checkpoint that a replica has taken before it leads counts when it leads: with that of one other
 /// of three it is agreed on. Nothing else releases a log that is full.
 #[test]
 fn a_new_primary_counts_its_own_checkpoint() {
-    let small_log = |config: &mut Config| (config.log_ops_max, config.checkpoint_ops) = (6, 2);
     let (mut subject, _) = Subject::start_with(small_log, 3, 1, Disk::default());
     let entries = log(6);
     subject.hear(0, 0, prepare(&entries, committed(&entries, 6)));
@@ -204,16 +259,7 @@ fn a_new_primary_counts_its_own_checkpoint() {
     let due = id(&mut subject, OpNumber(4));
     take(&mut subject, due);
     subject.executed(OpNumber(6), Vec::new());
-    // The primary dies; this replica leads view 1.
-    subject.pass(SILENCE);
-    subject.hear(2, 0, vote(0));
-    assert_eq!(subject.status().view, View(1));
-    subject.persisted();
-    subject.hear(2, 1, Message::DoViewChange(promise(1, 0, &entries, 6)));
-    for _ in 0..3 {
-        subject.persisted();
-    }
-    assert_eq!(subject.status().status, StatusKind::Normal);
+    lead(&mut subject, promise(1, 0, &entries, 6));
     let head = entries.last().expect("six").header.checksum;
     for _ in 0..20 {
         subject.hear(2, 1, telling(OpNumber(6), head, due));
@@ -227,23 +273,14 @@ fn a_new_primary_counts_its_own_checkpoint() {
 /// log is full fetches it, although the checkpoint that its backup tells of by now is another one.
 #[test]
 fn a_new_primary_fetches_what_a_promise_says_is_held() {
-    let small_log = |config: &mut Config| (config.log_ops_max, config.checkpoint_ops) = (6, 2);
     let (mut subject, _) = Subject::start_with(small_log, 3, 1, Disk::default());
     let entries = log(6);
     subject.hear(0, 0, prepare(&entries, committed(&entries, 6)));
     subject.persisted();
     subject.executed(OpNumber(6), Vec::new());
     let [held, at_rest] = [4, 5].map(|op| id(&mut subject, OpNumber(op)));
-    subject.pass(SILENCE);
-    subject.hear(2, 0, vote(0));
-    subject.persisted();
-    let mut promise = promise(1, 0, &entries, 6);
-    promise.checkpoint = held;
-    subject.hear(2, 1, Message::DoViewChange(promise));
-    for _ in 0..3 {
-        subject.persisted();
-    }
-    assert_eq!(subject.status().status, StatusKind::Normal);
+    let promise = promise(1, 0, &entries, 6);
+    lead(&mut subject, DoViewChange { checkpoint: held, ..promise });
     let head = entries.last().expect("six").header.checksum;
     let mut fetched = 0;
     for _ in 0..20 {

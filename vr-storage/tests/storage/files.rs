@@ -197,19 +197,30 @@ fn a_release_never_goes_beyond_the_checkpoint() {
     assert!(content.is(&open(&disk.settled()).unwrap().0));
 }
 
-/// Appends twenty batches, five to a segment, and releases what is below the last two.
-fn a_cycle(store: &mut Store<FaultyDisk>, content: &mut Content) {
-    for _ in 0..20 {
-        let batch = content.append(&[3000]);
+/// Appends `batches` with entries of these sizes, and releases all but the last `kept` ops.
+fn a_cycle(
+    store: &mut Store<FaultyDisk>,
+    content: &mut Content,
+    batches: u64,
+    sizes: &[usize],
+    kept: u64,
+) {
+    for _ in 0..batches {
+        let batch = content.append(sizes);
         store.write(&batch).unwrap();
         content.apply(&batch);
     }
-    let through = content.op_number() - 2;
+    let through = content.op_number() - kept;
     let mut release = content.promise(through);
     release.release = Some(OpNumber(through));
     write(store, &release).unwrap();
     content.apply(&release);
     content.assert_readable(store);
+}
+
+/// One in which the log takes more than five segments.
+fn a_burst(store: &mut Store<FaultyDisk>, content: &mut Content) {
+    a_cycle(store, content, 20, &[3000], 2);
 }
 
 fn spares(disk: &FaultyDisk) -> usize {
@@ -228,11 +239,11 @@ fn released_segments_are_recycled() {
     let disk = FaultyDisk::default();
     let mut content = Content::new();
     let (_, mut store) = open(&disk).unwrap();
-    a_cycle(&mut store, &mut content);
+    a_burst(&mut store, &mut content);
     let released = spares(&disk);
     assert!(released >= 5 && created(&disk) > 5, "{:?}", disk.names());
     for _ in 0..5 {
-        a_cycle(&mut store, &mut content);
+        a_burst(&mut store, &mut content);
     }
     assert!(created(&disk) <= 1, "a cycle's segments were made anew");
     assert!(spares(&disk) <= released + 1, "{:?}", disk.names());
@@ -246,16 +257,10 @@ fn fewer_segments_are_kept_when_the_log_takes_fewer() {
     let disk = FaultyDisk::default();
     let mut content = Content::new();
     let (_, mut store) = open(&disk).unwrap();
-    a_cycle(&mut store, &mut content);
+    a_burst(&mut store, &mut content);
     let after_a_burst = spares(&disk);
     for _ in 0..40 {
-        let batch = content.append(&[3000, 3000]);
-        store.write(&batch).unwrap();
-        content.apply(&batch);
-        let mut release = content.promise(content.op_number() - 1);
-        release.release = Some(OpNumber(content.op_number() - 1));
-        write(&mut store, &release).unwrap();
-        content.apply(&release);
+        a_cycle(&mut store, &mut content, 1, &[3000, 3000], 1);
     }
     assert!(after_a_burst > 3 && spares(&disk) <= 3, "{:?}", disk.names());
 }
@@ -273,9 +278,9 @@ fn segments_are_made_ahead_when_they_are_asked_for() {
     assert_eq!(spares(&disk), 6);
     disk.take_log();
     let mut content = Content::new();
-    a_cycle(&mut store, &mut content);
+    a_burst(&mut store, &mut content);
     assert_eq!(created(&disk), 0, "all of the log's segments were there");
-    a_cycle(&mut store, &mut content);
+    a_burst(&mut store, &mut content);
     drop(store);
     let (recovered, store) = open(&disk.settled()).unwrap();
     assert!(content.is(&recovered));
