@@ -1,11 +1,6 @@
 //! openraft 0.10 as whole nodes: three in this process, or one as a process of its own.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -14,7 +9,7 @@ use openraft10::{
     Config, OptionalSend, Raft, ServerState, SnapshotPolicy,
     alias::{SnapshotOf, VoteOf},
     base::{BoxFuture, BoxStream},
-    errors::{Fatal, ReplicationClosed, StreamingError, Unreachable},
+    errors::{Fatal, ReplicationClosed, StreamingError},
     network::{NetSnapshot, RPCOption, RaftNetworkFactory, RaftNetworkV2},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
@@ -34,9 +29,11 @@ use vr_benches::load::{
 use crate::{
     Peer, busy,
     engine::{REPLICAS, Wal},
-    openraft_node::{Replies, await_listeners, fill},
+    openraft_node::{Replies, Router, await_listeners, fill},
     openraft10_store::{Count, Log, Operation, Types},
-    openraft10_wire::{APPENDS, Answers, Dialler, Failed, answer_appends, unreachable},
+    openraft10_wire::{
+        APPENDS, Answers, Dialler, Failed, answer_appends, no_snapshots, unreachable,
+    },
     server::{CLIENT, WHO_LEADS, frame, frames},
 };
 
@@ -112,17 +109,8 @@ impl Target for Direct {
 }
 
 /// Calls from node to node in one process.
-#[derive(Clone, Default)]
-struct Router(Arc<Mutex<BTreeMap<u64, Node>>>);
-
-impl Router {
-    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Node>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Neighbour {
-    router: Router,
+pub struct Neighbour {
+    router: Router<Node>,
     id: u64,
 }
 
@@ -133,7 +121,7 @@ impl Neighbour {
     }
 }
 
-impl RaftNetworkFactory<Types> for Router {
+impl RaftNetworkFactory<Types> for Router<Node> {
     type Network = Neighbour;
 
     async fn new_client(&mut self, id: u64, (): &()) -> Neighbour {
@@ -188,7 +176,7 @@ impl RaftNetworkV2<Types> for Neighbour {
         _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string("no snapshots are made")))
+        Err(no_snapshots())
     }
 }
 

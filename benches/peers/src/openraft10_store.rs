@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt::{self, Debug},
     io,
-    ops::{Bound, RangeBounds},
+    ops::RangeBounds,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -25,7 +25,7 @@ use openraft10::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Wal;
+use crate::{engine::Wal, openraft_store::places};
 
 /// An operation's bytes, which have to be displayable.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -162,20 +162,8 @@ impl RaftLogReader<Types> for Log {
         range: RB,
     ) -> io::Result<Vec<Entry>> {
         let held = self.held();
-        let first = held.first();
-        let from = match range.start_bound() {
-            Bound::Included(index) => *index,
-            Bound::Excluded(index) => index + 1,
-            Bound::Unbounded => 0,
-        };
-        let until = match range.end_bound() {
-            Bound::Included(index) => index + 1,
-            Bound::Excluded(index) => *index,
-            Bound::Unbounded => u64::MAX,
-        };
-        let until = until.min(first + held.entries.len() as u64);
-        let from = from.max(first).min(until);
-        Ok(held.entries.range((from - first) as usize..(until - first) as usize).cloned().collect())
+        let places = places(&range, held.first(), held.entries.len());
+        Ok(held.entries.range(places).cloned().collect())
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<Types>>> {

@@ -130,8 +130,13 @@ impl RaftNetworkV2<Types> for Remote {
         _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string("no snapshots are made")))
+        Err(no_snapshots())
     }
+}
+
+/// What is said to whoever sends a snapshot.
+pub fn no_snapshots() -> StreamingError<Types> {
+    StreamingError::Unreachable(Unreachable::from_string("no snapshots are made"))
 }
 
 async fn dial(address: SocketAddr) -> io::Result<TcpStream> {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -103,18 +103,31 @@ impl Target for Direct {
     }
 }
 
-/// Calls from node to node in one process.
-#[derive(Clone, Default)]
-struct Router(Arc<Mutex<BTreeMap<u64, Raft<Types>>>>);
+/// The nodes of one process, by their numbers, of whichever version.
+pub struct Router<N>(Arc<Mutex<BTreeMap<u64, N>>>);
 
-impl Router {
-    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Raft<Types>>> {
+impl<N> Clone for Router<N> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<N> Default for Router<N> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<N> Router<N> {
+    /// The nodes that are there.
+    pub fn nodes(&self) -> MutexGuard<'_, BTreeMap<u64, N>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Neighbour {
-    router: Router,
+/// Calls from node to node in one process.
+pub struct Neighbour {
+    router: Router<Raft<Types>>,
     id: u64,
 }
 
@@ -130,7 +143,7 @@ fn unreachable<E: std::error::Error>(error: &std::io::Error) -> Failed<E> {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
-impl RaftNetworkFactory<Types> for Router {
+impl RaftNetworkFactory<Types> for Router<Raft<Types>> {
     type Network = Neighbour;
 
     async fn new_client(&mut self, id: u64, (): &()) -> Neighbour {

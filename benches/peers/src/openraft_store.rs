@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt::Debug,
     io::Cursor,
-    ops::{Bound, RangeBounds},
+    ops::{Bound, Range, RangeBounds},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
@@ -95,26 +95,31 @@ impl Held {
     }
 }
 
+/// Where the entries with indices in `range` are among `count` entries, the first with index `first`.
+pub fn places(range: &impl RangeBounds<u64>, first: u64, count: usize) -> Range<usize> {
+    let from = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let until = match range.end_bound() {
+        Bound::Included(index) => index + 1,
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    let until = until.min(first + count as u64);
+    let from = from.max(first).min(until);
+    (from - first) as usize..(until - first) as usize
+}
+
 impl RaftLogReader<Types> for Log {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry<Types>>, Failed> {
         let held = self.held();
-        let first = held.first();
-        let from = match range.start_bound() {
-            Bound::Included(index) => *index,
-            Bound::Excluded(index) => index + 1,
-            Bound::Unbounded => 0,
-        };
-        let until = match range.end_bound() {
-            Bound::Included(index) => index + 1,
-            Bound::Excluded(index) => *index,
-            Bound::Unbounded => u64::MAX,
-        };
-        let until = until.min(first + held.entries.len() as u64);
-        let from = from.max(first).min(until);
-        Ok(held.entries.range((from - first) as usize..(until - first) as usize).cloned().collect())
+        let places = places(&range, held.first(), held.entries.len());
+        Ok(held.entries.range(places).cloned().collect())
     }
 }
 
