@@ -76,11 +76,14 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_has_spent_time() {
         let pid = std::process::id();
-        let (now, peak) = (rss_kib(pid).unwrap(), peak_rss_kib(pid).unwrap());
-        assert!(now > 0 && peak > 0);
-        let before = Spent::of(pid).unwrap();
-        assert!(before.processor > Duration::ZERO);
-        let later = Spent::of(pid).unwrap();
-        assert!(later.since(&before).processor <= later.processor);
+        assert!(rss_kib(pid).unwrap() > 0 && peak_rss_kib(pid).unwrap() > 0);
+        assert!(Spent::of(pid).unwrap().processor > Duration::ZERO);
+    }
+
+    #[test]
+    fn what_was_spent_is_summed_and_compared() {
+        let spent = |millis, wakes| Spent { processor: Duration::from_millis(millis), wakes };
+        assert_eq!(spent(10, 7).since(&spent(4, 2)), spent(6, 5));
+        assert_eq!(spent(4, 2).and(&spent(6, 5)), spent(10, 7));
     }
 }
