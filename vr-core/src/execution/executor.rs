@@ -200,38 +200,54 @@ impl Executor {
     /// If entries were handed over with a gap or twice: applying them would fork the state. A panic
     /// of the state machine is passed on.
     pub fn step(&mut self) -> bool {
-        if self.failure.is_some() {
-            return false;
-        }
-        let done = if let Some(running) = self.running.take() {
-            self.apply_next(running)
-        } else if let Some(item) = self.queue.pop_front() {
-            self.carry_out(item)
-        } else {
-            return false;
-        };
-        if let Err(failure) = done {
-            self.failure = Some(failure);
-        }
-        true
+        self.steps(1)
     }
 
-    /// Applies the next one of entries that were begun with.
-    fn apply_next(&mut self, running: Running) -> Result<(), CheckpointFailure> {
-        let Running { entries, done, reply } = running;
-        let Some(entry) = entries.get(done) else { return Ok(()) };
-        let told = self.apply(entry, reply);
-        self.finished.executed.replies.extend(told.filter(|_| reply));
-        let is_due = self.persistence.as_mut().is_some_and(|known| known.applied(&entry.header));
-        if done + 1 < entries.len() {
-            self.running = Some(Running { entries, done: done + 1, reply });
+    /// As many steps at once: entries are applied where they lie, one behind the other. False if
+    /// nothing was left before all were done.
+    ///
+    /// # Panics
+    /// As [`step`](Self::step).
+    pub fn steps(&mut self, count: usize) -> bool {
+        let mut left = count;
+        while left > 0 && self.failure.is_none() {
+            let done = if let Some(running) = self.running.take() {
+                self.apply_some(running, &mut left)
+            } else if let Some(item) = self.queue.pop_front() {
+                left -= usize::from(!matches!(item, Item::Entries(_)));
+                self.carry_out(item)
+            } else {
+                return false;
+            };
+            self.failure = done.err();
+        }
+        left == 0
+    }
+
+    /// Applies as many as are `left`, or up to one behind which the state is to be made durable.
+    fn apply_some(&mut self, running: Running, left: &mut usize) -> Result<(), CheckpointFailure> {
+        let Running { entries, mut done, reply } = running;
+        let mut is_due = false;
+        for entry in entries.get(done..).unwrap_or_default().iter().take(*left) {
+            let told = self.apply(entry, reply);
+            self.finished.executed.replies.extend(told.filter(|_| reply));
+            *left -= 1;
+            done += 1;
+            is_due = self.persistence.as_mut().is_some_and(|known| known.applied(&entry.header));
+            if is_due {
+                break;
+            }
+        }
+        if done < entries.len() {
+            self.running = Some(Running { entries, done, reply });
         }
         if is_due { self.persist() } else { Ok(()) }
     }
 
+    /// Begins with entries, or does anything else at once.
     fn carry_out(&mut self, item: Item) -> Result<(), CheckpointFailure> {
         match item {
-            Item::Entries(running) => self.apply_next(running)?,
+            Item::Entries(running) => self.running = Some(running),
             Item::Resend { client, request_number } => {
                 let reply = self.client_table.stored_reply(client, request_number);
                 self.finished.executed.replies.extend(reply);

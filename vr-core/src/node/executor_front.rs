@@ -34,9 +34,9 @@ use crate::{
 
 /// How long the inline executor may work before the node looks around again.
 const TURN_MAX: Duration = Duration::from_millis(1);
-/// Steps between two looks at the clock, while steps are quick: a look costs as much as a small
-/// operation.
-const STRIDE: u32 = 8;
+/// Steps between two looks at the clock, at most, while steps are quick: a look costs as much as a
+/// small operation.
+const STRIDE_MAX: usize = 64;
 /// Steps are quick while a look at the clock shows less than this since the last one.
 const QUICK: Duration = Duration::from_micros(50);
 /// Items of work in the channel to the thread; what comes beyond waits in front of it, bounded by
@@ -242,7 +242,7 @@ fn work(
     let mut began = runtime.now();
     let mut stride = 1;
     loop {
-        let is_done = !(0..stride).all(|_| executor.step()) || executor.is_idle();
+        let is_done = !executor.steps(stride) || executor.is_idle();
         let ended = runtime.now();
         let took = ended.since(began);
         *longest = took.max(*longest);
@@ -252,7 +252,7 @@ fn work(
         if is_done || ended.since(turn_began) >= TURN_MAX {
             return Ran { moved: None, ended: Some(ended) };
         }
-        stride = if took < QUICK { STRIDE } else { 1 };
+        stride = if took < QUICK { STRIDE_MAX.min(8 * stride) } else { 1 };
         began = ended;
     }
 }
