@@ -23,6 +23,7 @@ use crate::{
     },
     node::{
         checkpoint_front::{CheckpointFront, CheckpointNews},
+        clock::Clock,
         executor_front::{ExecutorFront, panic_message},
         handoffs::Handoffs,
         local::LocalTransport,
@@ -57,6 +58,7 @@ pub(crate) struct Driver {
     pub(crate) has_silent_primary: bool,
     pub(crate) handoffs: Handoffs,
     /// When a shutdown stops waiting for what is prepared to commit.
+    pub(crate) clock: Clock,
     pub(crate) shutdown_at: Option<Instant>,
     /// Whether the state is on disk by itself.
     pub(crate) persists: bool,
@@ -227,7 +229,7 @@ impl Driver {
             return Err(NodeError::TransportClosed);
         }
         let shared = Arc::clone(&self.shared);
-        let now = shared.now();
+        let now = self.clock.now(shared.runtime.as_ref());
         {
             let mut observed = lock(&shared.observed);
             self.obey(now, &mut observed);
@@ -494,10 +496,10 @@ impl Driver {
     /// Whether a shutdown has nothing left to wait for.
     fn course(&self, shared: &Shared) -> Course {
         let Some(shutdown_at) = self.shutdown_at else { return Course::Onward };
-        let now = shared.now();
+        let now = shared.runtime.now();
         let is_awaited = lock(&shared.observed).replica.is_awaited();
         let is_settled = !is_awaited && !self.handoffs.is_under_way() && self.executor.is_idle();
-        if (self.storage.is_idle() && is_settled) || now.monotonic >= shutdown_at {
+        if (self.storage.is_idle() && is_settled) || now >= shutdown_at {
             Course::Over
         } else {
             Course::Onward

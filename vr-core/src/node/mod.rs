@@ -2,6 +2,7 @@
 
 mod checkpoint_findings;
 mod checkpoint_front;
+mod clock;
 mod driver;
 pub mod events;
 pub mod executor_front;
@@ -36,11 +37,12 @@ use crate::{
         config::{Config, Genesis},
         durable::{Durability, Identity},
         membership::{Members, Membership},
-        time::{Instant, Now},
+        time::Instant,
         types::{DiskId, ReplicaId},
     },
     node::{
         checkpoint_front::CheckpointFront,
+        clock::Clock,
         driver::{Driver, LOCAL_CONNECTIONS, Senses},
         events::EventHub,
         executor_front::ExecutorFront,
@@ -313,7 +315,8 @@ impl Parts {
         let reader: Arc<dyn LogReader> = Arc::from(reader);
         let config = facts.config.clone();
         let heartbeat = config.heartbeat_interval;
-        let now = Now { monotonic: runtime.now(), wall: runtime.wall_clock() };
+        let mut clock = Clock::new(runtime.as_ref());
+        let now = clock.now(runtime.as_ref());
         let seed = runtime.entropy();
         let persists = state.is_some();
         let replica = Replica::new(now, Boot { config, identity, recovered, state, seed });
@@ -347,6 +350,7 @@ impl Parts {
             mode,
             has_silent_primary: false,
             handoffs: Handoffs::default(),
+            clock,
             shutdown_at: None,
             persists,
             complain_at: Instant::ZERO,
