@@ -12,7 +12,7 @@ const PURE: [&str; 5] = [
 ];
 
 /// Folders in which a word of concurrency is at home.
-const CONCURRENT: [&str; 2] = ["vr-core/src/node/", "vr-core/src/client/mod.rs"];
+const CONCURRENT: [&str; 2] = ["vr-core/src/node/", "vr-core/src/client/shared.rs"];
 
 /// Words that other papers use for what has a name here.
 const FOREIGN: [&str; 4] = ["leader", "follower", "term", "ballot"];

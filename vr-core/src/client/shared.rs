@@ -1,0 +1,358 @@
+//! What a client's callers share with the task that receives for them: calls, and who carries out
+//! what the session wants.
+
+use core::{
+    mem,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures::{
+    future::{BoxFuture, poll_fn},
+    task::AtomicWaker,
+};
+use tracing::debug;
+
+use crate::{
+    client::{
+        call::CallId,
+        io::{ClientInput, ClientOutput},
+        outcome::RequestError,
+        session::Session,
+        slots::{CallResult, Slots},
+    },
+    model::{time::Instant, types::Peer},
+    ports::{
+        runtime::Runtime,
+        transport::{Closed, Received, Transport},
+    },
+};
+
+/// What the clones of a client hold; the last one closes it.
+pub(crate) struct Link {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Link {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let now = self.shared.runtime.now();
+        let mut state = self.shared.lock();
+        let aftermath = self.shared.perform(&mut state, now, ClientInput::Close);
+        drop(state);
+        self.shared.settle(aftermath);
+        // Ends the task that receives, too.
+        self.shared.transport.close();
+    }
+}
+
+/// What callers and the task that receives share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    transport: Arc<dyn Transport>,
+    runtime: Arc<dyn Runtime>,
+    /// Wakes the task that receives when the deadline moved earlier, or output is owed.
+    background: AtomicWaker,
+    /// Calls were made that the task that receives is to send, after whoever is ready to run had a
+    /// chance to add theirs: one message and one system call for all of them, instead of one for
+    /// each.
+    owes_output: AtomicBool,
+}
+
+pub(crate) struct State {
+    pub(crate) session: Session,
+    slots: Slots,
+    /// When the first of the calls was made that the task that receives is to send.
+    asked_at: Instant,
+    /// When the task that receives will wake by itself, or has been woken to see to it.
+    armed: Instant,
+}
+
+/// What is left to do once the lock is released.
+#[derive(Default)]
+struct Aftermath {
+    sent: bool,
+    rearm: bool,
+    wakers: Vec<Waker>,
+}
+
+impl Shared {
+    /// For a client that has not said anything yet.
+    pub(crate) fn new(
+        session: Session,
+        transport: Arc<dyn Transport>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State {
+                session,
+                slots: Slots::default(),
+                asked_at: Instant::ZERO,
+                armed: Instant::FAR_FUTURE,
+            }),
+            transport,
+            runtime,
+            background: AtomicWaker::new(),
+            owes_output: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the session, and carries out what it wants.
+    fn perform(&self, state: &mut State, now: Instant, input: ClientInput) -> Aftermath {
+        state.session.handle(now, input);
+        let mut aftermath = Aftermath::default();
+        self.drain(state, &mut aftermath);
+        aftermath
+    }
+
+    fn drain(&self, state: &mut State, aftermath: &mut Aftermath) {
+        while let Some(output) = state.session.poll_output() {
+            match output {
+                ClientOutput::Send { to, envelope } => {
+                    let lane = envelope.message.lane();
+                    aftermath.sent = true;
+                    if let Err(reason) = self.transport.send(Peer::Replica(to), lane, envelope) {
+                        // The session repeats what is not answered.
+                        debug!(%to, %reason, "message dropped");
+                    }
+                }
+                ClientOutput::Done { call, result } => {
+                    aftermath.wakers.extend(state.slots.finish(call, result));
+                }
+            }
+        }
+        let deadline = state.session.deadline();
+        if deadline < state.armed {
+            state.armed = deadline;
+            aftermath.rearm = true;
+        }
+    }
+
+    /// Begins with a call that has `timeout`, and waits for its result.
+    fn begin(
+        &self,
+        cx: &Context<'_>,
+        timeout: Duration,
+        input: impl FnOnce(CallId, Instant) -> ClientInput,
+    ) -> (CallId, Poll<CallResult>) {
+        let mut aftermath = Aftermath::default();
+        let mut state = self.lock();
+        // Calls that leave together were made together: asking for the time is a good part of a call.
+        if !self.owes_output.load(Ordering::Acquire) {
+            state.asked_at = self.runtime.now();
+        }
+        let now = state.asked_at;
+        let call = state.slots.take();
+        state.session.handle(now, input(call, now + timeout));
+        // A client that is closed has no task any more that would send, or fail, anything.
+        if state.slots.taken() > 1 && !state.session.closed {
+            // Others ask at the same time, so theirs may leave together with this one.
+            aftermath.rearm = !self.owes_output.swap(true, Ordering::AcqRel);
+        } else {
+            self.drain(&mut state, &mut aftermath);
+        }
+        let polled = state.slots.poll(cx, call);
+        drop(state);
+        self.settle(aftermath);
+        (call, polled)
+    }
+
+    /// Sends what calls left to the task that receives, which calls this, and looks at the deadline
+    /// afterwards.
+    fn send_owed(&self) {
+        if self.owes_output.swap(false, Ordering::AcqRel) {
+            let mut aftermath = Aftermath::default();
+            self.drain(&mut self.lock(), &mut aftermath);
+            aftermath.rearm = false;
+            self.settle(aftermath);
+        }
+    }
+
+    /// Flushes and wakes, without the lock: wakers may run anything.
+    fn settle(&self, aftermath: Aftermath) {
+        if aftermath.sent {
+            self.transport.flush();
+        }
+        if aftermath.rearm {
+            self.background.wake();
+        }
+        aftermath.wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Tells the session everything that arrived.
+    fn absorb(&self, received: &mut Vec<Received>, timer: bool) {
+        let now = self.runtime.now();
+        let mut aftermath = Aftermath::default();
+        let mut state = self.lock();
+        for item in received.drain(..) {
+            state.session.on_received(now, item);
+        }
+        if timer {
+            state.armed = Instant::FAR_FUTURE;
+            state.session.handle(now, ClientInput::Timeout);
+        }
+        self.owes_output.store(false, Ordering::Release);
+        self.drain(&mut state, &mut aftermath);
+        drop(state);
+        self.settle(aftermath);
+    }
+}
+
+/// One call, which is made when it is polled first; dropping it before it is over abandons it.
+pub(crate) struct Call<F> {
+    link: Arc<Link>,
+    timeout: Duration,
+    stage: Stage<F>,
+}
+
+/// How far a call has come.
+enum Stage<F> {
+    /// What it asks for.
+    New(F),
+    Waiting(CallId),
+    Over,
+}
+
+impl<F> Call<F> {
+    /// A call of `input`, which waits for `timeout`.
+    pub(crate) const fn new(link: Arc<Link>, timeout: Duration, input: F) -> Self {
+        Self { link, timeout, stage: Stage::New(input) }
+    }
+}
+
+/// Nothing of it is pinned.
+impl<F> Unpin for Call<F> {}
+
+impl<F: FnOnce(CallId, Instant) -> ClientInput> Future for Call<F> {
+    type Output = CallResult;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
+        let (call, polled) = match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::New(input) => self.link.shared.begin(cx, self.timeout, input),
+            Stage::Waiting(call) => (call, self.link.shared.lock().slots.poll(cx, call)),
+            Stage::Over => return Poll::Ready(Err(RequestError::ShuttingDown)),
+        };
+        if polled.is_pending() {
+            self.stage = Stage::Waiting(call);
+        }
+        polled
+    }
+}
+
+impl<F> Drop for Call<F> {
+    fn drop(&mut self) {
+        let Stage::Waiting(call) = self.stage else { return };
+        let shared = &self.link.shared;
+        let now = shared.runtime.now();
+        let mut state = shared.lock();
+        if state.slots.release(call) {
+            let aftermath = shared.perform(&mut state, now, ClientInput::Abandon { call });
+            drop(state);
+            shared.settle(aftermath);
+        }
+    }
+}
+
+/// Why the task that receives goes on.
+enum Woken {
+    Received,
+    Timer,
+    Closed,
+}
+
+/// Receives until the transport is closed, and keeps the session's time.
+pub(crate) async fn receive(shared: Arc<Shared>) {
+    let mut received = Vec::new();
+    let mut alarm = Alarm::default();
+    loop {
+        let mut parked = false;
+        let woken = {
+            let mut arrival = shared.transport.receive(&mut received);
+            poll_fn(|cx| {
+                let polled = alarm.poll(&shared, &mut arrival, cx);
+                parked |= polled.is_pending();
+                polled
+            })
+            .await
+        };
+        match woken {
+            Woken::Received => shared.absorb(&mut received, false),
+            Woken::Timer => shared.absorb(&mut received, true),
+            Woken::Closed => break,
+        }
+        if !parked {
+            yield_once().await;
+        }
+    }
+    let now = shared.runtime.now();
+    let mut state = shared.lock();
+    let aftermath = shared.perform(&mut state, now, ClientInput::Close);
+    drop(state);
+    shared.settle(aftermath);
+}
+
+/// Lets the runtime's other tasks run before this one goes on.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The one sleep of the task that receives; armed anew only when it fires or comes too late.
+#[derive(Default)]
+struct Alarm {
+    sleep: Option<(Instant, BoxFuture<'static, ()>)>,
+}
+
+impl Alarm {
+    fn poll(
+        &mut self,
+        shared: &Shared,
+        arrival: &mut BoxFuture<'_, Result<(), Closed>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Woken> {
+        match arrival.as_mut().poll(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Woken::Received),
+            Poll::Ready(Err(Closed)) => return Poll::Ready(Woken::Closed),
+            Poll::Pending => {}
+        }
+        // Before looking at what it is woken for, so that whoever asks afterwards wakes this task.
+        shared.background.register(cx.waker());
+        shared.send_owed();
+        let deadline = shared.lock().session.deadline();
+        if deadline == Instant::FAR_FUTURE && self.sleep.is_none() {
+            return Poll::Pending;
+        }
+        if self.sleep.as_ref().is_none_or(|(at, _)| deadline < *at) {
+            self.sleep = Some((deadline, shared.runtime.sleep_until(deadline)));
+        }
+        if let Some((_, sleep)) = &mut self.sleep
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            self.sleep = None;
+            return Poll::Ready(Woken::Timer);
+        }
+        Poll::Pending
+    }
+}
