@@ -17,6 +17,7 @@ impl Replica {
             return None;
         }
         self.derive(now);
+        self.log.drop_released();
         let settled = self.settle(now);
         // In a started view one pass derives everything that follows from what is known.
         self.drained = !settled && matches!(self.status, Status::Normal(_));

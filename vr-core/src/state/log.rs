@@ -30,6 +30,10 @@ pub struct Log {
     base: Anchor,
     tip: Anchor,
     runs: Runs,
+    /// What was released and is still to be dropped.
+    released: Runs,
+    /// The last op when something of it was dropped last.
+    dropped_at: OpNumber,
     durable: OpNumber,
     handed: OpNumber,
     /// The writes that are not done, each with the last op that it carries, and what `appended` was
@@ -65,6 +69,8 @@ impl Log {
             base,
             tip,
             runs,
+            released: Runs::default(),
+            dropped_at: tip.op_number,
             durable: tip.op_number,
             handed: tip.op_number,
             writes: VecDeque::new(),
@@ -305,7 +311,7 @@ impl Log {
         assert!(after <= self.op_number(), "the new suffix leaves no gap");
         let checksum = self.checksum_of(after).unwrap_or(self.base.checksum);
         let gone = self.runs.split_off(after.next());
-        self.uncount(&gone, after.next());
+        self.uncount(&gone);
         self.tip = Anchor { op_number: after, checksum };
         for entry in entries {
             assert!(entry.header.parent == self.head(), "a new suffix is a chain");
@@ -316,7 +322,8 @@ impl Log {
         self.cache_floor = self.cache_floor.min(after);
     }
 
-    /// Drops the entries up to and including `through`; the log starts after it.
+    /// Drops the entries up to and including `through`; the log starts after it. Their memory is
+    /// given back [bit by bit](Self::drop_released).
     ///
     /// # Panics
     /// If what is dropped is not all durable.
@@ -324,12 +331,22 @@ impl Log {
         assert!(through <= self.durable, "only what is durable is released");
         let stay = self.runs.split_off(through.next());
         let gone = core::mem::replace(&mut self.runs, stay);
-        self.uncount(&gone, self.base.op_number.next());
+        self.uncount(&gone);
         if let Some(Entry { header, .. }) = gone.last() {
             self.base = Anchor::of(header);
             self.base_time = header.time;
         }
         self.cache_floor = self.cache_floor.max(self.base.op_number);
+        self.released.append(gone);
+    }
+
+    /// Gives back some of the memory of what was released: of more entries than were added since the
+    /// last time. Giving back all of it at once would keep a group waiting for milliseconds.
+    pub fn drop_released(&mut self) {
+        let added = self.op_number().since(self.dropped_at);
+        self.dropped_at = self.op_number();
+        let count = usize::try_from(added).unwrap_or(usize::MAX).saturating_add(DROPPED_MIN);
+        self.released.drop_front(count);
     }
 
     /// The log starts after `base`, whose history is the group's. What is above it stays if it is
@@ -424,8 +441,9 @@ impl Log {
         self.writes.clear();
     }
 
-    fn uncount(&mut self, gone: &Runs, first: OpNumber) {
-        for run in gone.parts(first, usize::MAX) {
+    /// Nothing of `gone` is open.
+    fn uncount(&mut self, gone: &Runs) {
+        for run in gone.closed() {
             self.bytes -= run.bytes();
             self.cached_bytes -= match run.is_whole() {
                 true => run.payload_bytes(),
@@ -434,6 +452,9 @@ impl Log {
         }
     }
 }
+
+/// Released entries that are dropped at least, each time.
+const DROPPED_MIN: usize = 32;
 
 /// Headers of a recovered log that are kept as one run.
 const RECOVERED_RUN: usize = 256;
@@ -482,6 +503,31 @@ mod tests {
         assert_eq!(log.durable_op(), OpNumber(2));
         log.persisted(PersistId(2));
         assert_eq!(log.durable_op(), OpNumber(3));
+    }
+
+    #[test]
+    fn what_is_released_is_dropped_bit_by_bit_and_faster_than_the_log_grows() {
+        let mut log = Log::volatile(BASE);
+        let add = |log: &mut Log, count| {
+            for _ in 0..count {
+                log.append(next_entry(log, b"payload"));
+                log.close();
+            }
+        };
+        let kept = |log: &Log| log.released.closed().count();
+        add(&mut log, 200);
+        log.release(OpNumber(150));
+        assert_eq!((log.bytes(), kept(&log)), (50 * 135, 150));
+        log.drop_released();
+        assert_eq!(kept(&log), 0, "as many were added");
+        add(&mut log, 100);
+        log.drop_released();
+        log.release(OpNumber(250));
+        log.drop_released();
+        assert_eq!(kept(&log), 100 - DROPPED_MIN);
+        add(&mut log, 10);
+        log.drop_released();
+        assert_eq!(kept(&log), 100 - 2 * DROPPED_MIN - 10);
     }
 
     #[test]

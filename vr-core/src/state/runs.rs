@@ -103,6 +103,31 @@ impl Runs {
         kept.run.to_mut().get_mut(skip..).unwrap_or_default()
     }
 
+    /// The runs, without what is open.
+    pub fn closed(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().map(|kept| &kept.run)
+    }
+
+    /// Drops runs, the first ones first, until they had `count` entries together.
+    pub fn drop_front(&mut self, count: usize) {
+        let mut dropped = 0;
+        while dropped < count
+            && let Some(kept) = self.runs.pop_front()
+        {
+            dropped += kept.run.len();
+        }
+    }
+
+    /// Puts `later` behind what is here. If there is a gap between them, nothing can be looked up any
+    /// more.
+    pub fn append(&mut self, mut later: Self) {
+        if self.runs.is_empty() {
+            core::mem::swap(&mut self.runs, &mut later.runs);
+        } else {
+            self.runs.append(&mut later.runs);
+        }
+    }
+
     /// Adds the next entry.
     pub fn push(&mut self, entry: Entry) {
         self.open.push(entry);
@@ -249,6 +274,21 @@ mod tests {
             assert_eq!(ops(whole.from(OpNumber(5))), (5..middle).collect::<Vec<_>>());
             assert_eq!(ops(tail.from(OpNumber(middle))), (middle..15).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_is_dropped_from_the_front_is_whole_runs() {
+        let mut whole = runs(&[3, 1, 4], 0);
+        let tail = whole.split_off(OpNumber(9));
+        whole.append(tail);
+        assert_eq!(whole.closed().map(|run| run.len()).collect::<Vec<_>>(), [3, 1, 4]);
+        whole.drop_front(0);
+        assert_eq!(whole.closed().count(), 3);
+        whole.drop_front(4);
+        assert_eq!(ops(whole.from(OpNumber(9))), [9, 10, 11, 12]);
+        whole.drop_front(1);
+        whole.append(runs(&[2], 0));
+        assert_eq!(whole.closed().map(ops).collect::<Vec<_>>(), [[5, 6]]);
     }
 
     #[test]
