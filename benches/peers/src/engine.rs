@@ -9,6 +9,12 @@ use vr_benches::load::engines::Engines;
 /// Replicas of every group.
 pub const REPLICAS: usize = 3;
 
+/// A replica lets its log go once it has so many operations more than it keeps, as ours does.
+pub const LOG_OPS: u64 = 100_000;
+
+/// So many operations are kept for replicas that are behind.
+pub const LOG_KEPT: u64 = 10_000;
+
 /// Bytes of a log file, zero-filled before anything is measured.
 const WAL_BYTES: u64 = 64 << 20;
 

@@ -12,7 +12,7 @@ use omnipaxos::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, REPLICAS, Wal};
+use crate::engine::{Engine, LOG_KEPT, LOG_OPS, REPLICAS, Wal};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Operation {
@@ -70,6 +70,11 @@ impl Engine for Omni {
 
     fn tick(&mut self) {
         self.paxos.tick();
+        let kept = self.decided - self.paxos.get_compacted_idx();
+        if self.leads() && kept as u64 > LOG_OPS + LOG_KEPT {
+            // Refused until everybody has accepted as much; the next tick asks again.
+            let _ = self.paxos.trim(Some(self.decided - LOG_KEPT as usize));
+        }
     }
 
     fn leads(&self) -> bool {

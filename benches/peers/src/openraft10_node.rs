@@ -28,7 +28,7 @@ use vr_benches::load::{
 
 use crate::{
     Peer, busy,
-    engine::{REPLICAS, Wal},
+    engine::{LOG_KEPT, LOG_OPS, REPLICAS, Wal},
     openraft_node::{Replies, Router, await_listeners, fill},
     openraft10_store::{Count, Log, Operation, Types},
     openraft10_wire::{
@@ -43,8 +43,8 @@ type Node = Raft<Types, Count>;
 /// The outcomes of a batch, in its order.
 type Written = BoxStream<'static, Result<WriteResult<Types>, Fatal<Types>>>;
 
-/// Batches as large as they come, which leave before they are on the leader's disk; no snapshots
-/// while it is measured.
+/// Batches as large as they come, which leave before they are on the leader's disk; snapshots,
+/// which only let the log go.
 fn config() -> anyhow::Result<Arc<Config>> {
     let config = Config {
         heartbeat_interval: 50,
@@ -52,7 +52,8 @@ fn config() -> anyhow::Result<Arc<Config>> {
         election_timeout_max: 300,
         max_payload_entries: 4096,
         broadcast_submitted_on_append: Some(true),
-        snapshot_policy: SnapshotPolicy::Never,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOG_OPS),
+        max_in_snapshot_log_to_keep: LOG_KEPT,
         ..Config::default()
     };
     Ok(Arc::new(config.validate()?))

@@ -35,7 +35,7 @@ use vr_benches::load::{
 
 use crate::{
     Peer, busy,
-    engine::{REPLICAS, Wal},
+    engine::{LOG_KEPT, LOG_OPS, REPLICAS, Wal},
     openraft_store::{Count, Log, Types},
     server::{CLIENT, WHO_LEADS, frame, frames},
 };
@@ -44,14 +44,15 @@ pub const NAME: &str = "openraft 0.9";
 
 type Failed<E = openraft::error::Infallible> = RPCError<u64, (), RaftError<u64, E>>;
 
-/// Batches as large as they come, no snapshots while it is measured.
+/// Batches as large as they come; snapshots, which only let the log go.
 fn config() -> anyhow::Result<Arc<Config>> {
     let config = Config {
         heartbeat_interval: 50,
         election_timeout_min: 150,
         election_timeout_max: 300,
         max_payload_entries: 4096,
-        snapshot_policy: SnapshotPolicy::Never,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOG_OPS),
+        max_in_snapshot_log_to_keep: LOG_KEPT,
         ..Config::default()
     };
     Ok(Arc::new(config.validate()?))

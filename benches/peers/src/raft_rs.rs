@@ -9,12 +9,9 @@ use raft::{
 };
 
 use crate::{
-    engine::{Engine, REPLICAS, Wal},
+    engine::{Engine, LOG_KEPT, LOG_OPS, REPLICAS, Wal},
     raft_engine_log::EngineLog,
 };
-
-/// Entries kept behind the applied one; the rest is dropped now and then.
-const KEPT: u64 = 200_000;
 
 pub struct Raft {
     node: RawNode<MemStorage>,
@@ -102,8 +99,8 @@ impl Engine for Raft {
         if let Disk::Engine(log) = &mut self.disk {
             log.let_go(applied);
         }
-        if applied > self.compacted + 2 * KEPT {
-            self.compacted = applied - KEPT;
+        if applied > self.compacted + LOG_OPS + LOG_KEPT {
+            self.compacted = applied - LOG_KEPT;
             // The first index is not beyond the last one, so nothing can be refused.
             let _ = self.store.wl().compact(self.compacted);
         }

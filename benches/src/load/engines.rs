@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     mem,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,20 +13,22 @@ use vr_core::{
     Config, Durability, Genesis, Members, Recovered, ReplicaId,
     execution::{
         executor::Executor,
+        transfer::{Task, TaskDone, perform},
         work::{Executed, Work},
     },
     model::{
-        durable::{Identity, Superblock},
-        entry::EntryKind,
+        durable::{CheckpointId, Identity, Superblock},
+        entry::{Entry, EntryKind},
         message::{
             Envelope, Message, Operation, Outcome, Register, Reply, Requests, Sender, StatusKind,
         },
         time::{Instant as Monotonic, Now},
         types::{
-            ClientId, ConnectionId, DiskId, GroupId, Incarnation, Nonce, OpNumber, Peer,
+            Checksum, ClientId, ConnectionId, DiskId, GroupId, Incarnation, Nonce, OpNumber, Peer,
             RequestNumber, View,
         },
     },
+    node::memory_checkpoints::MemoryCheckpoints,
     replica::{
         Boot, Replica,
         io::{Input, Output},
@@ -94,7 +97,8 @@ pub fn drive(engines: &mut impl Engines, workload: &Workload) -> anyhow::Result<
 /// Who carries out what is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Execution {
-    /// The loop counts entries and replies, and keeps nothing; so are other engines driven.
+    /// The loop counts entries and replies, and says of every checkpoint that it is there; so are
+    /// other engines driven.
     Counted,
     /// The executor that a node has, with its client table and a service.
     Full,
@@ -139,6 +143,8 @@ struct Member {
     inputs: VecDeque<Input>,
     applied: OpNumber,
     executor: Option<Executor>,
+    /// Where the executor's checkpoints are.
+    checkpoints: Arc<MemoryCheckpoints>,
 }
 
 impl core::fmt::Debug for Member {
@@ -196,9 +202,6 @@ impl Group {
         let window = u32::try_from(clients_per_session)?;
         let mut config = Config::default();
         config.window = window;
-        // The others' engines keep their whole logs here, too.
-        config.checkpoint_ops = 0;
-        (config.log_ops_max, config.log_bytes_max) = (u64::MAX, u64::MAX);
         config.genesis = Genesis::Found;
         for id in 0..replicas {
             let identity = Identity {
@@ -212,7 +215,11 @@ impl Group {
             let recovered = Recovered::whole(Superblock::blank(&identity), Vec::new());
             let seed = u128::from(id) + 1;
             let boot = Boot { config: config.clone(), identity, recovered, state: None, seed };
-            let executor = || Executor::new(Box::new(Counter::default()), config.window);
+            let checkpoints = Arc::new(MemoryCheckpoints::new());
+            let executor = || {
+                let service = Box::new(Counter::default());
+                Executor::new(service, config.window).with_checkpoints(checkpoints.clone())
+            };
             let connected = (0..replicas).filter(|other| *other != id).map(ReplicaId);
             this.members.push(Member {
                 engine: Replica::new(this.now(origin), boot),
@@ -221,6 +228,7 @@ impl Group {
                     .collect(),
                 applied: OpNumber::ZERO,
                 executor: (execution == Execution::Full).then(executor),
+                checkpoints,
             });
         }
         this.form()?;
@@ -349,7 +357,7 @@ impl Group {
                     }
                     Output::Execute(work) => self.execute(at, work)?,
                     Output::Fetch { .. } => bail!("an engine reads a log that nobody keeps"),
-                    Output::Transfer(task) => bail!("there are no checkpoints here: {task:?}"),
+                    Output::Transfer(task) => self.transfer(at, task)?,
                     Output::Event(_) => {}
                     Output::Fatal(reason) => bail!("an engine stopped: {reason}"),
                 }
@@ -375,16 +383,28 @@ impl Group {
         let executed = match &mut member.executor {
             Some(executor) => {
                 executor.push(work);
-                while executor.step() {}
+                while executor.steps(64) {}
                 executor.take_finished().map(|finished| finished.executed)
             }
             None => {
-                let (through, replies) = counted(work);
-                member.applied = through.max(member.applied);
-                Some(Executed { through: member.applied, replies, ..Executed::default() })
+                let executed = counted(work, member.applied);
+                member.applied = executed.through;
+                Some(executed)
             }
         };
         member.inputs.extend(executed.map(Input::Executed));
+        Ok(())
+    }
+
+    /// What replicas do not need of their checkpoints goes; nobody fetches one here.
+    fn transfer(&mut self, at: usize, task: Task) -> anyhow::Result<()> {
+        let member = self.members.get_mut(at).context("there is no such member")?;
+        let done = match (&member.executor, task) {
+            (None, Task::Keep { .. }) => TaskDone::Kept,
+            (Some(_), task @ Task::Keep { .. }) => perform(&*member.checkpoints, task)?,
+            (_, task) => bail!("an engine fetches a checkpoint: {task:?}"),
+        };
+        member.inputs.push_back(Input::Transferred(done));
         Ok(())
     }
 
@@ -434,27 +454,44 @@ impl Engines for Group {
     }
 }
 
-/// The last op of `work`, and its replies if they are wanted.
-fn counted(work: Work) -> (OpNumber, Vec<Reply>) {
-    let Work::Entries { entries, reply: is_wanted } = work else {
-        return (OpNumber::ZERO, Vec::new());
-    };
-    let through = entries.last().map(|entry| entry.header.op_number).unwrap_or_default();
-    if !is_wanted {
-        return (through, Vec::new());
+/// What the engine is told of `work`, of which nothing is kept, when everything through `applied` was
+/// carried out before.
+fn counted(work: Work, applied: OpNumber) -> Executed {
+    let mut executed = Executed { through: applied, ..Executed::default() };
+    match work {
+        Work::Entries { entries, reply: is_wanted } => {
+            executed.through = entries.last().map_or(applied, |entry| entry.header.op_number);
+            if is_wanted {
+                executed.replies.reserve_exact(entries.len());
+                executed.replies.extend(entries.iter().filter_map(reply_to));
+            }
+        }
+        // Every replica has the same state: none.
+        Work::Checkpoint { at } => executed.taken.push(CheckpointId {
+            op_number: at.op_number,
+            checksum: at.checksum,
+            digest: Checksum::of(b"nothing"),
+        }),
+        Work::Resend { .. }
+        | Work::Query { .. }
+        | Work::Restore { .. }
+        | Work::Belong { .. }
+        | Work::Resume
+        | Work::Discard
+        | Work::Persist => {}
     }
-    let mut replies = Vec::with_capacity(entries.len());
-    replies.extend(entries.iter().filter_map(|entry| {
-        let header = &entry.header;
-        let outcome = match header.kind {
-            EntryKind::Register => Outcome::Registered,
-            EntryKind::Request | EntryKind::Many => Outcome::Executed(Bytes::from_static(&[0; 8])),
-            EntryKind::Noop => return None,
-        };
-        let (client, request_number) = (header.client, header.request_number);
-        Some(Reply { client, request_number, op_number: header.op_number, outcome })
-    }));
-    (through, replies)
+    executed
+}
+
+fn reply_to(entry: &Entry) -> Option<Reply> {
+    let header = &entry.header;
+    let outcome = match header.kind {
+        EntryKind::Register => Outcome::Registered,
+        EntryKind::Request | EntryKind::Many => Outcome::Executed(Bytes::from_static(&[0; 8])),
+        EntryKind::Noop => return None,
+    };
+    let (client, request_number) = (header.client, header.request_number);
+    Some(Reply { client, request_number, op_number: header.op_number, outcome })
 }
 
 fn client_id(session: usize) -> ClientId {

@@ -251,7 +251,8 @@ impl<S> ClientBuilder<S> {
         self
     }
 
-    /// How long a call waits; 10 s if it is not said.
+    /// How long a call waits; 10 s if it is not said. Of calls that leave together the time is that of
+    /// the first.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
