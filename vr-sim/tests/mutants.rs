@@ -164,7 +164,7 @@ mutants! {
     truncate_on_hearsay: TruncateOnHearsay, views::hearsay_of_a_view_costs_no_entry, "O2 violated", found by 1000 seeds of 3 for 6 s;
     log_view_before_log: LogViewBeforeLog, durability::a_log_view_is_that_of_a_log, "O3 violated", found by 20 seeds of 3 for 3 s;
     log_view_of_last_entry: LogViewOfLastEntry, durability::a_vote_names_the_durable_log_view, "O7 violated", found by 40 seeds of 3 for 3 s;
-    longest_log_wins: LongestLogWins, views::the_later_log_wins_over_the_longer_one, "O2 violated", found by 400 seeds of 3 for 6 s;
+    longest_log_wins: LongestLogWins, views::the_later_log_wins_over_the_longer_one, "O2 violated", found by 1000 seeds of 3 for 6 s;
     lower_start_accepted: LowerStartAccepted, views::a_late_start_of_a_lower_view_is_ignored, "O3 violated", found by 200 seeds of 3 for 6 s;
     lost_votes_intact: LostVotesIntact, lost_log::a_group_blocks_where_something_may_be_lost, "O2 violated", found by 150 seeds of 3 for 3 s in ViewOnly;
     own_view_start_accepted: OwnViewStartAccepted, lost_log::a_late_start_of_its_own_view_is_no_log, "O2 violated";

@@ -64,9 +64,10 @@ fn seeds_that_failed_once_pass() {
     }
     let summary = run(&RunOptions { replicas: 4, faults: Faults::Disk, ..RunOptions::new(1018) });
     assert!(summary.events > 0);
-    let storm = Duration::from_secs(30);
-    let summary = run(&RunOptions { storm, ..RunOptions::new(20186) });
-    assert!(summary.events > 0);
+    for (seed, storm) in [(20186, Duration::from_secs(30)), (487, Duration::from_secs(6))] {
+        let summary = run(&RunOptions { storm, ..RunOptions::new(seed) });
+        assert!(summary.events > 0);
+    }
     let ending = Ending::Haunted;
     let summary = run(&RunOptions { replicas: 5, ending, ..RunOptions::new(26) });
     assert!(summary.events > 0);

@@ -62,8 +62,8 @@ impl<T> ByClient<T> {
     }
 
     /// Keeps what `keeps` says, which must judge each value by itself.
-    pub fn retain(&mut self, mut keeps: impl FnMut(&mut T) -> bool) {
-        self.values.retain(|_, value| keeps(value));
+    pub fn retain(&mut self, mut keeps: impl FnMut(ClientId, &mut T) -> bool) {
+        self.values.retain(|client, value| keeps(*client, value));
     }
 
     /// How many clients are known.
@@ -131,7 +131,7 @@ mod tests {
         for id in 0..100 {
             assert_eq!(*map.get_or_insert(ClientId(id), id), id);
         }
-        map.retain(|value| *value % 2 == 0);
+        map.retain(|_, value| *value % 2 == 0);
         let sorted = map.sorted();
         assert!(sorted.iter().map(|(client, _)| client.0).eq((0..100).step_by(2)));
         assert_eq!((map.len(), map.get(ClientId(7)), map.get(ClientId(8))), (50, None, Some(&8)));

@@ -249,6 +249,7 @@ impl Replica {
                 self.admitted.appended(&header);
             }
         }
+        self.forget_routes();
     }
 
     /// After a start, the state is that of the checkpoint that the superblock names, or one on the

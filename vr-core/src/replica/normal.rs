@@ -38,6 +38,7 @@ impl Replica {
         for header in self.log.suffix(self.progress.applied, usize::MAX) {
             self.admitted.appended(&header);
         }
+        self.forget_routes();
         self.timers.arm(Timer::Heartbeat, now.monotonic + self.config.heartbeat_interval);
         self.timers.arm(Timer::CheckQuorum, now.monotonic + self.config.suspicion_timeout);
         self.try_commit();
@@ -52,8 +53,15 @@ impl Replica {
         let heard_at = Some(now.monotonic);
         let backup = Backup { heard_at, ack_due: true, ..Backup::default() };
         self.enter_normal(now, Role::Backup(backup), commit_number);
+        self.forget_routes();
         self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
         self.arm_primary_silent(now);
+    }
+
+    /// Who has no session any more, because the log with its registration was replaced, or the state
+    /// by one in which it was closed, is not answered.
+    pub(in crate::replica) fn forget_routes(&mut self) {
+        self.routes.forget_others(|client| self.admitted.get(client).is_some());
     }
 
     /// The only way into status normal.

@@ -118,7 +118,7 @@ impl Admitted {
 
     /// Forgets what is not executed; the log's unexecuted entries are noted again after this.
     pub fn forget_unexecuted(&mut self) {
-        self.clients.retain(|known| {
+        self.clients.retain(|_, known| {
             known.last = known.done;
             known.registered
         });

@@ -68,9 +68,14 @@ impl Routes {
         self.routes.remove(client);
     }
 
+    /// Only clients that are `known` have sessions.
+    pub fn forget_others(&mut self, known: impl Fn(ClientId) -> bool) {
+        self.routes.retain(|client, _| known(client));
+    }
+
     /// `peer` is gone, and all ways through it.
     pub fn disconnected(&mut self, peer: Peer) {
-        self.routes.retain(|ways| {
+        self.routes.retain(|_, ways| {
             ways.own = ways.own.filter(|own| *own != peer);
             ways.via = ways.via.filter(|via| *via != peer);
             ways.own.is_some() || ways.via.is_some()

@@ -1,8 +1,10 @@
 //! What the primary lets into the log: sessions, numbers and windows (docs/PROTOCOL.md, Sessions).
 
+use core::time::Duration;
+
 use bytes::Bytes;
 use vr_core::{
-    execution::work::{Evicted, Executed, Work},
+    execution::work::{Evicted, Executed, Restored, Work},
     model::{
         durable::genesis_checksum,
         entry::{Entry, EntryHeader, EntryKind},
@@ -303,6 +305,26 @@ fn a_full_client_table_makes_room() {
     }));
     assert_eq!(rejected(&primary.ask(request(session, 1))), [Rejection::Evicted]);
     assert_eq!(primary.status().clients, 1);
+}
+
+/// Sessions: who has none after a checkpoint took the place of the state leaves nothing behind.
+#[test]
+fn a_session_that_a_checkpoint_closed_is_forgotten_with_its_route() {
+    let mut primary = Subject::primary(3);
+    let session = primary.open_session();
+    let held = |primary: &Subject| {
+        let queues = primary.status().queues;
+        let clients = queues.iter().filter(|queue| queue.limit == "clients_max");
+        clients.map(|queue| queue.used).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&primary), [1, 1], "a session, and a way to its client");
+    let restored = Restored { op_number: session, time: Duration::ZERO, sessions: Vec::new() };
+    primary.handle(Input::Executed(Executed {
+        through: session,
+        restored: Some(restored),
+        ..Executed::default()
+    }));
+    assert_eq!(held(&primary), [0, 0]);
 }
 
 /// More registrations than the executor can make room for are answered busy.
