@@ -3,6 +3,7 @@
 use core::{
     panic::AssertUnwindSafe,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use std::{panic::catch_unwind, sync::Arc};
 
@@ -454,12 +455,12 @@ impl Driver {
     /// execute the same one, and must not fall silent over it too.
     fn expect_slow_operations(&mut self) -> Result<(), NodeError> {
         if core::mem::take(&mut self.has_silent_primary) && self.executor.is_inline() {
-            self.move_executor(core::time::Duration::ZERO)?;
+            self.move_executor(Duration::ZERO)?;
         }
         Ok(())
     }
 
-    fn move_executor(&mut self, took: core::time::Duration) -> Result<(), NodeError> {
+    fn move_executor(&mut self, took: Duration) -> Result<(), NodeError> {
         if !self.shared.runtime.has_threads() {
             return Ok(());
         }
@@ -520,7 +521,12 @@ impl Drop for Driver {
     }
 }
 
-/// Waits with the one sleep, which is armed anew only when it fired or comes too late.
+/// How much too early a sleep may end before it is armed anew: to wake for nothing costs more than to
+/// arm it.
+const EARLY_MAX: Duration = Duration::from_millis(20);
+
+/// Waits with the one sleep, which is armed anew only when it fired, or comes too late or far too
+/// early.
 fn poll_sleep(
     shared: &Shared,
     sleep: &mut Option<(Instant, BoxFuture<'static, ()>)>,
@@ -528,7 +534,8 @@ fn poll_sleep(
     cx: &mut Context<'_>,
 ) -> bool {
     loop {
-        if due < sleep.as_ref().map_or(Instant::FAR_FUTURE, |(at, _)| *at) {
+        let armed_at = sleep.as_ref().map_or(Instant::FAR_FUTURE, |(at, _)| *at);
+        if due < armed_at || due.since(armed_at) > EARLY_MAX {
             *sleep = Some((due, shared.runtime.sleep_until(due)));
         }
         let Some((_, armed)) = sleep else { return false };

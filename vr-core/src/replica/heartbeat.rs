@@ -182,15 +182,29 @@ impl Replica {
         self.out.push_back(Output::Event(Event::QuorumRegained { view: self.view }));
     }
 
-    /// Replicas that are not primary tell everybody where they stand.
+    /// Replicas that are not primary tell everybody where they stand, but for a primary that their
+    /// answers to its heartbeats tell.
     pub(in crate::replica) fn on_ping_timer(&mut self, now: Now) {
         self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
-        match &self.status {
-            Status::Blank(_) | Status::Normal(Role::Primary(_)) => {}
-            Status::Normal(Role::Backup(_)) | Status::ViewChange(_) | Status::Recovering(_) => {
-                let ping = Ping { standing: self.standing(now), sent_at: now.monotonic.0 };
-                self.broadcast(&Message::Ping(ping));
+        let told_at = match &self.status {
+            Status::Blank(_) | Status::Normal(Role::Primary(_)) => return,
+            Status::Normal(Role::Backup(backup)) => backup.told_at,
+            Status::ViewChange(_) | Status::Recovering(_) => None,
+        };
+        let is_told = told_at.is_some_and(|at| now.monotonic.since(at) < self.config.ping_interval);
+        let spared = is_told.then(|| self.primary());
+        for (id, _) in self.others() {
+            if Some(id) != spared {
+                self.send_ping(now, id);
             }
+        }
+    }
+
+    /// Whoever is awake for a heartbeat sends the pings that would be due before the next one, so that
+    /// it is not woken for them alone.
+    pub(in crate::replica) fn ping_with_answer(&mut self, now: Now) {
+        if self.timers.at(Timer::Ping) <= now.monotonic + self.config.heartbeat_interval {
+            self.on_ping_timer(now);
         }
     }
 
@@ -214,11 +228,21 @@ impl Replica {
         m: &Ping,
     ) -> Result<(), Ignored> {
         self.peers.stands(from.index, now.monotonic, m.standing);
-        let pong = Ping { standing: self.standing(now), sent_at: m.sent_at };
-        self.send(from.id, Message::Pong(pong));
+        if !self.is_pinged_as_often(from, m.standing) {
+            let pong = Ping { standing: self.standing(now), sent_at: m.sent_at };
+            self.send(from.id, Message::Pong(pong));
+        }
         self.synchronise_views(now, from, m.standing);
         self.probe(now, from);
         Ok(())
+    }
+
+    /// Backups of one view are told by each other's pings; answers to them would say it again.
+    fn is_pinged_as_often(&self, other: Origin, standing: Standing) -> bool {
+        matches!(self.status, Status::Normal(Role::Backup(_)))
+            && standing.status == StatusKind::Normal
+            && other.view == self.view
+            && other.id != self.primary()
     }
 
     pub(in crate::replica) fn on_pong(

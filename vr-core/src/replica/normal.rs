@@ -456,6 +456,9 @@ impl Replica {
             backup.acked = backup.acked.max(op_number);
             backup.answered = backup.heartbeat;
             backup.ack_due = false;
+            if answers {
+                backup.told_at = Some(now.monotonic);
+            }
             (backup.heartbeat, answers)
         };
         let message = PrepareOk {
@@ -468,5 +471,8 @@ impl Replica {
             lease: if answers { self.grant(now) } else { Duration::ZERO },
         };
         self.send(self.primary(), Message::PrepareOk(message));
+        if answers {
+            self.ping_with_answer(now);
+        }
     }
 }

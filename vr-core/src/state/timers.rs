@@ -97,8 +97,15 @@ impl Timers {
     /// Whether `timer` will expire.
     #[must_use]
     pub fn is_armed(&self, timer: Timer) -> bool {
+        self.at(timer) != Instant::FAR_FUTURE
+    }
+
+    /// When `timer` expires.
+    #[must_use]
+    pub fn at(&self, timer: Timer) -> Instant {
         let position = ALL.iter().position(|candidate| *candidate == timer);
-        position.and_then(|position| self.deadlines.get(position)) != Some(&Instant::FAR_FUTURE)
+        let deadline = position.and_then(|position| self.deadlines.get(position));
+        deadline.copied().unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// When the next timer expires.

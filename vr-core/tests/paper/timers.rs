@@ -150,6 +150,16 @@ fn everybody_tells_where_it_stands() {
         picked!(outputs, Message::PrepareOk(PrepareOk { standing, .. }) => standing.is_some());
     assert_eq!(told, [true]);
     assert_eq!(backup.pass(Duration::from_millis(205)).receivers(Kind::Ping), [0, 2]);
+    backup.pass(Duration::from_millis(100));
+    let outputs = backup.hear(0, 0, commit(committed(&[], 0), 2, 0));
+    assert!(outputs.receivers(Kind::Ping).is_empty(), "there is a heartbeat before one is due");
+    backup.pass(Duration::from_millis(50));
+    let outputs = backup.hear(0, 0, commit(committed(&[], 0), 3, 0));
+    assert_eq!(outputs.receivers(Kind::Ping), [2], "the primary is told by the answer");
+    let of_its_view = backup.hear(2, 0, ping(standing(StatusKind::Normal, 0, 0)));
+    assert!(of_its_view.receivers(Kind::Pong).is_empty(), "it was told by a ping");
+    let between_views = backup.hear(2, 0, ping(standing(StatusKind::ViewChange, 0, 0)));
+    assert_eq!(between_views.receivers(Kind::Pong), [2]);
     let mut primary = Subject::primary(3);
     assert!(primary.pass(Duration::from_millis(205)).receivers(Kind::Ping).is_empty());
     let answers = primary.hear(1, 0, ping(standing(StatusKind::Normal, 0, 0)));
