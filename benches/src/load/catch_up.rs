@@ -14,6 +14,7 @@ use vr_core::{Client, Config, Durability, Raw, Usage};
 use crate::load::{
     fleet::{Fleet, Status},
     generator::{drive, execute, say},
+    limits::Limits,
     relay::Relay,
     row::microseconds,
     summary::{Summary, count, median},
@@ -57,6 +58,9 @@ pub struct Options {
     /// Operations of 256 bytes a second meanwhile
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1000)]
     pub rate: u32,
+    /// Nobody asks for anything meanwhile: compare with what disk and loopback do at best
+    #[arg(long, conflicts_with = "rate")]
+    pub idle: bool,
     /// MiB that it fetches per second while operations are ordered; 0: no limit
     #[arg(long, value_name = "MIB", default_value_t = Config::default().fetch_bytes_per_second >> 20)]
     pub budget: u64,
@@ -95,6 +99,8 @@ pub struct CaughtUp {
     pub p99_before: Duration,
     /// The same meanwhile; `None` if it took less than a window.
     pub p99_meanwhile: Option<Duration>,
+    /// What the machine does at best, measured right before; `None` if others asked meanwhile.
+    pub limits: Option<Limits>,
     /// The most memory of each process, in KiB.
     pub peak_rss_kib: Vec<u64>,
     /// What the configuration says that each can reach beside its state, in bytes.
@@ -141,9 +147,14 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     }
     say(&format!("  written; 99 of 100 operations within {:?} before", middle(&before)));
     let goal = fleet.status(primary).await?.applied;
+    let mut caught_up = CaughtUp { p99_before: middle(&before), ..CaughtUp::default() };
+    if options.idle {
+        let (dir, mib) = (fleet.dir().to_owned(), options.mib);
+        let limits = tokio::task::spawn_blocking(move || Limits::measure(&dir, mib)).await??;
+        caught_up.limits = Some(limits);
+    }
     let (began, received) = (Instant::now(), relay.received());
     fleet.start_one(AWAY)?;
-    let mut caught_up = CaughtUp { p99_before: middle(&before), ..CaughtUp::default() };
     let meanwhile = {
         let disturbing = disturb(&mut fleet, &relay, options, (source, goal));
         tokio::pin!(disturbing);
@@ -154,7 +165,7 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
                     caught_up.disturbed = ended?;
                     break meanwhile;
                 }
-                measured = measure(&clients, options) => {
+                measured = measure(&clients, options), if !options.idle => {
                     let p99 = measured?;
                     say(&format!("  99 of 100 operations within {p99:?}"));
                     meanwhile.push(p99);
@@ -312,15 +323,21 @@ pub fn describe(options: &Options, seen: &CaughtUp) -> String {
         format!("{:.0} us meanwhile (x{ratio:.2})", microseconds(meanwhile))
     };
     let meanwhile = seen.p99_meanwhile.map_or_else(|| "not measured".to_owned(), compared);
+    let limits = seen.limits.map(|limits| {
+        let (disk, loopback) = (limits.disk, limits.loopback);
+        let share = rate / limits.least().max(1e-9);
+        format!("; the disk takes {disk:.0} MiB/s and loopback {loopback:.0}: x{share:.2}")
+    });
     let rss: Vec<String> = seen.peak_rss_kib.iter().map(|kib| (kib / 1024).to_string()).collect();
     format!(
         "catch-up, {}: {} MiB{} in {:.1} s ({rate:.0} MiB/s), {cuts} cuts, {sources} sources killed, \
-         {restarts} restarts; received {} MiB, x{:.3} without a chunk for each of these; p99 {:.0} us \
+         {restarts} restarts{}; received {} MiB, x{:.3} without a chunk for each of these; p99 {:.0} us \
          before, {meanwhile}; peak RSS {} MiB, of {} MiB of state and {} MiB of footprint",
         options.durability,
         options.mib,
         if options.compressible { " that compress well" } else { "" },
         seen.took.as_secs_f64(),
+        limits.unwrap_or_default(),
         seen.received >> 20,
         count(once) / count((options.mib << 20).max(1)),
         microseconds(seen.p99_before),
@@ -339,6 +356,7 @@ pub fn short(durability: Durability) -> Options {
         sources_killed: 1,
         restarts: 1,
         rate: 500,
+        idle: false,
         budget: 32,
         compressible: false,
         durability,
@@ -384,6 +402,7 @@ mod tests {
             received: (110 << 20) + 4 * CHUNK_BYTES,
             p99_before: Duration::from_millis(2),
             p99_meanwhile: Some(Duration::from_millis(3)),
+            limits: Some(Limits { disk: 100.0, loopback: 900.0 }),
             peak_rss_kib: vec![2048, 1024, 4096],
             footprint_bytes: 7 << 20,
         };
@@ -391,6 +410,7 @@ mod tests {
         assert!(
             text.contains("50 MiB/s") && text.contains("x1.100 without") && text.contains("x1.50")
         );
+        assert!(text.contains("loopback 900: x0.50"), "{text}");
         assert!(text.ends_with("2/1/4 MiB, of 100 MiB of state and 7 MiB of footprint"), "{text}");
     }
 }

@@ -133,6 +133,12 @@ impl Status {
 }
 
 impl Fleet {
+    /// Where the replicas' directories are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Starts three replicas below `dir`, or below the system's directory for such files, and
     /// waits until all is well with each.
     ///

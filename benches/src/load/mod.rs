@@ -9,6 +9,7 @@ pub mod generator;
 pub mod group;
 pub mod growth;
 pub mod idle;
+pub mod limits;
 pub mod paused;
 pub mod plot;
 pub mod process;
