@@ -78,8 +78,8 @@ pub(crate) struct Scan {
     pub(crate) last_number: u64,
     /// Whether a marker is behind the last batch.
     pub(crate) marked: bool,
-    /// The segment of the seal behind the last batch, and where it ends there.
-    pub(crate) sealed: Option<(u64, u64)>,
+    /// The segments of the seals behind the last batch, and where these end there.
+    pub(crate) sealed: Vec<(u64, u64)>,
     /// Why it is not known what the log held, if it is not.
     pub(crate) lost: Option<String>,
 }
@@ -130,7 +130,7 @@ pub(crate) fn scan<D: Disk>(
         synced_sequence: 0,
         active: 0,
         marked: false,
-        seal: None,
+        seals: Vec::new(),
         observer,
     };
     for (number, length) in files {
@@ -164,8 +164,9 @@ struct Scanner<'a, D> {
     active: u64,
     /// A marker is behind the last batch.
     marked: bool,
-    /// The last seal.
-    seal: Option<BatchHeader>,
+    /// The seals behind the last batch that counts. There are several if batches that were lost
+    /// later took up segments.
+    seals: Vec<BatchHeader>,
     observer: &'a mut dyn FnMut(&Found),
 }
 
@@ -298,7 +299,7 @@ impl<D: Disk> Scanner<'_, D> {
         let follows = header.base.op_number;
         (self.observer)(&Found { header: *header, follows, views: None, intact: true });
         if header.kind == BatchKind::Seal {
-            self.seal = Some(*header);
+            self.seals.push(*header);
         }
         if header.synced_sequence.saturating_add(1) < header.sequence {
             return;
@@ -363,6 +364,8 @@ impl<D: Disk> Scanner<'_, D> {
         self.last_ops = ops;
         self.last_sequence = header.sequence;
         self.active = header.segment;
+        let place = (header.segment, header.offset);
+        self.seals.retain(|seal| (seal.segment, seal.offset) > place);
         self.marked = false;
         missing
     }
@@ -450,6 +453,7 @@ impl<D: Disk> Scanner<'_, D> {
         self.settle(synced_sequence);
         let torn = self.pending.drain(..).map(|pending| pending.damage);
         self.damage.extend(torn);
+        self.seals.retain(|seal| seal.segment >= self.active);
         let lost = self.loss();
         let mut head = Anchor { op_number: self.replay.head(), ..checkpoint };
         let Layout { headers, damaged, index, repairs, contradicts_checkpoint } =
@@ -467,8 +471,9 @@ impl<D: Disk> Scanner<'_, D> {
         sort_damage(&mut self.damage, &damaged, &repairs);
         let contradiction = contradicts_checkpoint
             .then(|| "the log has another entry at the checkpoint's op".to_owned());
-        let seal = last_seal(self.seal, self.active);
+        let sealed = self.seals.iter().map(|seal| (seal.segment, seal.offset + seal.span()));
         Scan {
+            sealed: sealed.collect(),
             headers,
             damaged,
             index,
@@ -482,7 +487,6 @@ impl<D: Disk> Scanner<'_, D> {
             synced_sequence,
             active: self.active,
             marked: self.marked,
-            sealed: seal.map(|seal| (seal.segment, seal.offset + seal.span())),
             lost: lost.or(contradiction),
         }
     }
@@ -493,19 +497,11 @@ impl<D: Disk> Scanner<'_, D> {
             let name = names::segment(*number);
             return Some(format!("{name} is truncated, and nothing says what it held"));
         }
-        let seal = last_seal(self.seal, self.active)?;
-        let is_there = self.segments.iter().any(|segment| segment.number == seal.next_segment);
-        if is_there {
-            return None;
-        }
+        let is_there = |number| self.segments.iter().any(|segment| segment.number == number);
+        let seal = self.seals.iter().find(|seal| !is_there(seal.next_segment))?;
         let name = names::segment(seal.next_segment);
         Some(format!("{name}, in which the log went on, is missing"))
     }
-}
-
-/// The seal behind the last batch, if no batch was written in the segment that it names.
-fn last_seal(seal: Option<BatchHeader>, active: u64) -> Option<BatchHeader> {
-    seal.filter(|seal| seal.segment >= active)
 }
 
 fn damage_at<D: Disk>(

@@ -132,15 +132,20 @@ impl<D: Disk> Wal<D> {
             None if torn => wal.mark_idle()?,
             None => {}
         }
-        if torn {
-            // The next batch may tear as well, and what is left of both must not make one whole.
+        if torn || scan.marked {
+            // The next batch may tear as well, and what is left of both must not make one whole. And
+            // a marker may stand where the disk still has a seal: one that was killed while it undid
+            // the seal has left that in the system's memory only.
             wal.sync_active()?;
         }
-        if let Some((segment, end)) = scan.sealed {
-            wal.undo_seal(segment, end)?;
+        if !scan.sealed.is_empty() {
+            wal.undo_seals(&scan.sealed)?;
         }
+        // A seal in one of them names a later one: it must be gone for good before that one is.
+        outdated.sort_unstable_by_key(|segment| segment.number);
         for segment in outdated {
             wal.spares.put(segment)?;
+            wal.disk.sync_directory().map_err(|error| refused(&wal.disk, "sync", "", error))?;
         }
         wal.last_number = wal.spares.fill(wal.last_number)?;
         // The batch that was written again may end below it.
@@ -328,16 +333,19 @@ impl<D: Disk> Wal<D> {
         self.repair(&entries)
     }
 
-    /// Replaces the seal behind the last batch, for good: the segment that it names is free to be
+    /// Replaces the seals behind the last batch, for good: the segment that one names is free to be
     /// given another use only when no crash can bring the seal back.
     ///
-    /// It ends at `end` of `segment`. That is not always right behind the last batch: one between
-    /// them may have been lost, which was not synced when the seal was written.
-    fn undo_seal(&mut self, segment: u64, end: u64) -> Result<(), StorageError> {
+    /// They end at these places of these segments. That is not always right behind the last batch:
+    /// one between them may have been lost, which was not synced when the seal was written. Those in
+    /// later segments go with their files.
+    fn undo_seals(&mut self, ends: &[(u64, u64)]) -> Result<(), StorageError> {
         // The marker before a seal may be one that a repair left where it was.
         self.marked = false;
         self.mark_idle()?;
-        self.clear_behind_marker(segment, end)?;
+        for (segment, end) in ends {
+            self.clear_behind_marker(*segment, *end)?;
+        }
         self.sync_active()
     }
 

@@ -178,7 +178,7 @@ fn a_large_checkpoint_reaches_the_disk_in_parts_while_it_is_written() {
         match call {
             Call::Write if name.starts_with("draft-") => written += 1,
             Call::Sync => written = 0,
-            Call::Create | Call::Write | Call::SyncDirectory => {}
+            Call::Create | Call::Rename | Call::Remove | Call::Write | Call::SyncDirectory => {}
         }
         longest = longest.max(written);
     }
@@ -200,7 +200,7 @@ fn what_waits_for_the_disk_is_counted_for_each_checkpoint() {
             match call {
                 Call::Write => *waiting.entry(name).or_default() += 1,
                 Call::Sync => drop(waiting.remove(&name)),
-                Call::Create | Call::SyncDirectory => {}
+                Call::Create | Call::Rename | Call::Remove | Call::SyncDirectory => {}
             }
             longest = longest.max(waiting.values().copied().max().unwrap_or(0));
         }

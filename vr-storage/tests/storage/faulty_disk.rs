@@ -15,6 +15,8 @@ const SECTOR: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Create,
+    Rename,
+    Remove,
     Write,
     Sync,
     SyncDirectory,
@@ -48,6 +50,10 @@ struct State {
     fuse: Option<u64>,
     calls: u64,
     fault: Option<(Call, io::ErrorKind)>,
+    /// Changing calls left until one fails; what it leaves half done is drawn from these dice.
+    glitch: Option<(u64, Dice)>,
+    /// What a call that dies half way leaves is drawn from these dice; without them, all of it.
+    halves: Option<Dice>,
     log: Vec<(Call, String)>,
 }
 
@@ -83,6 +89,18 @@ impl FaultyDisk {
         self.state().fuse = Some(calls);
     }
 
+    /// As [`die_after`](Self::die_after); of what the last call writes, the dice say how much is there.
+    pub(crate) fn die_half_way_after(&self, calls: u64, dice: Dice) {
+        let mut state = self.state();
+        state.fuse = Some(calls);
+        state.halves = Some(dice);
+    }
+
+    /// Lets `calls` more changing calls succeed; the next one fails, and those behind it do not.
+    pub(crate) fn fail_once_after(&self, calls: u64, dice: Dice) {
+        self.state().glitch = Some((calls, dice));
+    }
+
     /// Changing calls so far.
     pub(crate) fn calls(&self) -> u64 {
         self.state().calls
@@ -104,6 +122,8 @@ impl FaultyDisk {
         state.locked = false;
         state.fuse = None;
         state.fault = None;
+        state.glitch = None;
+        state.halves = None;
         state.calls = 0;
         Self(Arc::new(Mutex::new(state)))
     }
@@ -181,6 +201,24 @@ impl FaultyDisk {
         }
         state.log.push((call, name.to_owned()));
         state.calls += 1;
+        if let Some((left, dice)) = state.glitch.as_mut() {
+            if let Some(fewer) = left.checked_sub(1) {
+                *left = fewer;
+            } else {
+                let dice = dice.clone();
+                state.glitch = None;
+                state.halves = Some(dice.clone());
+                if call == Call::Sync {
+                    state.fail_sync(name, dice);
+                    return Err(io::Error::other("glitch"));
+                }
+                return if matches!(call, Call::Write | Call::Create) {
+                    Ok(true)
+                } else {
+                    Err(io::Error::other("glitch"))
+                };
+            }
+        }
         if let Some(fuse) = state.fuse.as_mut() {
             if *fuse == 0 {
                 state.calls = u64::MAX;
@@ -195,6 +233,29 @@ impl FaultyDisk {
         let mut state = self.state();
         naming.apply(&mut state.names);
         state.naming.push(naming);
+    }
+}
+
+impl State {
+    /// As on Linux: the pages count as clean afterwards; some were written, and some never will be.
+    fn fail_sync(&mut self, name: &str, mut dice: Dice) {
+        let Some(inode) = self.names.get(name).copied() else { return };
+        let Some(inode) = self.inodes.get_mut(inode) else { return };
+        inode.durable = inode.after_power_cut(&mut || dice.below(2) == 0).durable;
+        inode.pending.clear();
+    }
+
+    /// How many of `bytes` a call writes that dies half way.
+    fn half(&mut self, dies: bool, bytes: usize) -> usize {
+        match self.halves.as_mut().filter(|_| dies) {
+            Some(dice) => {
+                if dice.below(3) == 0 {
+                    return bytes;
+                }
+                usize::try_from(dice.below(u64::try_from(bytes).unwrap() + 1)).unwrap()
+            }
+            None => bytes,
+        }
     }
 }
 
@@ -261,9 +322,10 @@ impl Disk for FaultyDisk {
 
     fn create(&self, name: &str, length: u64) -> io::Result<()> {
         let dies = self.begin(Call::Create, name)?;
-        let zeros = vec![0; usize::try_from(length).unwrap()];
         let inode = {
             let mut state = self.state();
+            let length = state.half(dies, usize::try_from(length).unwrap());
+            let zeros = vec![0; length];
             state.inodes.push(Inode {
                 durable: Vec::new(),
                 current: zeros.clone(),
@@ -289,7 +351,9 @@ impl Disk for FaultyDisk {
         let dies = self.begin(Call::Write, name)?;
         let mut state = self.state();
         let inode = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let half = state.half(dies, bytes.len());
+        bytes.truncate(half);
         let at = usize::try_from(offset).unwrap();
         Inode::write(&mut state.inodes[inode].current, at, &bytes);
         state.inodes[inode].pending.push((at, bytes));
@@ -321,13 +385,13 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let dies = self.begin(Call::Create, to)?;
+        let dies = self.begin(Call::Rename, to)?;
         self.change(Naming::Rename(from.to_owned(), to.to_owned()));
         end(dies)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let dies = self.begin(Call::Create, name)?;
+        let dies = self.begin(Call::Remove, name)?;
         self.change(Naming::Remove(name.to_owned()));
         end(dies)
     }

@@ -19,6 +19,8 @@ mod files;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod power;
