@@ -356,6 +356,7 @@ impl Replica {
         };
         if rebased == Rebased::Dropped {
             id = self.cut_log_at_base(now);
+            self.repair.drop_log(id);
         }
         if let Some(incoming) = &mut self.incoming {
             incoming.naming(id);

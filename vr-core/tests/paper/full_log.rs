@@ -67,7 +67,7 @@ fn full_backup(limits: fn(&mut Config)) -> (Subject, Vec<Entry>) {
 }
 
 /// The chunks of `checkpoint` are all here already, from whoever else took it.
-fn arrives(subject: &mut Subject, asked: &Outputs, checkpoint: CheckpointId) -> Outputs {
+pub(crate) fn arrives(subject: &mut Subject, asked: &Outputs, checkpoint: CheckpointId) -> Outputs {
     let questions = picked!(asked, Message::GetSnapshot(m) => (m.request, m.checkpoint));
     let ([(request, wanted)], [of]) = (&questions[..], &asked.receivers(Kind::GetSnapshot)[..])
     else {

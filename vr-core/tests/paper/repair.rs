@@ -8,10 +8,13 @@ use vr_core::model::{
     entry::Entry,
     kind::Kind,
     message::{Message, Recovery, StartView, StatusKind},
+    snapshot::Released,
     types::{Checksum, Nonce, OpNumber, RequestId, View},
 };
 
 use crate::{
+    checkpoints::manifest,
+    full_log::arrives,
     outputs::{Outputs, picked},
     subject::{
         Disk, Subject, commit, committed, extended, get_entries_from, head, headers, log, prepare,
@@ -180,4 +183,32 @@ fn a_restart_does_not_keep_what_does_not_follow_its_checkpoint() {
     let status = subject.status();
     assert_eq!((status.op_number, status.incomplete), (OpNumber(2), false));
     assert_eq!((status.view, status.log_view), (View(3), View(1)));
+}
+
+/// A log with a hole ends below the checkpoint that is fetched in its place: nothing of it is left
+/// to repair, and the replica is one that was away. Whoever is left of a group needs its vote.
+#[test]
+fn a_replica_whose_holes_a_checkpoint_covers_leaves_a_dead_primary() {
+    let (mut subject, asked) = damaged();
+    let entries = log(4);
+    let checkpoint = CheckpointId {
+        op_number: OpNumber(4),
+        checksum: head(&entries),
+        digest: manifest().digest(),
+    };
+    let request = picked!(asked, Message::GetHeaders(m) => m.request);
+    let [request] = request[..] else { panic!("the hole is asked for") };
+    let asked = subject.hear(0, 0, Message::Released(Released { request, checkpoint }));
+    arrives(&mut subject, &asked, checkpoint);
+    for _ in 0..3 {
+        subject.persisted();
+    }
+    assert_eq!(subject.status().checkpoint, checkpoint);
+    assert!(!subject.status().incomplete);
+    for _ in 0..100 {
+        subject.hear(2, 0, vote(0));
+        subject.pass(Duration::from_millis(100));
+        subject.persisted();
+    }
+    assert!(subject.status().view > View(0), "nobody else is there to leave the view with");
 }
