@@ -65,8 +65,10 @@ impl Replica {
         let is_at_rest = resting_for >= self.config.heartbeat_interval
             && self.progress.applied == head.op_number
             && self.checkpoints.latest().op_number < head.op_number;
-        // One was due that did not come to be held.
-        let is_missed = self.checkpoints.held().op_number < self.checkpoints.due();
+        // One was due that did not come to be held; or none is due yet, and the next request may need
+        // more room than the log has left until then.
+        let is_missed = self.checkpoints.held().op_number < self.checkpoints.due()
+            || !self.log_has_room_for_any();
         if is_at_rest && is_missed && self.is_log_half_full() {
             self.order_checkpoint(head);
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use vr_core::{
     Config, OpNumber,
     execution::transfer::TaskDone,
@@ -21,8 +23,8 @@ use crate::{
     checkpoints::{manifest, order, small_log, take, telling},
     outputs::{Outputs, picked},
     subject::{
-        Disk, SILENCE, Subject, commit, committed, head, headers, log, prepare, promise, request,
-        vote,
+        Disk, SILENCE, Subject, acknowledge, commit, committed, head, headers, log, prepare,
+        promise, request, vote,
     },
 };
 
@@ -289,4 +291,35 @@ fn a_new_primary_fetches_what_a_promise_says_is_held() {
         fetched += passed.receivers(Kind::GetSnapshot).len();
     }
     assert!(fetched > 0, "nothing shortens its log, and requests are answered busy for ever");
+}
+
+/// A log that has no room for the next request is full, although no checkpoint has come due in it:
+/// the largest request that is allowed needs more than what is left between two of them.
+#[test]
+fn a_log_without_room_for_the_largest_request_gets_a_checkpoint() {
+    let mut primary = Subject::primary_with(few_bytes, 3);
+    let session = primary.open_session();
+    order(&mut primary, session, 1, 120);
+    let head = primary.status().op_number;
+    let checksum = primary.head_of(head);
+    let large = |number| {
+        let Message::Request(mut m) = request(session, number) else { unreachable!("a request") };
+        m.operation = Bytes::from(vec![0; 300]);
+        Message::Request(m)
+    };
+    primary.ask(large(2));
+    assert_eq!(primary.status().op_number, head, "there is no room for it");
+    let mut ordered = Vec::new();
+    for _ in 0..10 {
+        primary.hear(1, 0, acknowledge(head, checksum));
+        ordered.extend(primary.pass(Config::default().heartbeat_interval).checkpoints());
+    }
+    assert_eq!(ordered, [head], "nothing else makes room");
+    let at_rest = id(&mut primary, head);
+    take(&mut primary, at_rest);
+    primary.hear(1, 0, telling(head, checksum, at_rest));
+    primary.persisted();
+    primary.persisted();
+    primary.ask(large(2));
+    assert_eq!(primary.status().op_number, head.next(), "there is room now");
 }
