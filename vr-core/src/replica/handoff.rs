@@ -68,10 +68,14 @@ impl Replica {
         Ok(())
     }
 
-    /// A primary whose own storage is behind takes no requests. Looked at with each heartbeat: for how
-    /// long a silent one is not suspected, it waits; then it lets one lead whose storage is not.
+    /// A primary whose own storage is behind takes no requests, nor does one whose log is full and that
+    /// lacks the checkpoint which a quorum has for it. Looked at with each heartbeat: for how long a
+    /// silent one is not suspected, it waits; then it lets one lead whose storage is not.
     pub(in crate::replica) fn hand_off_if_storage_stalls(&mut self, now: Now) {
-        let keeps_up = self.storage_keeps_up();
+        let (agreed, held) =
+            (self.checkpoints.agreed().op_number, self.checkpoints.held().op_number);
+        let has_room = agreed <= held || self.log_has_room_for_any();
+        let keeps_up = self.storage_keeps_up() && has_room;
         let Status::Normal(Role::Primary(primary)) = &mut self.status else { return };
         if keeps_up {
             primary.behind_since = None;

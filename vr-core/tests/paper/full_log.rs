@@ -12,11 +12,11 @@ use vr_core::{
         durable::CheckpointId,
         entry::Entry,
         kind::Kind,
-        message::{Commit, DoViewChange, Message, StartView, StatusKind},
+        message::{Commit, DoViewChange, Message, Ping, StartView, StatusKind},
         snapshot::{Snapshot, SnapshotContent},
         types::View,
     },
-    replica::io::Input,
+    replica::io::{Event, Input},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     outputs::{Outputs, picked},
     subject::{
         Disk, SILENCE, Subject, acknowledge, commit, committed, head, headers, log, prepare,
-        promise, request, vote,
+        promise, request, standing, vote,
     },
 };
 
@@ -322,4 +322,30 @@ fn a_log_without_room_for_the_largest_request_gets_a_checkpoint() {
     primary.persisted();
     primary.ask(large(2));
     assert_eq!(primary.status().op_number, head.next(), "there is room now");
+}
+
+/// A primary whose own disk stands still gets no checkpoint, and its log stays full: it lets one lead
+/// that has the one which a quorum has.
+#[test]
+fn a_primary_that_does_not_get_the_checkpoint_for_its_full_log_hands_its_view_off() {
+    let mut primary = Subject::primary_with(small_log, 3);
+    let session = primary.open_session();
+    for number in 1..=5 {
+        order(&mut primary, session, number, 0);
+    }
+    let head = primary.status().op_number;
+    let agreed = id(&mut primary, OpNumber(4));
+    let checksum = primary.head_of(head);
+    let mut handed_off = 0;
+    for _ in 0..10 {
+        for backup in [1, 2] {
+            let standing = standing(StatusKind::Normal, 0, head.0);
+            primary.hear(backup, 0, telling(head, checksum, agreed));
+            primary.hear(backup, 0, Message::Ping(Ping { standing, sent_at: 0 }));
+        }
+        let passed = primary.pass(Config::default().heartbeat_interval);
+        let began = |event: &&&Event| matches!(event, Event::HandoffBegan { .. });
+        handed_off += passed.events().iter().filter(began).count();
+    }
+    assert!(handed_off > 0, "requests are answered busy for ever");
 }
