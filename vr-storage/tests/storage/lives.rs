@@ -197,6 +197,74 @@ fn harmed_history(seed: u64) {
     }
 }
 
+/// What one life of a damaged directory came to.
+enum Repaired {
+    /// The log was lost, and that was told.
+    Lost,
+    /// It died before all was repaired.
+    NotYet,
+    /// Everything is as it was.
+    Whole,
+}
+
+/// One process that repairs what it finds to be damaged, and may die meanwhile.
+fn repair(disk: &FaultyDisk, content: &Content, dice: &mut Dice, when: &str) -> Repaired {
+    let (calls, inner) = (dice.below(20), Dice(dice.next()));
+    match dice.below(4) {
+        0 => disk.die_after(calls),
+        1 => disk.die_half_way_after(calls, inner),
+        2 => disk.fail_once_after(calls, inner),
+        _ => {}
+    }
+    let Ok((recovered, mut store)) = open_anyhow(disk, dice) else { return Repaired::NotYet };
+    // Maybe an open that was cut short has noted that before.
+    if content.is_lost_in(&Recovered { set_aside: Some(String::new()), ..recovered.clone() }) {
+        return Repaired::Lost;
+    }
+    let repairs = content.damaged_in(&recovered);
+    let mut repairs = repairs
+        .unwrap_or_else(|| panic!("{when}: {}", told(&recovered, std::slice::from_ref(content))));
+    let is_all = dice.below(3) > 0;
+    if !is_all {
+        repairs.truncate(draw(dice, 4));
+    }
+    let batch = WriteBatch { repairs, ..WriteBatch::default() };
+    if store.write(&batch).is_err() || (dice.below(2) == 0 && store.mark_idle().is_err()) {
+        return Repaired::NotYet;
+    }
+    if is_all {
+        content.assert_readable(&store);
+    }
+    if is_all { Repaired::Whole } else { Repaired::NotYet }
+}
+
+/// A damaged directory is repaired, over several lives if need be.
+fn repaired_history(seed: u64) {
+    let (disk, mut store, content, mut dice) = history(seed);
+    store.mark_idle().unwrap();
+    drop(store);
+    let mut disk = disk.settled();
+    let harm = harm(&disk, &mut dice);
+    if content.superblock.certificate.is_none() {
+        return;
+    }
+    for life in 0..50 {
+        let when = format!("seed {seed}, {harm}, life {life}");
+        let repaired = repair(&disk, &content, &mut dice, &when);
+        disk = if dice.below(2) == 0 { disk.after_kill() } else { disk.after_power_cut(&mut dice) };
+        match repaired {
+            Repaired::Lost => return,
+            Repaired::NotYet => {}
+            Repaired::Whole => {
+                let (recovered, store) = open_anyhow(&disk, &mut dice).unwrap();
+                let possible = std::slice::from_ref(&content);
+                assert!(content.is(&recovered), "{when}: {}", told(&recovered, possible));
+                return content.assert_readable(&store);
+            }
+        }
+    }
+}
+
 /// Runs histories: a few, or from the first one on as many as the variable `LIVES` says (`FIRST+COUNT`).
 fn run(history: impl Fn(u64)) {
     let drawn = std::env::var("LIVES").ok();
@@ -220,4 +288,9 @@ fn many_lives_with_many_layouts_lose_nothing() {
 #[test]
 fn no_damage_after_many_lives_hides_what_was_acknowledged() {
     run(harmed_history);
+}
+
+#[test]
+fn what_is_damaged_after_many_lives_is_repaired_over_many_more() {
+    run(repaired_history);
 }
