@@ -67,6 +67,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) number: u64,
     /// Bytes of the file.
     pub(crate) length: u64,
+    /// Whether the log had another segment when this one was made: as long as there is no batch in
+    /// this one, that other one is there.
+    pub(crate) follows: bool,
 }
 
 /// Why a segment header or a superblock copy cannot be used.
@@ -83,7 +86,7 @@ impl SegmentHeader {
         let mut bytes = vec![0; 16];
         bytes.extend_from_slice(&SEGMENT_MAGIC);
         bytes.extend_from_slice(&DISK_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&u32::from(self.follows).to_le_bytes());
         bytes.extend_from_slice(&self.disk.0.to_le_bytes());
         bytes.extend_from_slice(&self.number.to_le_bytes());
         bytes.extend_from_slice(&self.length.to_le_bytes());
@@ -98,8 +101,9 @@ impl SegmentHeader {
         if version != DISK_VERSION {
             return Err(Unreadable::Version(version));
         }
-        fields.u32();
-        Ok(Self { disk: DiskId(fields.u128()), number: fields.u64(), length: fields.u64() })
+        let follows = fields.u32() & 1 == 1;
+        let (disk, number, length) = (DiskId(fields.u128()), fields.u64(), fields.u64());
+        Ok(Self { disk, number, length, follows })
     }
 }
 
@@ -371,7 +375,7 @@ mod tests {
     use super::*;
 
     fn segment() -> SegmentHeader {
-        SegmentHeader { disk: DiskId(0xd15c), number: 5, length: 16 << 20 }
+        SegmentHeader { disk: DiskId(0xd15c), number: 5, length: 16 << 20, follows: false }
     }
 
     fn entry() -> Entry {

@@ -21,6 +21,7 @@ use crate::{
             SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable,
         },
         replay::{Layout, Replay, Slot},
+        segment::missing_before,
         window::Window,
     },
 };
@@ -136,7 +137,11 @@ pub(crate) fn scan<D: Disk>(
     for (number, length) in files {
         scanner.segment(*number, *length)?;
     }
-    Ok(scanner.finish(checkpoint))
+    let mut scan = scanner.finish(checkpoint);
+    if scan.lost.is_none() && scan.last_sequence == 0 {
+        scan.lost = missing_before(disk, files)?;
+    }
+    Ok(scan)
 }
 
 /// Damage of which it is not known yet whether it happened before or after the first sync.
@@ -164,8 +169,7 @@ struct Scanner<'a, D> {
     active: u64,
     /// A marker is behind the last batch.
     marked: bool,
-    /// The seals behind the last batch that counts. There are several if batches that were lost
-    /// later took up segments.
+    /// The seals behind the last batch that counts; those before batches that were lost, too.
     seals: Vec<BatchHeader>,
     observer: &'a mut dyn FnMut(&Found),
 }

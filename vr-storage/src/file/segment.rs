@@ -8,7 +8,7 @@ use crate::{
     disk::{Disk, refused},
     file::{
         names,
-        record::{BATCHES_START, CLEAN_BYTES, PAGE_BYTES, SegmentHeader},
+        record::{BATCHES_START, CLEAN_BYTES, PAGE_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader},
     },
 };
 
@@ -34,20 +34,25 @@ impl Segment {
     ///
     /// # Errors
     /// [`StorageError::Full`] or [`StorageError::Io`] when the system refuses.
-    pub(crate) fn write_header<D: Disk>(&self, disk: &D, of: DiskId) -> Result<(), StorageError> {
-        self.write_first_pages(disk, of, &self.name, &[])
+    pub(crate) fn write_header<D: Disk>(
+        &self,
+        disk: &D,
+        of: DiskId,
+        follows: bool,
+    ) -> Result<(), StorageError> {
+        self.write_first_pages(disk, (of, follows), &self.name, &[])
     }
 
     /// Writes the first page, and `behind` it.
     fn write_first_pages<D: Disk>(
         &self,
         disk: &D,
-        of: DiskId,
+        (of, follows): (DiskId, bool),
         name: &str,
         behind: &[u8],
     ) -> Result<(), StorageError> {
-        let header = SegmentHeader { disk: of, number: self.number, length: self.length };
-        let header = header.encode();
+        let (number, length) = (self.number, self.length);
+        let header = SegmentHeader { disk: of, number, length, follows }.encode();
         let padding = ZEROS.get(header.len()..).unwrap_or_default();
         let parts = [IoSlice::new(&header), IoSlice::new(padding), IoSlice::new(behind)];
         disk.write_at(name, 0, &parts).map_err(|error| refused(disk, "write", name, error))?;
@@ -79,6 +84,23 @@ pub(crate) fn create<D: Disk>(disk: &D, name: &str, length: u64) -> Result<(), S
     })
 }
 
+/// What is missing before the first of `files`, the segments of a log in which no batch was found.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn missing_before<D: Disk>(
+    disk: &D,
+    files: &[(u64, u64)],
+) -> Result<Option<String>, StorageError> {
+    let Some((number, _)) = files.first() else { return Ok(None) };
+    let name = names::segment(*number);
+    let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+    let read = disk.read_at(&name, 0, &mut bytes);
+    bytes.truncate(read.map_err(|error| refused(disk, "read", &name, error))?);
+    let follows = SegmentHeader::decode(&bytes).is_ok_and(|header| header.follows);
+    Ok(follows.then(|| format!("there is nothing in {name} yet, and what it follows is missing")))
+}
+
 /// The making of one segment; can run on any thread, one at a time.
 #[derive(Debug)]
 pub(crate) struct Preparation<D> {
@@ -86,6 +108,8 @@ pub(crate) struct Preparation<D> {
     pub(crate) disk_id: DiskId,
     pub(crate) number: u64,
     pub(crate) length: u64,
+    /// Whether the log has another segment already.
+    pub(crate) follows: bool,
     /// A released file of the same length to use instead of a new one.
     pub(crate) spare: Option<String>,
 }
@@ -111,7 +135,7 @@ impl<D: Disk> Preparation<D> {
             staged
         };
         // No part of its earlier use may look like a torn first batch.
-        segment.write_first_pages(disk, self.disk_id, &staged, &ZEROS)?;
+        segment.write_first_pages(disk, (self.disk_id, self.follows), &staged, &ZEROS)?;
         disk.rename(&staged, &segment.name)
             .map_err(|error| refused(disk, "rename", &staged, error))?;
         disk.sync_directory().map_err(|error| refused(disk, "sync", "", error))?;

@@ -110,7 +110,7 @@ impl<D: Disk> Wal<D> {
         for found in &scan.segments {
             let segment = Segment::new(found.number, found.length, found.end);
             if found.lacks_header {
-                segment.write_header(&wal.disk, disk_id)?;
+                segment.write_header(&wal.disk, disk_id, !wal.live.is_empty())?;
             }
             if found.number <= active || wal.live.is_empty() {
                 wal.live.push_back(segment);
@@ -292,6 +292,7 @@ impl<D: Disk> Wal<D> {
             disk_id: self.disk_id,
             number: self.last_number.saturating_add(1),
             length,
+            follows: !self.live.is_empty(),
             spare,
         }
     }

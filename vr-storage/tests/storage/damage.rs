@@ -8,7 +8,7 @@ use vr_core::{
     model::{durable::Trust, types::DiskId},
     ports::storage::{Anchor, DamagedRange},
 };
-use vr_storage::Store;
+use vr_storage::{Disk, Store};
 
 use crate::{
     faulty_disk::{Dice, FaultyDisk},
@@ -393,13 +393,13 @@ fn without_its_last_segment_a_log_is_lost_and_without_another_it_is_repaired() {
     assert!(used.len() >= 2, "{segments:?}");
     for name in &used {
         let disk = disk.settled();
-        vr_storage::Disk::remove(&disk, name).unwrap();
+        Disk::remove(&disk, name).unwrap();
         let is_last = Some(name) == used.last();
         let expected = if is_last { Fate::Lost } else { Fate::Repaired };
         assert_eq!(fate(&disk, &content, None, name), expected, "{name}");
     }
     for name in &segments {
-        vr_storage::Disk::remove(&disk, name).unwrap();
+        Disk::remove(&disk, name).unwrap();
     }
     assert_eq!(fate(&disk, &content, None, "without any"), Fate::Lost);
 }
@@ -408,7 +408,7 @@ fn without_its_last_segment_a_log_is_lost_and_without_another_it_is_repaired() {
 fn the_loss_of_everything_behind_a_full_segment_is_noticed() {
     let (disk, content) = written(true);
     for name in disk.names().into_iter().filter(|name| name.starts_with("wal-") && name != FIRST) {
-        vr_storage::Disk::remove(&disk, &name).unwrap();
+        Disk::remove(&disk, &name).unwrap();
     }
     let (recovered, _) = open(&disk).unwrap();
     assert!(content.is_lost_in(&recovered));
@@ -425,6 +425,25 @@ fn a_segment_of_another_disk_is_refused_naming_both() {
     let error = open(&disk).unwrap_err();
     assert!(matches!(error, StorageError::Foreign { .. }));
     assert!(error.to_string().contains("bad") && error.to_string().contains("d15c"), "{error}");
+}
+
+/// The log is in one segment, and the next one was made ahead: if the first disappears, the other one
+/// says that something was before it.
+#[test]
+fn the_only_segment_with_batches_does_not_disappear_unnoticed() {
+    let disk = FaultyDisk::default();
+    let mut content = Content::new();
+    let (_, mut store) = open(&disk).unwrap();
+    for batch in [content.promise(0), content.append(&[3000, 3000, 3000])] {
+        store.write(&batch).unwrap();
+        content.apply(&batch);
+    }
+    assert!(store.prepare_ahead().unwrap());
+    store.mark_idle().unwrap();
+    drop(store);
+    disk.remove(FIRST).unwrap();
+    let (recovered, _) = open(&disk.settled()).unwrap();
+    assert!(content.is_lost_in(&recovered), "{recovered:?}");
 }
 
 #[test]
