@@ -519,6 +519,8 @@ impl<D: Disk> Wal<D> {
             }
         };
         self.write_marker(BatchKind::Seal, ready.number)?;
+        // Nothing else says that there is another segment, should its file disappear.
+        self.sync_active()?;
         self.live.push_back(ready);
         Ok(())
     }

@@ -5,7 +5,7 @@ use vr_core::{
     OpNumber, Recovered, WriteBatch,
     model::{durable::Superblock, entry::EntryHeader},
 };
-use vr_storage::{Store, StoreOptions};
+use vr_storage::{Disk, Store, StoreOptions};
 
 use crate::{
     damage::fate,
@@ -170,7 +170,7 @@ fn harm(disk: &FaultyDisk, dice: &mut Dice) -> String {
     let mut bytes = disk.bytes(name);
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
     let at = draw(dice, u64::try_from(used).unwrap());
-    let harm = dice.below(4);
+    let harm = dice.below(5);
     match harm {
         0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << dice.below(8)),
         1 => bytes.iter_mut().skip(at / 512 * 512).take(512).for_each(|byte| *byte = 0),
@@ -180,6 +180,11 @@ fn harm(disk: &FaultyDisk, dice: &mut Dice) -> String {
             bytes.iter_mut().skip(at / 512 * 512).zip(other).for_each(|(byte, new)| *byte = new);
         }
         _ => bytes.truncate(at),
+    }
+    if harm == 4 {
+        disk.remove(name).unwrap();
+        disk.sync_directory().unwrap();
+        return format!("{name} is gone");
     }
     disk.set_bytes(name, bytes);
     format!("{name} at {at}, harm {harm}")
