@@ -154,6 +154,43 @@ fn a_segment_that_a_seal_names_is_not_given_another_use() {
     }
 }
 
+/// The same, when a process was killed while it undid the seal: what took the seal's place is seen by
+/// the next one, and is not on the disk yet.
+#[test]
+fn nor_after_a_process_that_was_killed_while_it_undid_the_seal() {
+    let first: [&[usize]; 2] = [&[6000], &[6000]];
+    let too_large: [&[usize]; 1] = [&[20_000]];
+    for first_calls in 0.. {
+        let killed = FaultyDisk::default();
+        let before = append_all(&killed, first_calls, &[Content::new()], &first);
+        for open_calls in 0.. {
+            let undone = killed.after_kill();
+            undone.die_after(open_calls);
+            drop(open(&undone));
+            for calls in 0.. {
+                let disk = undone.after_kill();
+                let possible = append_all(&disk, calls, &before, &too_large);
+                for seed in 0..16 {
+                    let cut = disk.after_power_cut(&mut Dice(seed));
+                    let (recovered, _) = open(&cut).unwrap();
+                    let calls = (first_calls, open_calls, calls);
+                    let is_possible = possible.iter().any(|content| content.is(&recovered));
+                    assert!(is_possible, "{calls:?}, {seed}: {:?}", recovered.set_aside);
+                }
+                if disk.calls() < calls {
+                    break;
+                }
+            }
+            if undone.calls() < open_calls {
+                break;
+            }
+        }
+        if killed.calls() < first_calls {
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_write_that_was_acknowledged_after_a_failed_sync_and_a_restart_survives_a_power_cut() {
     let disk = FaultyDisk::default();

@@ -279,12 +279,6 @@ fn run(history: impl Fn(u64)) {
     (first..first + count).for_each(history);
 }
 
-/// Histories that failed once: a seal that the disk still had named a segment that was gone.
-#[test]
-fn histories_that_failed_once_pass() {
-    [89_170, 261_034].into_iter().for_each(|seed| drop(history(seed)));
-}
-
 #[test]
 fn many_lives_with_many_layouts_lose_nothing() {
     run(|seed| drop(history(seed)));
