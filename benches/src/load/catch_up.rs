@@ -99,7 +99,7 @@ pub struct CaughtUp {
     pub p99_before: Duration,
     /// The same meanwhile; `None` if it took less than a window.
     pub p99_meanwhile: Option<Duration>,
-    /// What the machine does at best, measured right before; `None` if others asked meanwhile.
+    /// What the machine does at best, measured right after; `None` if others asked meanwhile.
     pub limits: Option<Limits>,
     /// The most memory of each process, in KiB.
     pub peak_rss_kib: Vec<u64>,
@@ -148,11 +148,6 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     say(&format!("  written; 99 of 100 operations within {:?} before", middle(&before)));
     let goal = fleet.status(primary).await?.applied;
     let mut caught_up = CaughtUp { p99_before: middle(&before), ..CaughtUp::default() };
-    if options.idle {
-        let (dir, mib) = (fleet.dir().to_owned(), options.mib);
-        let limits = tokio::task::spawn_blocking(move || Limits::measure(&dir, mib)).await??;
-        caught_up.limits = Some(limits);
-    }
     let (began, received) = (Instant::now(), relay.received());
     fleet.start_one(AWAY)?;
     let meanwhile = {
@@ -178,6 +173,11 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     caught_up.p99_meanwhile = (!meanwhile.is_empty()).then(|| middle(&meanwhile));
     caught_up.peak_rss_kib = fleet.peak_rss_kib();
     caught_up.footprint_bytes = footprint(options, checkpoint_bytes);
+    if options.idle {
+        let (dir, mib) = (fleet.dir().to_owned(), options.mib);
+        let limits = tokio::task::spawn_blocking(move || Limits::measure(&dir, mib)).await??;
+        caught_up.limits = Some(limits);
+    }
     Ok(caught_up)
 }
 
