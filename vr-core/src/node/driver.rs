@@ -58,8 +58,8 @@ pub(crate) struct Driver {
     /// The primary fell silent since the last turn.
     pub(crate) has_silent_primary: bool,
     pub(crate) handoffs: Handoffs,
-    /// When a shutdown stops waiting for what is prepared to commit.
     pub(crate) clock: Clock,
+    /// When a shutdown stops waiting for what is prepared to commit.
     pub(crate) shutdown_at: Option<Instant>,
     /// Whether the state is on disk by itself.
     pub(crate) persists: bool,
