@@ -289,7 +289,7 @@ impl<S> ClientBuilder<S> {
         })?;
         let shared = Arc::new(Shared::new(session, transport, Arc::clone(&runtime)));
         runtime.spawn("vr client", Box::pin(receive(Arc::clone(&shared))));
-        let link = Arc::new(Link::new(shared));
+        let link = Arc::new(Link { shared });
         Ok(Client { link, timeout: self.timeout, service: PhantomData })
     }
 }

@@ -38,19 +38,9 @@ pub(crate) struct Link {
     pub(crate) shared: Arc<Shared>,
 }
 
-impl Link {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-}
-
 impl Drop for Link {
     fn drop(&mut self) {
-        let now = self.shared.runtime.now();
-        let mut state = self.shared.lock();
-        let aftermath = self.shared.perform(&mut state, now, ClientInput::Close);
-        drop(state);
-        self.shared.settle(aftermath);
+        self.shared.close();
         // Ends the task that receives, too.
         self.shared.transport.close();
     }
@@ -117,6 +107,15 @@ impl Shared {
         let mut aftermath = Aftermath::default();
         self.drain(state, &mut aftermath);
         aftermath
+    }
+
+    /// No more calls: those that wait fail.
+    fn close(&self) {
+        let now = self.runtime.now();
+        let mut state = self.lock();
+        let aftermath = self.perform(&mut state, now, ClientInput::Close);
+        drop(state);
+        self.settle(aftermath);
     }
 
     fn drain(&self, state: &mut State, aftermath: &mut Aftermath) {
@@ -298,11 +297,7 @@ pub(crate) async fn receive(shared: Arc<Shared>) {
             yield_once().await;
         }
     }
-    let now = shared.runtime.now();
-    let mut state = shared.lock();
-    let aftermath = shared.perform(&mut state, now, ClientInput::Close);
-    drop(state);
-    shared.settle(aftermath);
+    shared.close();
 }
 
 /// Lets the runtime's other tasks run before this one goes on.

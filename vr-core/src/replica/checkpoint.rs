@@ -246,12 +246,7 @@ impl Replica {
         self.log.note_base_time(restored.op_number, time);
         self.clock.replay(time.max(self.log.time()));
         self.admitted.restored(&restored.sessions);
-        if matches!(self.status, Status::Normal(Role::Primary(_))) {
-            for header in self.log.suffix(restored.op_number, usize::MAX) {
-                self.admitted.appended(&header);
-            }
-        }
-        self.forget_routes();
+        self.note_sessions(restored.op_number);
     }
 
     /// After a start, the state is that of the checkpoint that the superblock names, or one on the

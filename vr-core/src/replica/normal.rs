@@ -35,10 +35,6 @@ impl Replica {
         }
         self.unbroken = true;
         self.enter_normal(now, Role::Primary(primary), commit_number);
-        for header in self.log.suffix(self.progress.applied, usize::MAX) {
-            self.admitted.appended(&header);
-        }
-        self.forget_routes();
         self.timers.arm(Timer::Heartbeat, now.monotonic + self.config.heartbeat_interval);
         self.timers.arm(Timer::CheckQuorum, now.monotonic + self.config.suspicion_timeout);
         self.try_commit();
@@ -53,14 +49,18 @@ impl Replica {
         let heard_at = Some(now.monotonic);
         let backup = Backup { heard_at, ack_due: true, ..Backup::default() };
         self.enter_normal(now, Role::Backup(backup), commit_number);
-        self.forget_routes();
         self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
         self.arm_primary_silent(now);
     }
 
-    /// Who has no session any more, because the log with its registration was replaced, or the state
-    /// by one in which it was closed, is not answered.
-    pub(in crate::replica) fn forget_routes(&mut self) {
+    /// The log was replaced, or the state by one with everything through `executed`: a primary notes
+    /// again what is in the log behind that, and who has no session any more is not answered.
+    pub(in crate::replica) fn note_sessions(&mut self, executed: OpNumber) {
+        if matches!(self.status, Status::Normal(Role::Primary(_))) {
+            for header in self.log.suffix(executed, usize::MAX) {
+                self.admitted.appended(&header);
+            }
+        }
         self.routes.forget_others(|client| self.admitted.get(client).is_some());
     }
 
@@ -84,6 +84,7 @@ impl Replica {
         if !self.forwards.is_empty() {
             self.timers.arm(Timer::Forward, now.monotonic + self.config.forward_timeout);
         }
+        self.note_sessions(self.progress.applied);
     }
 
     /// VRR §4.1 step 3: gives the next place in the log.

@@ -68,6 +68,18 @@ fn full_backup(limits: fn(&mut Config)) -> (Subject, Vec<Entry>) {
     (backup, entries)
 }
 
+/// A primary whose log has six entries and no room for more, with the session that asked for them.
+fn full_primary(limits: fn(&mut Config)) -> (Subject, OpNumber, OpNumber) {
+    let mut primary = Subject::primary_with(limits, 3);
+    let session = primary.open_session();
+    for number in 1..=5 {
+        order(&mut primary, session, number, 0);
+    }
+    let head = primary.status().op_number;
+    assert_eq!(head, OpNumber(6), "the log is full");
+    (primary, session, head)
+}
+
 /// The chunks of `checkpoint` are all here already, from whoever else took it.
 pub(crate) fn arrives(subject: &mut Subject, asked: &Outputs, checkpoint: CheckpointId) -> Outputs {
     let questions = picked!(asked, Message::GetSnapshot(m) => (m.request, m.checkpoint));
@@ -108,13 +120,7 @@ fn a_backup_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
 /// then that it could take.
 #[test]
 fn a_primary_with_a_full_log_fetches_the_checkpoint_that_shortens_it() {
-    let mut primary = Subject::primary_with(small_log, 3);
-    let session = primary.open_session();
-    for number in 1..=5 {
-        order(&mut primary, session, number, 0);
-    }
-    let head = primary.status().op_number;
-    assert_eq!(head, OpNumber(6), "the log is full");
+    let (mut primary, session, head) = full_primary(small_log);
     let agreed = id(&mut primary, OpNumber(4));
     let checksum = primary.head_of(head);
     for backup in [1, 2] {
@@ -149,13 +155,7 @@ fn a_backup_with_a_log_full_of_bytes_fetches_the_checkpoint_that_shortens_it() {
 
 #[test]
 fn a_primary_with_a_log_full_of_bytes_fetches_the_checkpoint_that_shortens_it() {
-    let mut primary = Subject::primary_with(few_bytes, 3);
-    let session = primary.open_session();
-    for number in 1..=5 {
-        order(&mut primary, session, number, 0);
-    }
-    let head = primary.status().op_number;
-    assert_eq!(head, OpNumber(6));
+    let (mut primary, session, head) = full_primary(few_bytes);
     primary.ask(request(session, 6));
     assert_eq!(primary.status().op_number, head, "the log is full");
     let agreed = id(&mut primary, OpNumber(4));
@@ -328,12 +328,7 @@ fn a_log_without_room_for_the_largest_request_gets_a_checkpoint() {
 /// that has the one which a quorum has.
 #[test]
 fn a_primary_that_does_not_get_the_checkpoint_for_its_full_log_hands_its_view_off() {
-    let mut primary = Subject::primary_with(small_log, 3);
-    let session = primary.open_session();
-    for number in 1..=5 {
-        order(&mut primary, session, number, 0);
-    }
-    let head = primary.status().op_number;
+    let (mut primary, _, head) = full_primary(small_log);
     let agreed = id(&mut primary, OpNumber(4));
     let checksum = primary.head_of(head);
     let mut handed_off = 0;
