@@ -128,67 +128,58 @@ fn append_all(
     vec![content]
 }
 
+/// Lets a process die at each of its changes in turn; `live` says on what disk it did after so many.
+fn at_every_change(mut live: impl FnMut(u64) -> FaultyDisk) {
+    for calls in 0.. {
+        if live(calls).calls() < calls {
+            return;
+        }
+    }
+}
+
+/// A process appends what the next segment is too small for, dies at any change, and so does the
+/// power.
+fn append_too_much(killed: &FaultyDisk, before: &[Content], when: &[u64]) {
+    at_every_change(|calls| {
+        let disk = killed.after_kill();
+        let possible = append_all(&disk, calls, before, &[&[20_000]]);
+        for seed in 0..16 {
+            let (recovered, _) = open(&disk.after_power_cut(&mut Dice(seed))).unwrap();
+            let is_possible = possible.iter().any(|content| content.is(&recovered));
+            assert!(is_possible, "{when:?}, {calls}, seed {seed}: {:?}", recovered.set_aside);
+        }
+        disk
+    });
+}
+
 /// A seal that names the next segment comes back from a power cut; meanwhile that segment was too
 /// small for the next batch and was given another use.
 #[test]
 fn a_segment_that_a_seal_names_is_not_given_another_use() {
-    let first: [&[usize]; 2] = [&[6000], &[6000]];
-    let too_large: [&[usize]; 1] = [&[20_000]];
-    for first_calls in 0.. {
+    at_every_change(|calls| {
         let killed = FaultyDisk::default();
-        let before = append_all(&killed, first_calls, &[Content::new()], &first);
-        for calls in 0.. {
-            let disk = killed.after_kill();
-            let possible = append_all(&disk, calls, &before, &too_large);
-            for seed in 0..16 {
-                let (recovered, _) = open(&disk.after_power_cut(&mut Dice(seed))).unwrap();
-                assert!(possible.iter().any(|content| content.is(&recovered)));
-            }
-            if disk.calls() < calls {
-                break;
-            }
-        }
-        if killed.calls() < first_calls {
-            break;
-        }
-    }
+        let before = append_all(&killed, calls, &[Content::new()], &[&[6000], &[6000]]);
+        append_too_much(&killed, &before, &[calls]);
+        killed
+    });
 }
 
 /// The same, when a process was killed while it undid the seal: what took the seal's place is seen by
 /// the next one, and is not on the disk yet.
 #[test]
 fn nor_after_a_process_that_was_killed_while_it_undid_the_seal() {
-    let first: [&[usize]; 2] = [&[6000], &[6000]];
-    let too_large: [&[usize]; 1] = [&[20_000]];
-    for first_calls in 0.. {
+    at_every_change(|calls| {
         let killed = FaultyDisk::default();
-        let before = append_all(&killed, first_calls, &[Content::new()], &first);
-        for open_calls in 0.. {
+        let before = append_all(&killed, calls, &[Content::new()], &[&[6000], &[6000]]);
+        at_every_change(|open_calls| {
             let undone = killed.after_kill();
             undone.die_after(open_calls);
             drop(open(&undone));
-            for calls in 0.. {
-                let disk = undone.after_kill();
-                let possible = append_all(&disk, calls, &before, &too_large);
-                for seed in 0..16 {
-                    let cut = disk.after_power_cut(&mut Dice(seed));
-                    let (recovered, _) = open(&cut).unwrap();
-                    let calls = (first_calls, open_calls, calls);
-                    let is_possible = possible.iter().any(|content| content.is(&recovered));
-                    assert!(is_possible, "{calls:?}, {seed}: {:?}", recovered.set_aside);
-                }
-                if disk.calls() < calls {
-                    break;
-                }
-            }
-            if undone.calls() < open_calls {
-                break;
-            }
-        }
-        if killed.calls() < first_calls {
-            break;
-        }
-    }
+            append_too_much(&undone, &before, &[calls, open_calls]);
+            undone
+        });
+        killed
+    });
 }
 
 #[test]
