@@ -155,7 +155,7 @@ fn executor_apply(batches: u64) -> anyhow::Result<()> {
     measured(&mut || {
         for run in &runs {
             executor.push(Work::Entries { entries: run.clone(), reply: true });
-            while executor.steps(64) {}
+            executor.steps(usize::MAX);
             black_box(executor.take_finished());
         }
         Ok(())
@@ -174,7 +174,7 @@ fn executor_apply_in_turn(sessions: u64, batches: u64) -> anyhow::Result<()> {
     let mut execute = |runs: &[Run]| {
         for run in runs {
             executor.push(Work::Entries { entries: run.clone(), reply: true });
-            while executor.steps(64) {}
+            executor.steps(usize::MAX);
             black_box(executor.take_finished());
         }
     };

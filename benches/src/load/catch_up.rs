@@ -147,9 +147,9 @@ pub async fn run(options: &Options) -> anyhow::Result<CaughtUp> {
     }
     say(&format!("  written; 99 of 100 operations within {:?} before", middle(&before)));
     let goal = fleet.status(primary).await?.applied;
-    let mut caught_up = CaughtUp { p99_before: middle(&before), ..CaughtUp::default() };
     let (began, received) = (Instant::now(), relay.received());
     fleet.start_one(AWAY)?;
+    let mut caught_up = CaughtUp { p99_before: middle(&before), ..CaughtUp::default() };
     let meanwhile = {
         let disturbing = disturb(&mut fleet, &relay, options, (source, goal));
         tokio::pin!(disturbing);

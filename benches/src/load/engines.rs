@@ -13,7 +13,7 @@ use vr_core::{
     Config, Durability, Genesis, Members, Recovered, ReplicaId,
     execution::{
         executor::Executor,
-        transfer::{Task, TaskDone, perform},
+        transfer::{Task, perform},
         work::{Executed, Work},
     },
     model::{
@@ -383,7 +383,7 @@ impl Group {
         let executed = match &mut member.executor {
             Some(executor) => {
                 executor.push(work);
-                while executor.steps(64) {}
+                executor.steps(usize::MAX);
                 executor.take_finished().map(|finished| finished.executed)
             }
             None => {
@@ -399,11 +399,10 @@ impl Group {
     /// What replicas do not need of their checkpoints goes; nobody fetches one here.
     fn transfer(&mut self, at: usize, task: Task) -> anyhow::Result<()> {
         let member = self.members.get_mut(at).context("there is no such member")?;
-        let done = match (&member.executor, task) {
-            (None, Task::Keep { .. }) => TaskDone::Kept,
-            (Some(_), task @ Task::Keep { .. }) => perform(&*member.checkpoints, task)?,
-            (_, task) => bail!("an engine fetches a checkpoint: {task:?}"),
-        };
+        if !matches!(task, Task::Keep { .. }) {
+            bail!("an engine fetches a checkpoint: {task:?}");
+        }
+        let done = perform(&*member.checkpoints, task)?;
         member.inputs.push_back(Input::Transferred(done));
         Ok(())
     }
