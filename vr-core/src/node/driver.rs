@@ -244,7 +244,8 @@ impl Driver {
         self.expect_slow_operations()?;
         for _ in 0..ROUNDS_MAX {
             self.poll_storage(now.monotonic);
-            if !self.round(&shared, now)? {
+            let stored = self.tell_stored(&shared, now)?;
+            if !(self.round(&shared, now)? || stored) {
                 break;
             }
         }
@@ -253,20 +254,13 @@ impl Driver {
         Ok(self.course(&shared))
     }
 
-    /// Tells the engine what storage and executor finished; false if neither had anything.
-    fn round(&mut self, shared: &Shared, turn_began: Now) -> Result<bool, NodeError> {
-        let ran = self.executor.run(shared.runtime.as_ref(), turn_began.monotonic)?;
-        if let Some(took) = ran.moved {
-            self.move_executor(took)?;
-        }
-        let finished = self.executor.take_finished()?;
-        if let Some(frozen) = self.executor.take_frozen() {
-            self.checkpoints.write(frozen)?;
-        }
-        if finished.is_none() && !self.storage.has_done() && !self.checkpoints.has_news() {
+    /// Tells the engine what storage finished, so that what waits for it leaves before anything is
+    /// executed; false if there was nothing.
+    fn tell_stored(&mut self, shared: &Shared, turn_began: Now) -> Result<bool, NodeError> {
+        if !self.storage.has_done() {
             return Ok(false);
         }
-        let now = turn_began.at(ran.ended.unwrap_or_else(|| shared.runtime.now()));
+        let now = turn_began.at(shared.runtime.now());
         let mut observed = lock(&shared.observed);
         while let Some(stored) = self.storage.next_done() {
             let input = match stored {
@@ -277,6 +271,30 @@ impl Driver {
             };
             observed.replica.handle(now, input);
         }
+        self.drain(now, &mut observed)?;
+        drop(observed);
+        self.flush();
+        // Whatever may be written now is on its way while the executor works.
+        self.poll_storage(now.monotonic);
+        Ok(true)
+    }
+
+    /// Lets the executor work, and tells the engine what it and checkpoints finished; false if
+    /// neither had anything.
+    fn round(&mut self, shared: &Shared, turn_began: Now) -> Result<bool, NodeError> {
+        let ran = self.executor.run(shared.runtime.as_ref(), turn_began.monotonic)?;
+        if let Some(took) = ran.moved {
+            self.move_executor(took)?;
+        }
+        let finished = self.executor.take_finished()?;
+        if let Some(frozen) = self.executor.take_frozen() {
+            self.checkpoints.write(frozen)?;
+        }
+        if finished.is_none() && !self.checkpoints.has_news() {
+            return Ok(false);
+        }
+        let now = turn_began.at(ran.ended.unwrap_or_else(|| shared.runtime.now()));
+        let mut observed = lock(&shared.observed);
         while let Some(news) = self.checkpoints.next_news()? {
             let input = match news {
                 CheckpointNews::Done(done) => Input::Transferred(done),
