@@ -192,8 +192,8 @@ impl Shared {
         aftermath.wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Tells the session everything that arrived.
-    fn absorb(&self, received: &mut Vec<Received>, timer: bool) {
+    /// Tells the session everything that arrived; whether several callers were woken by it.
+    fn absorb(&self, received: &mut Vec<Received>, timer: bool) -> bool {
         let now = self.runtime.now();
         let mut aftermath = Aftermath::default();
         let mut state = self.lock();
@@ -207,7 +207,9 @@ impl Shared {
         self.owes_output.store(false, Ordering::Release);
         self.drain(&mut state, &mut aftermath);
         drop(state);
+        let are_several = aftermath.wakers.len() > 1;
         self.settle(aftermath);
+        are_several
     }
 }
 
@@ -288,12 +290,14 @@ pub(crate) async fn receive(shared: Arc<Shared>) {
             })
             .await
         };
-        match woken {
+        let woke_several = match woken {
             Woken::Received => shared.absorb(&mut received, false),
             Woken::Timer => shared.absorb(&mut received, true),
             Woken::Closed => break,
-        }
-        if !parked {
+        };
+        // Right behind the callers that it woke, so that what they ask next leaves together, and
+        // before the callers of other clients have their turn.
+        if woke_several || !parked {
             yield_once().await;
         }
     }

@@ -16,4 +16,5 @@ mod flushes;
 mod fork;
 mod group;
 mod memory;
+mod order;
 mod service;
