@@ -31,6 +31,7 @@ use crate::{
     frame::{FrameError, Inbox},
     handshake::Carries,
     ready::ReadyWaker,
+    repeated::Repeated,
 };
 
 /// Segments that one system call writes.
@@ -109,6 +110,8 @@ pub(crate) struct Connection {
     segments: VecDeque<Bytes>,
     segment_bytes: usize,
     queue_bytes_max: usize,
+    /// Bytes of the longest frame that the other end accepts.
+    sent_bytes_max: usize,
     ready: Arc<ReadyWaker>,
     waker: Waker,
     /// When the frame that has begun last grew; `None` between frames and while more is there.
@@ -134,6 +137,7 @@ impl Connection {
             segments: VecDeque::new(),
             segment_bytes: 0,
             queue_bytes_max: usize::try_from(limits.queue_bytes_max).unwrap_or(usize::MAX),
+            sent_bytes_max: usize::try_from(limits.sent_bytes_max).unwrap_or(usize::MAX),
             ready,
             waker,
             partial_since: None,
@@ -162,24 +166,55 @@ impl Connection {
         self.segments.is_empty() && self.parts.is_empty()
     }
 
-    /// Encodes `envelope` behind what waits already.
-    pub(crate) fn queue(&mut self, envelope: &Envelope) -> Result<(), Backpressure> {
+    /// Encodes `envelope` behind what waits already, or takes the bytes of the same for another
+    /// replica.
+    pub(crate) fn queue(
+        &mut self,
+        envelope: &Envelope,
+        repeated: &mut Repeated,
+    ) -> Result<(), Backpressure> {
         let queued = self.segment_bytes + self.parts.len();
         if queued > 0 && queued >= self.queue_bytes_max {
             return Err(Backpressure::QueueFull);
         }
+        if !Repeated::is_for_several(envelope) {
+            return self.encode(envelope);
+        }
+        if let Some((segments, bytes)) = repeated.get(envelope, self.version) {
+            if bytes > self.sent_bytes_max {
+                return Err(Backpressure::TooLarge);
+            }
+            self.cut();
+            self.segment_bytes += bytes;
+            self.segments.extend(segments.iter().cloned());
+            return Ok(());
+        }
+        self.cut();
+        let before = self.segments.len();
+        self.encode(envelope)?;
+        self.cut();
+        repeated.note(envelope, self.version, self.segments.range(before..));
+        Ok(())
+    }
+
+    fn encode(&mut self, envelope: &Envelope) -> Result<(), Backpressure> {
         message::encode(envelope, &mut self.parts).map_err(|error| {
             tracing::debug!(to = %self.peer, reason = %error, "message not sent");
             Backpressure::TooLarge
         })
     }
 
-    /// Writes until nothing is left or the socket takes no more; then the waker will say when.
-    pub(crate) fn write(&mut self) -> Result<(), Broken> {
+    /// Makes segments of what is encoded.
+    fn cut(&mut self) {
         if !self.parts.is_empty() {
             self.segment_bytes += self.parts.len();
             self.parts.take_segments(&mut self.segments);
         }
+    }
+
+    /// Writes until nothing is left or the socket takes no more; then the waker will say when.
+    pub(crate) fn write(&mut self) -> Result<(), Broken> {
+        self.cut();
         while !self.segments.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITTEN_SEGMENTS_MAX];
             let mut count = 0;

@@ -23,6 +23,7 @@ mod handshake;
 mod listener;
 mod peers;
 mod ready;
+mod repeated;
 mod runtime;
 mod socket;
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::{
     connection::{Broken, Connection, Limits, Turn},
     handshake::{Carries, Facts},
     ready::{Ready, ReadyWaker},
+    repeated::Repeated,
 };
 
 /// Turns that each other lane of a link gets when one of them was closed.
@@ -57,6 +58,8 @@ pub(crate) struct Peers {
     /// To be told before anything else is read.
     events: VecDeque<Received>,
     complaints: Complaints,
+    /// What was encoded since the last flush and may go to others, too.
+    repeated: Repeated,
     /// Reused from turn to turn.
     listed: Vec<usize>,
     /// The block that connections read into, one after another.
@@ -148,6 +151,7 @@ impl Peers {
             latest_client: ConnectionId::ZERO,
             unflushed: Vec::new(),
             events: VecDeque::new(),
+            repeated: Repeated::default(),
             listed: Vec::new(),
             spare: BytesMut::new(),
             has_partial: false,
@@ -165,9 +169,11 @@ impl Peers {
         envelope: &Envelope,
     ) -> Result<(), Backpressure> {
         let token = self.route(to, lane).ok_or(Backpressure::NotConnected)?;
-        let connection = self.connection(token).ok_or(Backpressure::NotConnected)?;
+        let Self { slots, repeated, .. } = self;
+        let connection = slots.get_mut(token).and_then(Option::as_mut);
+        let connection = connection.ok_or(Backpressure::NotConnected)?;
         let was_drained = connection.is_drained();
-        connection.queue(envelope)?;
+        connection.queue(envelope, repeated)?;
         if was_drained {
             self.unflushed.push(token);
         }
@@ -176,6 +182,7 @@ impl Peers {
 
     /// Writes what was queued, as far as the sockets take it; false if there was nothing.
     pub(crate) fn flush(&mut self) -> bool {
+        self.repeated.clear();
         let mut unflushed = mem::take(&mut self.unflushed);
         let is_any = !unflushed.is_empty();
         for token in unflushed.drain(..) {

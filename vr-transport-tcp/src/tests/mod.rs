@@ -5,6 +5,7 @@ mod handshakes;
 mod intruders;
 mod lanes;
 mod links;
+mod repeats;
 mod versions;
 
 use std::{collections::VecDeque, sync::Arc};
