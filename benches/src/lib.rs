@@ -76,8 +76,8 @@ pub fn prepare(entries: Vec<Entry>) -> Envelope {
 pub struct Nothing;
 
 impl RawStateMachine for Nothing {
-    fn apply(&mut self, _: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
-        Ok(operation)
+    fn apply(&mut self, _: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
+        Ok(operation.clone())
     }
 
     fn query(&self, _: &QueryContext, query: Bytes) -> Result<Bytes, Malformed> {

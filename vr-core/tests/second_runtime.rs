@@ -83,7 +83,7 @@ struct Sum {
 }
 
 impl RawStateMachine for Sum {
-    fn apply(&mut self, _: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
+    fn apply(&mut self, _: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
         match operation.as_ref() {
             b"spin" => {
                 let until = self.runtime.now() + Duration::from_millis(5);

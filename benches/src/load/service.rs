@@ -15,7 +15,7 @@ use crate::load::generator::Target;
 pub struct Counter(u64);
 
 impl RawStateMachine for Counter {
-    fn apply(&mut self, _: &Context, _: Bytes) -> Result<Bytes, Malformed> {
+    fn apply(&mut self, _: &Context, _: &Bytes) -> Result<Bytes, Malformed> {
         self.0 += 1;
         Ok(Bytes::copy_from_slice(&self.0.to_le_bytes()))
     }
@@ -56,12 +56,12 @@ impl Keeper {
 }
 
 impl RawStateMachine for Keeper {
-    fn apply(&mut self, _: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
+    fn apply(&mut self, _: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
         if operation.len() >= KEPT_BYTES_MIN
             && let Some(slot) = self.large.checked_rem(self.slots)
         {
             // A copy: what arrives may be a small part of a large block.
-            let kept = Bytes::copy_from_slice(&operation);
+            let kept = Bytes::copy_from_slice(operation);
             self.large += 1;
             match usize::try_from(slot).ok().and_then(|slot| self.kept.get_mut(slot)) {
                 Some(place) => *place = kept,
@@ -171,7 +171,7 @@ mod tests {
         let mut keeper = Keeper::of(3);
         let large = |byte| vec![byte; KEPT_BYTES_MIN];
         for operation in [large(1), vec![9], large(2), large(3), large(4)] {
-            keeper.apply(&Context::default(), operation.into()).unwrap();
+            keeper.apply(&Context::default(), &operation.into()).unwrap();
         }
         assert_eq!(keeper.kept, [large(4), large(2), large(3)]);
         let mut bytes = Vec::new();

@@ -433,7 +433,7 @@ impl Executor {
         let told = match header.kind {
             EntryKind::Noop => None,
             EntryKind::Register => Some(self.register(header, payload, reply)),
-            EntryKind::Request | EntryKind::Many => self.execute(header, payload.clone(), reply),
+            EntryKind::Request | EntryKind::Many => self.execute(header, payload, reply),
         };
         self.applied = header.op_number;
         self.time = self.time.max(time);
@@ -457,7 +457,7 @@ impl Executor {
     }
 
     /// Executes a request if it is its turn; what the client is to be told.
-    fn execute(&mut self, header: &EntryHeader, operation: Bytes, reply: bool) -> Option<Reply> {
+    fn execute(&mut self, header: &EntryHeader, operation: &Bytes, reply: bool) -> Option<Reply> {
         let turn = self.client_table.turn(header.client, header.session, header.request_number);
         let context = Context {
             viewstamp: header.viewstamp(),
@@ -467,7 +467,8 @@ impl Executor {
         };
         let many = header.kind == EntryKind::Many;
         let in_part = many && !reply && self.mutants.contain(Mutant::ManyInPart);
-        let operation = if in_part { first_of(&operation) } else { operation };
+        let first = in_part.then(|| first_of(operation));
+        let operation = first.as_ref().unwrap_or(operation);
         match turn {
             Turn::Next(slot) => {
                 let outcome = outcome(&mut *self.state_machine, &context, operation, many);
@@ -521,11 +522,11 @@ fn takes_for_new(mutants: Mutants, stored: Option<&Reply>) -> bool {
 fn outcome(
     state_machine: &mut dyn RawStateMachine,
     context: &Context,
-    payload: Bytes,
+    payload: &Bytes,
     many: bool,
 ) -> Outcome {
     if many {
-        return many::split(&payload).map_or(Outcome::Malformed, |operations| {
+        return many::split(payload).map_or(Outcome::Malformed, |operations| {
             outcome_of_many(state_machine, context, operations)
         });
     }
@@ -551,7 +552,7 @@ fn outcome_of_many(
     let mut replies = Vec::with_capacity(operations.len());
     for (position, operation) in (0..).zip(operations) {
         let context = Context { position, ..*context };
-        replies.push(state_machine.apply(&context, operation).ok());
+        replies.push(state_machine.apply(&context, &operation).ok());
     }
     if replies.iter().all(Option::is_none) {
         return Outcome::Malformed;

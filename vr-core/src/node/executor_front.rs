@@ -479,8 +479,8 @@ mod tests {
     struct Echo;
 
     impl RawStateMachine for Echo {
-        fn apply(&mut self, _: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
-            Ok(operation)
+        fn apply(&mut self, _: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
+            Ok(operation.clone())
         }
 
         fn query(&self, _: &QueryContext, query: Bytes) -> Result<Bytes, Malformed> {

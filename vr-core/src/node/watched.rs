@@ -60,7 +60,7 @@ impl Watched {
 }
 
 impl RawStateMachine for Watched {
-    fn apply(&mut self, context: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
+    fn apply(&mut self, context: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
         let op_number = context.viewstamp.op_number.0;
         self.doing.note(op_number, || self.state_machine.apply(context, operation))
     }

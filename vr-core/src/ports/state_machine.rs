@@ -60,12 +60,13 @@ pub trait StateMachine: Send + 'static {
 
 /// The byte-level twin of [`StateMachine`], for services with an encoding of their own.
 pub trait RawStateMachine: Send + 'static {
-    /// Changes the state; called once per committed operation, in log order.
+    /// Changes the state; called once per committed operation, in log order. A clone of `operation`
+    /// shares its bytes, and whatever they were received with.
     ///
     /// # Errors
     /// [`Malformed`] when the operation cannot be read; the state must then be unchanged, and the
     /// verdict must be the same on every replica.
-    fn apply(&mut self, context: &Context, operation: Bytes) -> Result<Bytes, Malformed>;
+    fn apply(&mut self, context: &Context, operation: &Bytes) -> Result<Bytes, Malformed>;
 
     /// Answers from the state as it is.
     ///
@@ -290,8 +291,8 @@ macro_rules! serde_snapshot {
 pub struct Typed<S>(pub S);
 
 impl<S: StateMachine> RawStateMachine for Typed<S> {
-    fn apply(&mut self, context: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
-        let operation = decode(&operation)?;
+    fn apply(&mut self, context: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
+        let operation = decode(operation)?;
         encode(&self.0.apply(context, operation))
     }
 

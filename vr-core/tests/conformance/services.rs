@@ -328,11 +328,11 @@ fn encodings_that_do_not_round_trip_are_found() {
 struct LastWord(Bytes);
 
 impl RawStateMachine for LastWord {
-    fn apply(&mut self, _: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
+    fn apply(&mut self, _: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
         if operation.iter().any(u8::is_ascii_digit) {
             return Err(Malformed);
         }
-        Ok(mem::replace(&mut self.0, operation))
+        Ok(mem::replace(&mut self.0, operation.clone()))
     }
 
     fn query(&self, _: &QueryContext, _: Bytes) -> Result<Bytes, Malformed> {

@@ -15,8 +15,8 @@ pub(crate) struct Once {
 }
 
 impl RawStateMachine for Once {
-    fn apply(&mut self, context: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
-        assert!(self.seen.insert(operation), "executed twice: {context:?}");
+    fn apply(&mut self, context: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
+        assert!(self.seen.insert(operation.clone()), "executed twice: {context:?}");
         Ok(Bytes::from(self.seen.len().to_string()))
     }
 

@@ -63,7 +63,7 @@ impl<'a, R: RawStateMachine> Trial<'a, R> {
     /// Applies operation number `at`, counted from 0.
     pub(crate) fn apply(&self, service: &mut R, at: usize) -> Returned {
         let Some(operation) = self.operations.get(at) else { return Err(Malformed) };
-        service.apply(&context(at), operation.clone())
+        service.apply(&context(at), operation)
     }
 
     /// Applies the operations from `from` up to, but not including, `until`.

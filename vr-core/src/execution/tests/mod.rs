@@ -39,11 +39,11 @@ const BOB: ClientId = ClientId(2);
 struct Journal(Vec<(Context, Bytes)>);
 
 impl RawStateMachine for Journal {
-    fn apply(&mut self, context: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
+    fn apply(&mut self, context: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
         if operation.first() == Some(&b'?') {
             return Err(Malformed);
         }
-        self.0.push((*context, operation));
+        self.0.push((*context, operation.clone()));
         Ok(Bytes::copy_from_slice(&self.0.len().to_le_bytes()))
     }
 

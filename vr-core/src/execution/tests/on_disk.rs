@@ -54,8 +54,8 @@ impl Disk {
 struct Ledger(Disk, Vec<Bytes>);
 
 impl RawStateMachine for Ledger {
-    fn apply(&mut self, _: &Context, operation: Bytes) -> Result<Bytes, Malformed> {
-        self.1.push(operation);
+    fn apply(&mut self, _: &Context, operation: &Bytes) -> Result<Bytes, Malformed> {
+        self.1.push(operation.clone());
         Ok(Bytes::copy_from_slice(&self.1.len().to_le_bytes()))
     }
 
