@@ -181,6 +181,14 @@ impl Shared {
         }
     }
 
+    /// When the task that receives has to wake; it sleeps until `asleep_until` as it is. The deadline
+    /// may have moved since it was woken for an earlier one, which it does not wake at any more.
+    fn arm(&self, asleep_until: Instant) -> Instant {
+        let mut state = self.lock();
+        state.armed = state.session.deadline().min(asleep_until);
+        state.armed
+    }
+
     /// Flushes and wakes, without the lock: wakers may run anything.
     fn settle(&self, aftermath: Aftermath) {
         if aftermath.sent {
@@ -201,7 +209,6 @@ impl Shared {
             state.session.on_received(now, item);
         }
         if timer {
-            state.armed = Instant::FAR_FUTURE;
             state.session.handle(now, ClientInput::Timeout);
         }
         self.owes_output.store(false, Ordering::Release);
@@ -339,12 +346,10 @@ impl Alarm {
         // Before looking at what it is woken for, so that whoever asks afterwards wakes this task.
         shared.background.register(cx.waker());
         shared.send_owed();
-        let deadline = shared.lock().session.deadline();
-        if deadline == Instant::FAR_FUTURE && self.sleep.is_none() {
-            return Poll::Pending;
-        }
-        if self.sleep.as_ref().is_none_or(|(at, _)| deadline < *at) {
-            self.sleep = Some((deadline, shared.runtime.sleep_until(deadline)));
+        let asleep_until = self.sleep.as_ref().map_or(Instant::FAR_FUTURE, |(at, _)| *at);
+        let armed = shared.arm(asleep_until);
+        if armed < asleep_until {
+            self.sleep = Some((armed, shared.runtime.sleep_until(armed)));
         }
         if let Some((_, sleep)) = &mut self.sleep
             && sleep.as_mut().poll(cx).is_ready()

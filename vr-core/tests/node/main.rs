@@ -15,6 +15,7 @@ mod findings;
 mod flushes;
 mod fork;
 mod group;
+mod lossy;
 mod memory;
 mod order;
 mod service;

@@ -1,0 +1,95 @@
+//! A client whose message is lost says it again in time, whatever it was woken for before.
+
+use core::time::Duration;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use vr_core::{
+    Backpressure, Client, Closed, Endpoint, Members, Raw, Received, ReplicaId, Runtime, Transport,
+    TransportError,
+    model::{
+        kind::Lane,
+        message::{Envelope, Message, Outcome, Reply, Sender},
+        types::{OpNumber, Peer, RequestNumber},
+    },
+    node::local::{LocalNetwork, LocalTransport},
+};
+
+use crate::clockwork::Clockwork;
+
+/// The way to a replica that has answered before the client waits for it, and loses messages.
+#[derive(Debug)]
+struct Prompt {
+    below: LocalTransport,
+    arrived: Mutex<Vec<Received>>,
+    /// How many of the next messages are lost.
+    lost: Arc<AtomicUsize>,
+}
+
+impl Prompt {
+    fn answer(&self, envelope: Envelope) {
+        let (client, request_number, outcome) = if let Message::Request(m) = &envelope.message {
+            (m.client, m.request_number, Outcome::Executed(Bytes::new()))
+        } else if let Message::Register(m) = &envelope.message {
+            (m.client, RequestNumber::ZERO, Outcome::Registered)
+        } else {
+            return;
+        };
+        let reply = Reply { client, request_number, op_number: OpNumber(1), outcome };
+        let sender = Sender::Replica(ReplicaId(0));
+        let envelope = Envelope { sender, message: Message::Reply(reply), ..envelope };
+        let from = Peer::Replica(ReplicaId(0));
+        self.arrived.lock().unwrap().push(Received::Envelope { from, envelope });
+    }
+}
+
+#[async_trait]
+impl Transport for Prompt {
+    fn start(&self, endpoint: Endpoint) -> Result<(), TransportError> {
+        let connected = Received::Connected(Peer::Replica(ReplicaId(0)));
+        self.arrived.lock().unwrap().push(connected);
+        self.below.start(endpoint)
+    }
+
+    fn send(&self, _: Peer, _: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+        let one_less = |lost: usize| lost.checked_sub(1);
+        if self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
+            self.answer(envelope);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) {}
+
+    async fn receive(&self, into: &mut Vec<Received>) -> Result<(), Closed> {
+        into.append(&mut self.arrived.lock().unwrap());
+        if into.is_empty() { self.below.receive(into).await } else { Ok(()) }
+    }
+
+    fn close(&self) {
+        self.below.close();
+    }
+}
+
+#[test]
+fn a_request_is_repeated_in_time_after_one_that_was_answered_at_once() {
+    let (clock, lost) = (Clockwork::new(), Arc::new(AtomicUsize::new(0)));
+    let below = LocalNetwork::new().transport();
+    let transport = Prompt { below, arrived: Mutex::default(), lost: Arc::clone(&lost) };
+    let connecting = Client::connect(Members::local(1).unwrap(), transport, clock.clone());
+    let client: Client<Raw> = clock.run(connecting).unwrap();
+    clock.run_for(Duration::from_millis(1));
+    for round in 0..3 {
+        clock.run(client.execute_raw("answered")).unwrap();
+        clock.run_for(Duration::from_secs(1));
+        lost.store(1, Ordering::Relaxed);
+        let asked = clock.now();
+        clock.run(client.execute_raw("lost once")).unwrap();
+        let waited = clock.now().since(asked);
+        assert!(waited < Duration::from_millis(200), "{waited:?} in round {round}");
+    }
+}
