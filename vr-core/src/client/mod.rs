@@ -56,7 +56,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// under the same number. Clones share one session with its window of requests in flight; a
 /// service with many independent callers gives each a client of its own. Dropping the future of a
 /// call is safe at any time and delays no other call; its operation may still execute. The last
-/// clone closes the client when it is dropped.
+/// clone closes the client when it is dropped, and so does the end of the runtime that it was started
+/// on.
 ///
 /// `S` is the service on the other side; a client of a
 /// [`RawStateMachine`](crate::ports::state_machine::RawStateMachine) has `S` = [`Raw`].

@@ -282,8 +282,24 @@ enum Woken {
     Closed,
 }
 
+/// Ends all calls with the task that receives for them, however that ends: with the transport, or
+/// with its runtime.
+struct Receiver(Arc<Shared>);
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Receives until the transport is closed, and keeps the session's time.
-pub(crate) async fn receive(shared: Arc<Shared>) {
+pub(crate) fn receive(shared: Arc<Shared>) -> impl Future<Output = ()> {
+    // Before anything is polled, because a runtime that ends may never do so.
+    let receiver = Receiver(shared);
+    async move { receive_until_closed(&receiver.0).await }
+}
+
+async fn receive_until_closed(shared: &Shared) {
     let mut received = Vec::new();
     let mut alarm = Alarm::default();
     loop {
@@ -291,7 +307,7 @@ pub(crate) async fn receive(shared: Arc<Shared>) {
         let woken = {
             let mut arrival = shared.transport.receive(&mut received);
             poll_fn(|cx| {
-                let polled = alarm.poll(&shared, &mut arrival, cx);
+                let polled = alarm.poll(shared, &mut arrival, cx);
                 parked |= polled.is_pending();
                 polled
             })
@@ -308,7 +324,6 @@ pub(crate) async fn receive(shared: Arc<Shared>) {
             yield_once().await;
         }
     }
-    shared.close();
 }
 
 /// Lets the runtime's other tasks run before this one goes on.

@@ -1,6 +1,6 @@
-//! A client whose message is lost says it again in time, whatever it was woken for before.
+//! Clients whose messages are lost, or whose task that receives does not run.
 
-use core::time::Duration;
+use core::{pin::pin, task::Poll, time::Duration};
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
@@ -8,9 +8,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::{Either, poll_fn, select};
 use vr_core::{
-    Backpressure, Client, Closed, Endpoint, Members, Raw, Received, ReplicaId, Runtime, Transport,
-    TransportError,
+    Backpressure, Client, Closed, Endpoint, Members, Raw, Received, ReplicaId, RequestError,
+    Runtime, Transport, TransportError,
     model::{
         kind::Lane,
         message::{Envelope, Message, Outcome, Reply, Sender},
@@ -19,7 +20,13 @@ use vr_core::{
     node::local::{LocalNetwork, LocalTransport},
 };
 
-use crate::clockwork::Clockwork;
+use crate::{
+    clockwork::Clockwork,
+    group::Group,
+    service::{Counter, Operation},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The way to a replica that has answered before the client waits for it, and loses messages.
 #[derive(Debug)]
@@ -92,4 +99,31 @@ fn a_request_is_repeated_in_time_after_one_that_was_answered_at_once() {
         let waited = clock.now().since(asked);
         assert!(waited < Duration::from_millis(200), "{waited:?} in round {round}");
     }
+}
+
+/// What the call comes to; `None` if it takes longer.
+fn within_minute<T>(clock: &Clockwork, call: impl Future<Output = T> + Unpin) -> Option<T> {
+    match clock.run(select(call, clock.sleep_until(clock.now() + MINUTE))) {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(_) => None,
+    }
+}
+
+#[test]
+fn calls_end_with_the_runtime_that_receives_for_them() {
+    let group = Group::of(1);
+    let of_client = group.clock.machine(7);
+    let connecting =
+        Client::connect(group.members.clone(), group.network.transport(), of_client.clone());
+    let client: Client<Counter> = group.clock.run(connecting).unwrap();
+    group.add(&client, 1);
+    let waiting = client.execute(Operation::Add(1));
+    let mut waiting = pin!(waiting);
+    assert!(group.clock.run(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending()))));
+    of_client.crash();
+    let interrupted = within_minute(&group.clock, waiting);
+    let is_interrupted = matches!(interrupted, Some(Err(RequestError::Interrupted { .. })));
+    assert!(is_interrupted, "{interrupted:?}");
+    let refused = within_minute(&group.clock, pin!(client.execute(Operation::Add(1))));
+    assert_eq!(refused, Some(Err(RequestError::ShuttingDown)));
 }
