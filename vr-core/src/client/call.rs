@@ -17,3 +17,13 @@ pub(crate) struct Waiting {
     /// Until when.
     pub(crate) deadline: Instant,
 }
+
+impl Waiting {
+    /// A call that was made at `made` begins to wait only at `now`.
+    pub(crate) fn postpone(&mut self, made: Instant, now: Instant) {
+        if self.since == made {
+            self.deadline = self.deadline + now.since(made);
+            self.since = now;
+        }
+    }
+}

@@ -252,8 +252,8 @@ impl<S> ClientBuilder<S> {
         self
     }
 
-    /// How long a call waits; 10 s if it is not said. Of calls that leave together the time is that of
-    /// the first.
+    /// How long a call waits; 10 s if it is not said. Calls that leave together count from one look at
+    /// the clock, which is at most 1 ms before any of them leaves.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

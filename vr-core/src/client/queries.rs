@@ -120,6 +120,11 @@ impl Queries {
         self.pending.retain(|_, question| question.waiting.call != call);
     }
 
+    /// All calls that wait.
+    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Waiting> {
+        self.pending.values_mut().map(|question| &mut question.waiting)
+    }
+
     /// Takes out the queries whose deadline has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Waiting> {
         let due = |_: &RequestNumber, question: &mut InQuestion| question.waiting.deadline <= now;

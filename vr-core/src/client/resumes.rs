@@ -87,6 +87,11 @@ impl Resumes {
         self.pending.remove(&call);
     }
 
+    /// All calls that wait.
+    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Waiting> {
+        self.pending.values_mut().map(|resumed| &mut resumed.waiting)
+    }
+
     /// Takes out those whose deadline has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Resumed> {
         let due = |_: &CallId, resumed: &mut Resumed| resumed.waiting.deadline <= now;

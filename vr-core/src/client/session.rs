@@ -161,6 +161,12 @@ impl Session {
         }
     }
 
+    /// The calls that were made at `made` begin to wait only at `now`.
+    pub(crate) fn postpone(&mut self, made: Instant, now: Instant) {
+        let sent = self.window.waiting().chain(self.queries.waiting());
+        sent.chain(self.resumes.waiting()).for_each(|waiting| waiting.postpone(made, now));
+    }
+
     /// The next thing to do; `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<ClientOutput> {
         self.outbox.pop()

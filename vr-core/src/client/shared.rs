@@ -33,6 +33,9 @@ use crate::{
     },
 };
 
+/// By how much the time of a call may be short because others were made before it.
+const LATE_MAX: Duration = Duration::from_millis(1);
+
 /// What the clones of a client hold; the last one closes it.
 pub(crate) struct Link {
     pub(crate) shared: Arc<Shared>,
@@ -173,11 +176,24 @@ impl Shared {
     /// Sends what calls left to the task that receives, which calls this, and looks at the deadline
     /// afterwards.
     fn send_owed(&self) {
-        if self.owes_output.swap(false, Ordering::AcqRel) {
+        if self.owes_output.load(Ordering::Acquire) {
+            let now = self.runtime.now();
             let mut aftermath = Aftermath::default();
-            self.drain(&mut self.lock(), &mut aftermath);
+            let mut state = self.lock();
+            self.take_over(&mut state, now);
+            self.drain(&mut state, &mut aftermath);
+            drop(state);
             aftermath.rearm = false;
             self.settle(aftermath);
+        }
+    }
+
+    /// What calls left to the task that receives is sent now. They have all of their time from then
+    /// on, if that task was kept from running for so long that it matters.
+    fn take_over(&self, state: &mut State, now: Instant) {
+        let owed = self.owes_output.swap(false, Ordering::AcqRel);
+        if owed && now.since(state.asked_at) > LATE_MAX {
+            state.session.postpone(state.asked_at, now);
         }
     }
 
@@ -205,13 +221,13 @@ impl Shared {
         let now = self.runtime.now();
         let mut aftermath = Aftermath::default();
         let mut state = self.lock();
+        self.take_over(&mut state, now);
         for item in received.drain(..) {
             state.session.on_received(now, item);
         }
         if timer {
             state.session.handle(now, ClientInput::Timeout);
         }
-        self.owes_output.store(false, Ordering::Release);
         self.drain(&mut state, &mut aftermath);
         drop(state);
         let are_several = aftermath.wakers.len() > 1;

@@ -146,6 +146,12 @@ impl Window {
         }
     }
 
+    /// All calls that wait.
+    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Waiting> {
+        let sent = self.in_flight.iter_mut().filter_map(|request| request.waiting.as_mut());
+        self.queue.iter_mut().map(|(waiting, _)| waiting).chain(sent)
+    }
+
     /// Takes out the calls without a number whose deadline has come.
     pub(crate) fn expire_queued(&mut self, now: Instant) -> Vec<Waiting> {
         let all = self.queue.iter().map(|(waiting, _)| *waiting);

@@ -90,6 +90,12 @@ impl Clockwork {
         self.run(self.sleep_until(until));
     }
 
+    /// Lets time pass in which nothing runs.
+    pub(crate) fn stand_still(&self, time: Duration) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.now = shared.now + time;
+    }
+
     /// Polls tasks until the awaited future is next (true) or nothing is ready (false).
     fn step(&self) -> bool {
         loop {

@@ -1,6 +1,10 @@
 //! Clients whose messages are lost, or whose task that receives does not run.
 
-use core::{pin::pin, task::Poll, time::Duration};
+use core::{
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
@@ -8,7 +12,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::{Either, poll_fn, select};
+use futures::{
+    future::{BoxFuture, Either, poll_fn, select},
+    task::noop_waker_ref,
+};
 use vr_core::{
     Backpressure, Client, Closed, Endpoint, Members, Raw, Received, ReplicaId, RequestError,
     Runtime, Transport, TransportError,
@@ -26,6 +33,7 @@ use crate::{
     service::{Counter, Operation},
 };
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The way to a replica that has answered before the client waits for it, and loses messages.
@@ -126,4 +134,27 @@ fn calls_end_with_the_runtime_that_receives_for_them() {
     assert!(is_interrupted, "{interrupted:?}");
     let refused = within_minute(&group.clock, pin!(client.execute(Operation::Add(1))));
     assert_eq!(refused, Some(Err(RequestError::ShuttingDown)));
+}
+
+#[test]
+fn a_call_has_its_time_although_the_task_that_sends_it_was_kept_from_running() {
+    let group = Group::of(1);
+    let client = group.client();
+    group.add(&client, 1);
+    let call = |timeout| {
+        let client = client.with_timeout(timeout);
+        Box::pin(async move { client.execute(Operation::Add(1)).await })
+    };
+    let begin = |call: &mut BoxFuture<'_, _>| {
+        let polled = call.as_mut().poll(&mut Context::from_waker(noop_waker_ref()));
+        assert!(polled.is_pending());
+    };
+    let mut calls: [BoxFuture<'_, _>; 3] = [call(MINUTE), call(MINUTE), call(SECOND)];
+    begin(&mut calls[0]);
+    begin(&mut calls[1]);
+    group.clock.stand_still(2 * SECOND);
+    begin(&mut calls[2]);
+    for call in calls {
+        group.clock.run(call).unwrap();
+    }
 }
