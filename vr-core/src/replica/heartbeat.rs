@@ -182,29 +182,29 @@ impl Replica {
         self.out.push_back(Output::Event(Event::QuorumRegained { view: self.view }));
     }
 
-    /// Replicas that are not primary tell everybody where they stand, but for a primary that their
-    /// answers to its heartbeats tell.
+    /// Replicas that are not primary tell everybody where they stand. A primary that still serves has
+    /// sent a heartbeat before this is due; one that stopped learns from it who can be heard again.
     pub(in crate::replica) fn on_ping_timer(&mut self, now: Now) {
-        self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
-        let told_at = match &self.status {
-            Status::Blank(_) | Status::Normal(Role::Primary(_)) => return,
-            Status::Normal(Role::Backup(backup)) => backup.told_at,
-            Status::ViewChange(_) | Status::Recovering(_) => None,
-        };
-        let is_told = told_at.is_some_and(|at| now.monotonic.since(at) < self.config.ping_interval);
-        let spared = is_told.then(|| self.primary());
-        for (id, _) in self.others() {
-            if Some(id) != spared {
-                self.send_ping(now, id);
-            }
-        }
+        self.ping_all_but(now, None);
     }
 
     /// Whoever is awake for a heartbeat sends the pings that would be due before the next one, so that
-    /// it is not woken for them alone.
+    /// it is not woken for them alone; the primary was told with the answer.
     pub(in crate::replica) fn ping_with_answer(&mut self, now: Now) {
         if self.timers.at(Timer::Ping) <= now.monotonic + self.config.heartbeat_interval {
-            self.on_ping_timer(now);
+            self.ping_all_but(now, Some(self.primary()));
+        }
+    }
+
+    fn ping_all_but(&mut self, now: Now, told: Option<ReplicaId>) {
+        self.timers.arm(Timer::Ping, now.monotonic + self.config.ping_interval);
+        if matches!(self.status, Status::Blank(_) | Status::Normal(Role::Primary(_))) {
+            return;
+        }
+        for (id, _) in self.others() {
+            if Some(id) != told {
+                self.send_ping(now, id);
+            }
         }
     }
 

@@ -457,9 +457,6 @@ impl Replica {
             backup.acked = backup.acked.max(op_number);
             backup.answered = backup.heartbeat;
             backup.ack_due = false;
-            if answers {
-                backup.told_at = Some(now.monotonic);
-            }
             (backup.heartbeat, answers)
         };
         let message = PrepareOk {

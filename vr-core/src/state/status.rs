@@ -208,8 +208,6 @@ pub struct Backup {
     pub heartbeat: HeartbeatNumber,
     /// The highest heartbeat answered.
     pub answered: HeartbeatNumber,
-    /// When the primary was told last where this replica stands, with such an answer.
-    pub told_at: Option<Instant>,
     /// Whether something has to be acknowledged although nothing moved.
     pub ack_due: bool,
     /// Entries that came before their predecessors.

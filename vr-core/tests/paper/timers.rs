@@ -156,6 +156,10 @@ fn everybody_tells_where_it_stands() {
     backup.pass(Duration::from_millis(50));
     let outputs = backup.hear(0, 0, commit(committed(&[], 0), 3, 0));
     assert_eq!(outputs.receivers(Kind::Ping), [2], "the primary is told by the answer");
+    backup.pass(Duration::from_millis(100));
+    backup.hear(0, 0, commit(committed(&[], 0), 4, 0));
+    let overdue = backup.pass(Duration::from_millis(100)).receivers(Kind::Ping);
+    assert_eq!(overdue, [0, 2], "a primary that is silent because it hears nobody is asked");
     let of_its_view = backup.hear(2, 0, ping(standing(StatusKind::Normal, 0, 0)));
     assert!(of_its_view.receivers(Kind::Pong).is_empty(), "it was told by a ping");
     let between_views = backup.hear(2, 0, ping(standing(StatusKind::ViewChange, 0, 0)));
