@@ -34,8 +34,11 @@ use crate::{
     repeated::Repeated,
 };
 
-/// Segments that one system call writes.
-const WRITTEN_SEGMENTS_MAX: usize = 64;
+/// Segments that one system call writes. Where payloads are shared, a message has two for each.
+const WRITTEN_SEGMENTS_MAX: usize = 512;
+
+/// Segments that the first of several calls writes: the other end reads them meanwhile.
+const FIRST_SEGMENTS_MAX: usize = 64;
 
 /// Items that one connection delivers before the next has its turn.
 pub(crate) const RECEIVED_ITEMS_MAX: usize = 256;
@@ -215,14 +218,15 @@ impl Connection {
     /// Writes until nothing is left or the socket takes no more; then the waker will say when.
     pub(crate) fn write(&mut self) -> Result<(), Broken> {
         self.cut();
+        let mut begun = false;
         while !self.segments.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITTEN_SEGMENTS_MAX];
-            let mut count = 0;
-            for (slice, segment) in slices.iter_mut().zip(&self.segments) {
-                *slice = IoSlice::new(segment);
-                count += 1;
-            }
-            match self.stream.try_write_vectored(slices.split_at(count).0) {
+            let written = if begun {
+                self.try_write::<WRITTEN_SEGMENTS_MAX>()
+            } else {
+                self.try_write::<FIRST_SEGMENTS_MAX>()
+            };
+            begun = true;
+            match written {
                 Ok(0) => return Err(Broken::Closed),
                 Ok(written) => self.written(written),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -237,6 +241,17 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Writes some of the first `N` segments, with one system call.
+    fn try_write<const N: usize>(&self) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); N];
+        let mut count = 0;
+        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+            *slice = IoSlice::new(segment);
+            count += 1;
+        }
+        self.stream.try_write_vectored(slices.split_at(count).0)
     }
 
     /// Appends what has arrived, up to the limits of one turn.
