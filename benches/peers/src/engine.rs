@@ -30,6 +30,10 @@ pub trait Engine: Sized {
     /// Replica `me` of three.
     fn new(me: usize, wal: Option<Wal>) -> anyhow::Result<Self>;
 
+    /// From now on it takes out what is committed also while it does not lead, as a replica whose
+    /// service has to keep up. The loop over three engines asks only the leader.
+    fn keep_up(&mut self) {}
+
     /// How often it wants to hear of time passing, in milliseconds.
     fn tick(&mut self);
 

@@ -28,6 +28,7 @@ pub struct Omni {
     paxos: OmniPaxos<Operation, Memory>,
     wal: Rc<RefCell<Option<Wal>>>,
     decided: usize,
+    keeps_up: bool,
     sent: Vec<Message<Operation>>,
 }
 
@@ -65,7 +66,11 @@ impl Engine for Omni {
         let memory = Memory { wal: Rc::clone(&wal), ..Memory::default() };
         let config = OmniPaxosConfig { cluster_config: cluster, server_config: server };
         let paxos = config.build(memory).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        Ok(Self { paxos, wal, decided: 0, sent: Vec::new() })
+        Ok(Self { paxos, wal, decided: 0, keeps_up: false, sent: Vec::new() })
+    }
+
+    fn keep_up(&mut self) {
+        self.keeps_up = true;
     }
 
     fn tick(&mut self) {
@@ -107,7 +112,7 @@ impl Engine for Omni {
         self.send(out);
         let decided = self.paxos.get_decided_idx();
         if decided > self.decided {
-            if self.leads() {
+            if self.keeps_up || self.leads() {
                 let entries = self.paxos.read_decided_suffix(self.decided).unwrap_or_default();
                 done.extend(entries.iter().filter_map(|entry| match entry {
                     LogEntry::Decided(operation) => Some(operation.tag),

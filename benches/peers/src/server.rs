@@ -121,7 +121,8 @@ struct Server<E: Engine> {
 }
 
 impl<E: Engine> Server<E> {
-    fn start(engine: E, me: usize, members: &[SocketAddr]) -> anyhow::Result<Self> {
+    fn start(mut engine: E, me: usize, members: &[SocketAddr]) -> anyhow::Result<Self> {
+        engine.keep_up();
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(members[me])?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
