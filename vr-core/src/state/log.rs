@@ -32,8 +32,8 @@ pub struct Log {
     runs: Runs,
     /// What was released and is still to be dropped.
     released: Runs,
-    /// The last op when something of it was dropped last.
-    dropped_at: OpNumber,
+    /// The last op, and what `appended` was, when something of it was dropped last.
+    dropped_at: (OpNumber, u64),
     durable: OpNumber,
     handed: OpNumber,
     /// The writes that are not done, each with the last op that it carries, and what `appended` was
@@ -70,7 +70,7 @@ impl Log {
             tip,
             runs,
             released: Runs::default(),
-            dropped_at: tip.op_number,
+            dropped_at: (tip.op_number, 0),
             durable: tip.op_number,
             handed: tip.op_number,
             writes: VecDeque::new(),
@@ -340,13 +340,14 @@ impl Log {
         self.released.append(gone);
     }
 
-    /// Gives back some of the memory of what was released: of more entries than were added since the
-    /// last time. Giving back all of it at once would keep a group waiting for milliseconds.
+    /// Gives back some of the memory of what was released: of more entries, and of as many bytes, as
+    /// were added since the last time, so that what is in memory never grows by a release. Giving
+    /// back all of it at once would keep a group waiting for milliseconds.
     pub fn drop_released(&mut self) {
-        let added = self.op_number().since(self.dropped_at);
-        self.dropped_at = self.op_number();
-        let count = usize::try_from(added).unwrap_or(usize::MAX).saturating_add(DROPPED_MIN);
-        self.released.drop_front(count);
+        let (op_number, appended) = (self.op_number(), self.appended);
+        let (entries, bytes) = core::mem::replace(&mut self.dropped_at, (op_number, appended));
+        let added = usize::try_from(op_number.since(entries)).unwrap_or(usize::MAX);
+        self.released.drop_front(added.saturating_add(DROPPED_MIN), appended.saturating_sub(bytes));
     }
 
     /// The log starts after `base`, whose history is the group's. What is above it stays if it is
@@ -528,6 +529,20 @@ mod tests {
         add(&mut log, 10);
         log.drop_released();
         assert_eq!(kept(&log), 100 - 2 * DROPPED_MIN - 10);
+    }
+
+    #[test]
+    fn as_many_bytes_are_dropped_as_are_added() {
+        let mut log = Log::volatile(BASE);
+        for _ in 0..500 {
+            log.append(next_entry(&log, b"payload"));
+            log.close();
+        }
+        log.drop_released();
+        log.release(OpNumber(500));
+        log.append(next_entry(&log, &[7; 200 * (128 + 7)]));
+        log.drop_released();
+        assert_eq!(log.released.closed().count(), 500 - 201);
     }
 
     #[test]

@@ -108,13 +108,13 @@ impl Runs {
         self.runs.iter().map(|kept| &kept.run)
     }
 
-    /// Drops runs, the first ones first, until they had `count` entries together.
-    pub fn drop_front(&mut self, count: usize) {
-        let mut dropped = 0;
-        while dropped < count
+    /// Drops runs, the first ones first, until they had `count` entries and `bytes` together.
+    pub fn drop_front(&mut self, count: usize, bytes: u64) {
+        let mut dropped = (0, 0);
+        while (dropped.0 < count || dropped.1 < bytes)
             && let Some(kept) = self.runs.pop_front()
         {
-            dropped += kept.run.len();
+            dropped = (dropped.0 + kept.run.len(), dropped.1 + kept.run.bytes());
         }
     }
 
@@ -282,11 +282,11 @@ mod tests {
         let tail = whole.split_off(OpNumber(9));
         whole.append(tail);
         assert_eq!(whole.closed().map(|run| run.len()).collect::<Vec<_>>(), [3, 1, 4]);
-        whole.drop_front(0);
+        whole.drop_front(0, 0);
         assert_eq!(whole.closed().count(), 3);
-        whole.drop_front(4);
+        whole.drop_front(4, 0);
         assert_eq!(ops(whole.from(OpNumber(9))), [9, 10, 11, 12]);
-        whole.drop_front(1);
+        whole.drop_front(1, 0);
         whole.append(runs(&[2], 0));
         assert_eq!(whole.closed().map(ops).collect::<Vec<_>>(), [[5, 6]]);
     }
