@@ -274,8 +274,6 @@ impl Driver {
         self.drain(now, &mut observed)?;
         drop(observed);
         self.flush();
-        // Whatever may be written now is on its way while the executor works.
-        self.poll_storage(now.monotonic);
         Ok(true)
     }
 

@@ -341,8 +341,9 @@ impl Log {
     }
 
     /// Gives back some of the memory of what was released: of more entries, and of as many bytes, as
-    /// were added since the last time, so that what is in memory never grows by a release. Giving
-    /// back all of it at once would keep a group waiting for milliseconds.
+    /// were added since the last time, so that a log in memory does not grow by a release; payloads
+    /// that are on disk only count as well. Giving back all of it at once would keep a group waiting
+    /// for milliseconds.
     pub fn drop_released(&mut self) {
         let (op_number, appended) = (self.op_number(), self.appended);
         let (entries, bytes) = core::mem::replace(&mut self.dropped_at, (op_number, appended));
