@@ -183,16 +183,15 @@ impl Connection {
         if !Repeated::is_for_several(envelope) {
             return self.encode(envelope);
         }
+        self.cut();
         if let Some((segments, bytes)) = repeated.get(envelope, self.version) {
             if bytes > self.sent_bytes_max {
                 return Err(Backpressure::TooLarge);
             }
-            self.cut();
             self.segment_bytes += bytes;
             self.segments.extend(segments.iter().cloned());
             return Ok(());
         }
-        self.cut();
         let before = self.segments.len();
         self.encode(envelope)?;
         self.cut();

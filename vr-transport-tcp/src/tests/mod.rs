@@ -134,7 +134,14 @@ pub(super) async fn bound_each(
 
 /// A started group of `count` replicas.
 pub(super) async fn group(count: u64, config: &TcpConfig) -> (Vec<Tested>, Members) {
-    let (transports, members) = bound(count, config).await;
+    group_each((0..count).map(|_| config)).await
+}
+
+/// A started group of a replica for each configuration.
+pub(super) async fn group_each(
+    configs: impl Iterator<Item = &TcpConfig>,
+) -> (Vec<Tested>, Members) {
+    let (transports, members) = bound_each(configs).await;
     let started = transports.into_iter().zip(0..).map(|(transport, id)| {
         Tested::start(transport, endpoint(Role::Replica(ReplicaId(id)), &members))
     });

@@ -22,23 +22,16 @@ fn entries(sizes: &[usize]) -> Run {
     Run::from(sizes.iter().map(one).collect::<Vec<_>>())
 }
 
-/// Replicas that are connected to the first of them, which has these limits for each of the others.
-async fn group(limits: &[u32], configs: &[TcpConfig]) -> Vec<Tested> {
-    let (transports, members) = bound_each(configs.iter()).await;
-    let start = |(id, transport): (usize, TcpTransport)| {
-        let role = Role::Replica(ReplicaId(u64::try_from(id).unwrap()));
-        let message_bytes_max = limits[id];
-        Tested::start(transport, Endpoint { message_bytes_max, ..endpoint(role, &members) })
-    };
-    let mut group: Vec<_> = transports.into_iter().enumerate().map(start).collect();
-    let others: Vec<_> = (1..u64::try_from(configs.len()).unwrap()).collect();
-    group[0].connected(&others).await;
+/// Three replicas, of which the first is connected to the others.
+async fn three(configs: [TcpConfig; 3]) -> Vec<Tested> {
+    let (mut group, _) = group_each(configs.iter()).await;
+    group[0].connected(&[1, 2]).await;
     group
 }
 
 #[tokio::test]
 async fn each_of_several_hears_what_they_are_told_alike() {
-    let mut group = group(&[MESSAGE_BYTES_MAX; 3], &[(); 3].map(|()| TcpConfig::default())).await;
+    let mut group = three(Default::default()).await;
     for sizes in [&[10, 300][..], &[2_000], &[2_000; 9], &[]] {
         let entries = entries(sizes);
         for id in [1, 2] {
@@ -58,7 +51,7 @@ async fn each_of_several_hears_what_they_are_told_alike() {
 
 #[tokio::test]
 async fn what_differs_is_not_taken_for_the_same() {
-    let mut group = group(&[MESSAGE_BYTES_MAX; 3], &[(); 3].map(|()| TcpConfig::default())).await;
+    let mut group = three(Default::default()).await;
     let (few, more) = (entries(&[10]), entries(&[10, 20]));
     let said = [prepare(1, &few), prepare(2, &few), prepare(2, &more), prepare(2, &few)];
     for (at, envelope) in said.iter().enumerate() {
@@ -72,8 +65,14 @@ async fn what_differs_is_not_taken_for_the_same() {
 
 #[tokio::test]
 async fn a_limit_holds_for_what_another_was_sent_before() {
+    let (transports, members) = bound(3, &TcpConfig::default()).await;
     let limits = [MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, 1_000];
-    let mut group = group(&limits, &[(); 3].map(|()| TcpConfig::default())).await;
+    let start = |(id, (transport, message_bytes_max))| {
+        let as_replica = endpoint(Role::Replica(ReplicaId(id)), &members);
+        Tested::start(transport, Endpoint { message_bytes_max, ..as_replica })
+    };
+    let mut group: Vec<_> = (0..).zip(transports.into_iter().zip(limits)).map(start).collect();
+    group[0].connected(&[1, 2]).await;
     let entries = entries(&[900]);
     group[0].send(replica(1), prepare(1, &entries)).unwrap();
     let refused = group[0].send(replica(2), prepare(1, &entries));
@@ -85,8 +84,7 @@ async fn a_limit_holds_for_what_another_was_sent_before() {
 #[tokio::test]
 async fn each_version_has_its_own_bytes() {
     let older = TcpConfig { wire_version_max: VERSIONS.min, ..TcpConfig::default() };
-    let configs = [TcpConfig::default(), older, TcpConfig::default()];
-    let mut group = group(&[MESSAGE_BYTES_MAX; 3], &configs).await;
+    let mut group = three([TcpConfig::default(), older, TcpConfig::default()]).await;
     let entries = entries(&[10, 20]);
     for id in [1, 2] {
         group[0].send(replica(id), prepare(1, &entries)).unwrap();

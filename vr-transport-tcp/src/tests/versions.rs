@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use vr_core::{
-    ClientId, OpNumber, Read, ReplicaId, Role,
+    ClientId, OpNumber, Read,
     model::{
         durable::CheckpointId,
         encoding::{WIRE_VERSION, WIRE_VERSION_MIN},
@@ -13,7 +13,7 @@ use vr_core::{
     },
 };
 
-use super::{Tested, bound_each, endpoint, envelope, replica};
+use super::{Tested, envelope, group_each, replica};
 use crate::config::TcpConfig;
 
 const LEASE: Duration = Duration::from_millis(100);
@@ -25,13 +25,7 @@ fn speaking(version: u16) -> TcpConfig {
 /// Two connected replicas that speak no newer versions than these.
 async fn pair_of(zero: u16, one: u16) -> (Tested, Tested) {
     let configs = [zero, one].map(speaking);
-    let (transports, members) = bound_each(configs.iter()).await;
-    let mut tested: Vec<Tested> = (0..)
-        .zip(transports)
-        .map(|(id, transport)| {
-            Tested::start(transport, endpoint(Role::Replica(ReplicaId(id)), &members))
-        })
-        .collect();
+    let (mut tested, _) = group_each(configs.iter()).await;
     let (mut one, mut zero) = (tested.pop().unwrap(), tested.pop().unwrap());
     zero.connected(&[1]).await;
     one.connected(&[0]).await;
