@@ -167,6 +167,12 @@ impl Run {
         self.bytes.saturating_sub(headers)
     }
 
+    /// Bytes that its entries keep in memory, at least: payloads count where all are there.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        if self.whole { self.bytes } else { self.bytes.saturating_sub(self.payload_bytes()) }
+    }
+
     /// Whether every payload is there for certain.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
@@ -247,6 +253,7 @@ mod tests {
         assert!(run.is_whole() && bare.part(0, 2).is_whole());
         bare.to_mut()[1].payload = Bytes::new();
         assert!(run.is_whole() && !bare.is_whole() && !Run::from(bare.to_vec()).is_whole());
+        assert_eq!((run.memory_bytes(), bare.memory_bytes()), (391, 3 * 128));
         assert_eq!(
             (bare.bytes(), bare.payload_bytes(), run.part(1, 1).payload_bytes()),
             (391, 7, 4)

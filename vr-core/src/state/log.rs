@@ -341,14 +341,22 @@ impl Log {
     }
 
     /// Gives back some of the memory of what was released: of more entries, and of as many bytes, as
-    /// were added since the last time, so that a log in memory does not grow by a release; payloads
-    /// that are on disk only count as well. Giving back all of it at once would keep a group waiting
-    /// for milliseconds.
+    /// were added since the last time, so that a log in memory does not grow by a release. Giving back
+    /// all of it at once would keep a group waiting for milliseconds: what is too much for one time
+    /// is due the next time.
     pub fn drop_released(&mut self) {
-        let (op_number, appended) = (self.op_number(), self.appended);
-        let (entries, bytes) = core::mem::replace(&mut self.dropped_at, (op_number, appended));
-        let added = usize::try_from(op_number.since(entries)).unwrap_or(usize::MAX);
-        self.released.drop_front(added.saturating_add(DROPPED_MIN), appended.saturating_sub(bytes));
+        let now = (self.op_number(), self.appended);
+        let (entries, bytes) = self.dropped_at;
+        let added = usize::try_from(now.0.since(entries)).unwrap_or(usize::MAX);
+        let added = added.saturating_add(DROPPED_MIN);
+        let appended = now.1.saturating_sub(bytes);
+        let (dropped, dropped_bytes) = self.released.drop_front(added, appended, DROPPED_MAX);
+        self.dropped_at = now;
+        if dropped >= DROPPED_MAX {
+            let dropped = u64::try_from(dropped).unwrap_or(u64::MAX);
+            self.dropped_at =
+                (entries.plus(dropped).min(now.0), bytes.saturating_add(dropped_bytes).min(now.1));
+        }
     }
 
     /// The log starts after `base`, whose history is the group's. What is above it stays if it is
@@ -458,6 +466,9 @@ impl Log {
 /// Released entries that are dropped at least, each time.
 const DROPPED_MIN: usize = 32;
 
+/// As soon as so many are dropped, the rest waits for the next time; a few hundred microseconds.
+const DROPPED_MAX: usize = 2048;
+
 /// Headers of a recovered log that are kept as one run.
 const RECOVERED_RUN: usize = 256;
 
@@ -544,6 +555,41 @@ mod tests {
         log.append(next_entry(&log, &[7; 200 * (128 + 7)]));
         log.drop_released();
         assert_eq!(log.released.closed().count(), 500 - 201);
+    }
+
+    #[test]
+    fn what_is_too_much_to_drop_at_once_is_dropped_the_next_times() {
+        let mut log = Log::volatile(BASE);
+        let kept = |log: &Log| log.released.closed().count();
+        for _ in 0..3 * DROPPED_MAX {
+            log.append(next_entry(&log, b""));
+            log.close();
+        }
+        log.drop_released();
+        log.release(log.op_number());
+        // As many bytes as two and a half times the most that is dropped at once.
+        log.append(next_entry(&log, &[7; 128 * (5 * DROPPED_MAX / 2 - 1)]));
+        for left in [2 * DROPPED_MAX, DROPPED_MAX, DROPPED_MAX / 2, DROPPED_MAX / 2 - DROPPED_MIN] {
+            log.drop_released();
+            assert_eq!(kept(&log), left);
+        }
+    }
+
+    #[test]
+    fn payloads_that_are_on_disk_only_do_not_count_as_dropped() {
+        let mut log = empty();
+        for _ in 0..100 {
+            log.append(next_entry(&log, &[7; 3 * 128]));
+            log.close();
+        }
+        log.hand_over(PersistId(1));
+        log.persisted(PersistId(1));
+        log.evict(OpNumber(100), 0);
+        log.drop_released();
+        log.release(OpNumber(100));
+        log.append(next_entry(&log, &[7; 49 * 128]));
+        log.drop_released();
+        assert_eq!(log.released.closed().count(), 100 - 50, "a header each");
     }
 
     #[test]

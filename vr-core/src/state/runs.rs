@@ -108,14 +108,17 @@ impl Runs {
         self.runs.iter().map(|kept| &kept.run)
     }
 
-    /// Drops runs, the first ones first, until they had `count` entries and `bytes` together.
-    pub fn drop_front(&mut self, count: usize, bytes: u64) {
+    /// Drops runs, the first ones first, until they had `count` entries and `bytes` of memory
+    /// together, or more entries than `count_max`; says how many of both they had.
+    pub fn drop_front(&mut self, count: usize, bytes: u64, count_max: usize) -> (usize, u64) {
         let mut dropped = (0, 0);
         while (dropped.0 < count || dropped.1 < bytes)
+            && dropped.0 < count_max
             && let Some(kept) = self.runs.pop_front()
         {
-            dropped = (dropped.0 + kept.run.len(), dropped.1 + kept.run.bytes());
+            dropped = (dropped.0 + kept.run.len(), dropped.1 + kept.run.memory_bytes());
         }
+        dropped
     }
 
     /// Puts `later` behind what is here. If there is a gap between them, nothing can be looked up any
@@ -282,11 +285,11 @@ mod tests {
         let tail = whole.split_off(OpNumber(9));
         whole.append(tail);
         assert_eq!(whole.closed().map(|run| run.len()).collect::<Vec<_>>(), [3, 1, 4]);
-        whole.drop_front(0, 0);
+        assert_eq!(whole.drop_front(0, 0, 8), (0, 0));
         assert_eq!(whole.closed().count(), 3);
-        whole.drop_front(4, 0);
+        assert_eq!(whole.drop_front(8, 9999, 4).0, 4, "no more at once");
         assert_eq!(ops(whole.from(OpNumber(9))), [9, 10, 11, 12]);
-        whole.drop_front(1, 0);
+        assert_eq!(whole.drop_front(1, 0, 8).0, 4);
         whole.append(runs(&[2], 0));
         assert_eq!(whole.closed().map(ops).collect::<Vec<_>>(), [[5, 6]]);
     }
