@@ -1,4 +1,4 @@
-//! What a client has to say: messages for replicas, results for callers.
+//! What a client has to say: results for callers, messages for replicas.
 
 use core::mem;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        call::Waiting,
+        call::{CallId, Waiting},
         io::{ClientOutput, Completed},
         outcome::RequestError,
     },
@@ -33,7 +33,7 @@ struct Batch {
     bytes: u64,
 }
 
-/// Outputs under the client's name: messages in the order in which they came up, and so results.
+/// Outputs under the client's name: results, and messages, each in the order in which they came up.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     group: GroupId,
@@ -42,8 +42,10 @@ pub(crate) struct Outbox {
     view: View,
     /// The latest epoch that the client knows: the one that its session belongs to.
     epoch: Epoch,
-    outputs: VecDeque<ClientOutput>,
-    /// The last message, as long as it may grow; results may leave before it.
+    /// Results; they leave before messages, and are much shorter.
+    done: VecDeque<(CallId, Result<Completed, RequestError>)>,
+    messages: VecDeque<(ReplicaId, Envelope)>,
+    /// The last message, as long as it may grow.
     open: Batch,
     /// How far it may grow.
     batch_bytes_max: u64,
@@ -67,7 +69,8 @@ impl Outbox {
             client,
             view: View::ZERO,
             epoch: Epoch::ZERO,
-            outputs: VecDeque::new(),
+            done: VecDeque::new(),
+            messages: VecDeque::new(),
             open: Batch::default(),
             batch_bytes_max: u64::from(request_bytes_max.min(BATCH_BYTES_MAX)),
         }
@@ -105,17 +108,25 @@ impl Outbox {
         self.epoch = epoch;
     }
 
-    /// Takes out the oldest output.
+    /// Takes out the oldest result; when there is none, the oldest message.
     pub(crate) fn pop(&mut self) -> Option<ClientOutput> {
-        if self.outputs.is_empty() {
+        if let Some((call, result)) = self.done.pop_front() {
+            return Some(ClientOutput::Done { call, result });
+        }
+        if self.messages.is_empty() {
             self.close_batch();
         }
-        self.outputs.pop_front()
+        self.messages.pop_front().map(|(to, envelope)| ClientOutput::Send { to, envelope })
+    }
+
+    /// How many results there are.
+    pub(crate) fn results(&self) -> usize {
+        self.done.len()
     }
 
     /// A call is over.
     pub(crate) fn done(&mut self, waiting: Waiting, result: Result<Completed, RequestError>) {
-        self.outputs.push_back(ClientOutput::Done { call: waiting.call, result });
+        self.done.push_back((waiting.call, result));
     }
 
     /// A call has failed.
@@ -152,10 +163,12 @@ impl Outbox {
 
     /// Nothing is added to the last message any more.
     fn close_batch(&mut self) {
-        let operations = mem::take(&mut self.open.operations);
-        if operations.is_empty() {
+        if self.open.operations.is_empty() {
             return;
         }
+        // Most batches are about as long as the one before.
+        let next = Vec::with_capacity(self.open.operations.len());
+        let operations = mem::replace(&mut self.open.operations, next);
         let Batch { to, session, first, .. } = self.open;
         let batch = Requests { client: self.client, session, first, operations };
         self.push(self.epoch, to, batch.into());
@@ -192,6 +205,6 @@ impl Outbox {
             crash_vector: CrashVector::default(),
             message,
         };
-        self.outputs.push_back(ClientOutput::Send { to, envelope });
+        self.messages.push_back((to, envelope));
     }
 }

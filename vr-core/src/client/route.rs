@@ -11,6 +11,8 @@ pub(crate) struct Route {
     membership: Membership,
     connected: ReplicaSet,
     view: Option<View>,
+    /// Whom to ask, which follows from the others; every call wants to know it.
+    target: Option<ReplicaId>,
     /// Where the search for a replica starts while the primary is unknown; spreads clients.
     start: usize,
 }
@@ -23,13 +25,17 @@ impl Route {
             membership,
             connected: ReplicaSet::EMPTY,
             view: None,
+            target: None,
             start: usize::try_from(start).unwrap_or(0),
         }
     }
 
     /// A way to `replica` opened; false if it is not a member or was open before.
     pub(crate) fn connect(&mut self, replica: ReplicaId) -> bool {
-        self.membership.index_of(replica).is_some_and(|index| self.connected.insert(index))
+        let index = self.membership.index_of(replica);
+        let is_new = index.is_some_and(|index| self.connected.insert(index));
+        self.aim();
+        is_new
     }
 
     /// The way to `replica` broke; false if there was none.
@@ -39,6 +45,7 @@ impl Route {
             return false;
         };
         self.connected.remove(index);
+        self.aim();
         true
     }
 
@@ -47,6 +54,7 @@ impl Route {
         let newer = self.view.is_some_and(|known| view > known);
         if newer || self.view.is_none() {
             self.view = Some(view);
+            self.aim();
         }
         newer
     }
@@ -57,9 +65,14 @@ impl Route {
     }
 
     /// Whom to ask: the primary if there is a way to it, otherwise any replica, which forwards.
-    pub(crate) fn target(&self) -> Option<ReplicaId> {
+    pub(crate) const fn target(&self) -> Option<ReplicaId> {
+        self.target
+    }
+
+    fn aim(&mut self) {
         let primary = self.view.map(|view| self.membership.primary_of(view));
-        primary.filter(|primary| self.is_connected(*primary)).or_else(|| self.nearest())
+        let primary = primary.filter(|primary| self.is_connected(*primary));
+        self.target = primary.or_else(|| self.nearest());
     }
 
     /// The replica this client prefers, whatever its role.

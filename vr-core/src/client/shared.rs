@@ -122,6 +122,7 @@ impl Shared {
     }
 
     fn drain(&self, state: &mut State, aftermath: &mut Aftermath) {
+        aftermath.wakers.reserve_exact(state.session.outbox.results());
         while let Some(output) = state.session.poll_output() {
             match output {
                 ClientOutput::Send { to, envelope } => {
