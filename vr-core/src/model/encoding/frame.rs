@@ -320,6 +320,16 @@ impl FrameWriter<'_> {
         &mut self.parts.scratch
     }
 
+    /// Makes room for items of `fixed` bytes each and the payloads that [`put_shared`] would copy, so
+    /// that a long frame is not moved while it is written.
+    ///
+    /// [`put_shared`]: Self::put_shared
+    pub(super) fn reserve<'a>(&mut self, fixed: usize, payloads: impl Iterator<Item = &'a Bytes>) {
+        let copied = |bytes: &Bytes| Some(bytes.len()).filter(|length| *length <= COPIED_BYTES_MAX);
+        let bytes = payloads.map(|bytes| fixed + copied(bytes).unwrap_or(0)).sum();
+        self.parts.scratch.reserve(bytes);
+    }
+
     /// Writes bytes that may be shared instead of copied.
     pub(super) fn put_shared(&mut self, bytes: &Bytes) {
         if bytes.len() <= COPIED_BYTES_MAX {
