@@ -9,7 +9,7 @@ use crate::model::types::{
     Checksum, ClientId, Epoch, GroupId, OpNumber, RequestNumber, View, Viewstamp,
 };
 
-/// Bytes of an encoded [`EntryHeader`], the same on the wire and on disk.
+/// Bytes of an encoded [`EntryHeader`]; on the wire less may be said of it.
 pub const ENTRY_HEADER_BYTES: usize = 128;
 
 /// What an entry asks the replicated state to do.
@@ -91,7 +91,7 @@ impl EntryHeader {
             && self.request_number > before.request_number
     }
 
-    /// Bytes that the entry takes on the wire and on disk, header and payload.
+    /// Bytes that the entry takes on disk, and on the wire at most: header and payload.
     #[must_use]
     pub fn entry_bytes(&self) -> u64 {
         u64::from(self.payload_length) + 128
@@ -114,7 +114,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Bytes that it takes on the wire and on disk, header and payload.
+    /// Bytes that it takes on disk, and on the wire at most: header and payload.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.header.entry_bytes()
@@ -154,7 +154,7 @@ impl Run {
         Self { entries, from, to, bytes, whole: self.whole }
     }
 
-    /// Bytes that its entries take on the wire and on disk.
+    /// Bytes that its entries take on disk, and on the wire at most.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes

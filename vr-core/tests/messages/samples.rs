@@ -213,6 +213,45 @@ pub(crate) fn entries() -> Vec<Entry> {
     vec![request, register, Entry::new(noop, Bytes::new())]
 }
 
+/// Requests of two sessions, chained: one and the next, several operations, the other session's; and
+/// one of a later view.
+fn requests_of_sessions() -> Vec<Entry> {
+    let session = |client, session| EntryHeader {
+        view: View(4),
+        group: 1,
+        epoch: Epoch(1),
+        client,
+        session: OpNumber(session),
+        ..EntryHeader::default()
+    };
+    let (one, other) = (session(CLIENT, 17), session(ClientId(9), 16));
+    let later = EntryHeader { view: View(5), ..one };
+    let mut parent = CHECKSUM;
+    let mut entries = Vec::new();
+    for (op, (header, number, many)) in (18..).zip([
+        (one, 5, false),
+        (one, 6, false),
+        (one, 7, true),
+        (other, 1, false),
+        (other, 3, true),
+        (later, 8, false),
+    ]) {
+        let header = EntryHeader {
+            parent,
+            op_number: OpNumber(op),
+            time: 1_700_000_000_000_000_000 + 1000 * op,
+            request_number: RequestNumber(number),
+            kind: EntryKind::of_request(many),
+            ..header
+        };
+        let payload = if many { "\x07\0\0\0put b 2" } else { "put a 1" };
+        let entry = Entry::new(header, Bytes::from_static(payload.as_bytes()));
+        parent = entry.header.checksum;
+        entries.push(entry);
+    }
+    entries
+}
+
 fn headers() -> Vec<EntryHeader> {
     entries().iter().map(|entry| entry.header).collect()
 }
@@ -244,6 +283,10 @@ fn normal_messages() -> Vec<(&'static str, Message)> {
         |status| Commit { commit, heartbeat, agreed: checkpoint(), standing: standing(status) };
     vec![
         ("", Message::Prepare(Prepare { entries: entries().into(), commit, heartbeat })),
+        (
+            "_of_requests",
+            Message::Prepare(Prepare { entries: requests_of_sessions().into(), commit, heartbeat }),
+        ),
         ("", Message::PrepareOk(prepare_ok(None, 0))),
         ("_standing", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal)), 0))),
         ("_lease", Message::PrepareOk(prepare_ok(Some(standing(StatusKind::Normal)), 100))),

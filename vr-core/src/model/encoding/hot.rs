@@ -8,13 +8,11 @@ use crate::model::{
     durable::CheckpointId,
     encoding::{
         CodecError, WIRE_VERSION_LEASES,
-        entry::{decode_header, encode_header},
+        entries::{put_entries, take_entries},
         fields::Fields,
         frame::FrameWriter,
-        length,
     },
     entries::Entries,
-    entry::{ENTRY_HEADER_BYTES, Entry},
     message::{
         Answer, Commit, Committed, Forward, ForwardReply, Limit, Outcome, Prepare, PrepareOk,
         Query, Register, Rejected, Rejection, Reply, Request, Standing, StatusKind,
@@ -274,11 +272,15 @@ pub(super) fn put_prepare(frame: &mut FrameWriter<'_>, body: &Prepare) -> Taken<
     put_entries(frame, &body.entries)
 }
 
-pub(super) fn take_prepare(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Prepare> {
+pub(super) fn take_prepare(
+    fields: &mut Fields<'_>,
+    source: &Bytes,
+    version: u16,
+) -> Taken<Prepare> {
     Ok(Prepare {
         commit: take_committed(fields)?,
         heartbeat: HeartbeatNumber(fields.u64()?),
-        entries: take_entries(fields, source)?.into(),
+        entries: take_entries(fields, source, version)?.into(),
     })
 }
 
@@ -354,39 +356,13 @@ pub(super) fn put_answered_entries(frame: &mut FrameWriter<'_>, body: &Entries) 
     put_entries(frame, &body.entries)
 }
 
-pub(super) fn take_answered_entries(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Entries> {
-    Ok(Entries { request: RequestId(fields.u64()?), entries: take_entries(fields, source)? })
-}
-
-/// Their number, where the guarded part ends, then each header and its payload.
-fn put_entries(frame: &mut FrameWriter<'_>, entries: &[Entry]) -> Taken<()> {
-    frame.fields().put_u32_le(length("number of entries", entries.len())?);
-    frame.end_guard();
-    for entry in entries {
-        let length = usize::try_from(entry.header.payload_length).unwrap_or(usize::MAX);
-        if entry.payload.len() != length {
-            let have = entry.payload.len();
-            return Err(CodecError::Short { what: "payload", have, need: length });
-        }
-        frame.fields().put_slice(&encode_header(&entry.header));
-        frame.put_shared(&entry.payload);
-    }
-    Ok(())
-}
-
-/// The entries, each header and each payload verified against its checksum.
-fn take_entries(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Vec<Entry>> {
-    let count = fields.u32()?;
-    let count = fields.count(count, ENTRY_HEADER_BYTES)?;
-    let mut entries = Vec::with_capacity(count);
-    for _ in 0..count {
-        let header = decode_header(fields.take(ENTRY_HEADER_BYTES)?)?;
-        let length = usize::try_from(header.payload_length).unwrap_or(usize::MAX);
-        let entry = Entry { header, payload: source.slice_ref(fields.take(length)?) };
-        entry.verify_payload()?;
-        entries.push(entry);
-    }
-    Ok(entries)
+pub(super) fn take_answered_entries(
+    fields: &mut Fields<'_>,
+    source: &Bytes,
+    version: u16,
+) -> Taken<Entries> {
+    let request = RequestId(fields.u64()?);
+    Ok(Entries { request, entries: take_entries(fields, source, version)? })
 }
 
 fn put_committed(frame: &mut FrameWriter<'_>, committed: &Committed) {

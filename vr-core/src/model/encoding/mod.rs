@@ -1,8 +1,9 @@
-//! The bytes of entries and messages: one form for the wire and the disk, pinned by golden files.
+//! The bytes of entries and messages, on the wire and on disk, pinned by golden files.
 
 mod batches;
 pub mod chunk;
 mod cold;
+mod entries;
 pub mod entry;
 mod fields;
 pub mod frame;
@@ -20,7 +21,10 @@ mod tests;
 /// Version 3 can say several requests, and several replies, in one message, that chunks of
 /// checkpoints may come compressed, and such chunks. To an end that speaks an earlier one the former
 /// are said one by one, and chunks come as they are.
-pub const WIRE_VERSION: u16 = 3;
+///
+/// Version 4 leaves out of an entry's header what follows from the one in front of it in the same
+/// message.
+pub const WIRE_VERSION: u16 = 4;
 
 /// Oldest version that is still spoken.
 pub const WIRE_VERSION_MIN: u16 = 1;
@@ -30,6 +34,9 @@ pub(crate) const WIRE_VERSION_LEASES: u16 = 2;
 
 /// The first version with batches of requests and of replies.
 pub(crate) const WIRE_VERSION_BATCHES: u16 = 3;
+
+/// The first version that says of an entry only what does not follow from the one before it.
+pub(crate) const WIRE_VERSION_CHAINS: u16 = 4;
 
 /// The first version with compressed chunks.
 pub(crate) const WIRE_VERSION_COMPRESSION: u16 = 3;

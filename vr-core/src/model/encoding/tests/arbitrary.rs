@@ -57,6 +57,49 @@ fn entry() -> impl Strategy<Value = Entry> {
     (header(), payload()).prop_map(|(header, payload)| Entry::new(header, payload))
 }
 
+/// Entries of which most go on from the one before, as they do in a message.
+fn chain() -> impl Strategy<Value = Vec<Entry>> {
+    let step = (any::<[u8; 3]>(), 0_u64..1 << 34, payload());
+    (entry(), vec(step, 0..6)).prop_map(|(first, steps)| {
+        let mut entries = vec![first];
+        for ([session, kind, odd], later, payload) in steps {
+            let before = entries.last().map(|entry| entry.header).unwrap_or_default();
+            let mut header = EntryHeader {
+                parent: before.checksum,
+                op_number: before.op_number.next(),
+                time: before.time.wrapping_add(later),
+                request_number: before.request_number.next(),
+                ..before
+            };
+            match session {
+                0..32 => header.client = ClientId(session.into()),
+                32..64 => header.session = OpNumber(session.into()),
+                64..96 => header.request_number = RequestNumber(session.into()),
+                _ => {}
+            }
+            header.kind = match kind {
+                0..24 => EntryKind::Noop,
+                24..48 => EntryKind::Register,
+                other => EntryKind::of_request(other % 2 == 0),
+            };
+            match odd {
+                0..16 => header.view = View(header.view.0 ^ 1),
+                16..32 => header.parent = Checksum(odd.into()),
+                32..48 => header.op_number = OpNumber(odd.into()),
+                48..64 => header.epoch = Epoch(odd.into()),
+                64..80 => header.group = odd.into(),
+                _ => {}
+            }
+            entries.push(Entry::new(header, payload));
+        }
+        entries
+    })
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    prop_oneof![vec(entry(), 0..5), chain()]
+}
+
 fn sealed_headers() -> impl Strategy<Value = Vec<EntryHeader>> {
     vec(header().prop_map(EntryHeader::sealed), 0..4)
 }
@@ -196,7 +239,7 @@ fn client_message() -> impl Strategy<Value = Message> {
 
 fn normal_message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        (vec(entry(), 0..5), committed(), any::<u64>()).prop_map(|(entries, commit, number)| {
+        (entries(), committed(), any::<u64>()).prop_map(|(entries, commit, number)| {
             let heartbeat = HeartbeatNumber(number);
             Message::Prepare(Prepare { entries: entries.into(), commit, heartbeat })
         }),
@@ -333,7 +376,7 @@ fn transfer_message() -> impl Strategy<Value = Message> {
                 Message::Snapshot(Snapshot { request, checkpoint, content })
             }
         ),
-        (any::<u64>(), vec(entry(), 0..5)).prop_map(|(request, entries)| {
+        (any::<u64>(), entries()).prop_map(|(request, entries)| {
             Message::Entries(Entries { request: RequestId(request), entries })
         }),
         any::<u64>()
