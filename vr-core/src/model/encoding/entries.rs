@@ -85,10 +85,13 @@ fn put_chained(frame: &mut FrameWriter<'_>, before: Option<&EntryHeader>, header
         fields.put_u8(WHOLE);
         return fields.put_slice(&encode_header(header));
     };
-    fields.put_u8(form);
-    fields.put_u128_le(header.checksum.0);
-    fields.put_u32_le(time);
-    fields.put_u32_le(header.payload_length);
+    let mut said = [0; NEXT_BYTES];
+    let mut place = said.as_mut_slice();
+    place.put_u8(form);
+    place.put_u128_le(header.checksum.0);
+    place.put_u32_le(time);
+    place.put_u32_le(header.payload_length);
+    fields.put_slice(&said);
     if matches!(form, OTHER_REQUEST | OTHER_MANY) {
         fields.put_u128_le(header.client.0);
         fields.put_u64_le(header.session.0);
