@@ -130,7 +130,7 @@ impl LogWriter for Memory {
         if let Some(cut) = batch.cut {
             entries.retain(|entry| entry.header.op_number <= cut);
         }
-        entries.extend(batch.entries);
+        entries.extend(batch.entries().cloned());
         Ok(())
     }
 }

@@ -222,7 +222,7 @@ impl LogWriter for SimWriter {
             parts.note_failure(error);
         }
         written?;
-        let entries = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
+        let entries = u64::try_from(batch.entries().count()).unwrap_or(u64::MAX);
         lock(&parts.witness).stored(parts.runtime.now(), parts.replica, entries);
         Ok(())
     }
@@ -396,7 +396,7 @@ mod tests {
             let payload = Bytes::from(vec![1; rng.position(3000)]);
             let entry = Entry::new(header, payload);
             headers.push(entry.header);
-            batch.entries.push(entry);
+            batch.entries.push(vec![entry].into());
         }
         if rng.below(3) == 0 {
             superblock.view = View(superblock.view.0 + rng.below(2));

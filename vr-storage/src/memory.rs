@@ -57,7 +57,7 @@ impl Content {
         let checksum = checksum.or_else(|| genesis.filter(|_| base == OpNumber::ZERO));
         let mut follows = base <= end && checksum.is_some();
         let mut head = (base, checksum.unwrap_or_default());
-        for Entry { header, .. } in &batch.entries {
+        for Entry { header, .. } in batch.entries() {
             follows &= (header.op_number, header.parent) == (head.0.next(), head.1);
             head = (header.op_number, header.checksum);
         }
@@ -131,7 +131,7 @@ impl LogWriter for Handle {
         }
         content
             .entries
-            .extend(batch.entries.into_iter().map(|entry| (entry.header.op_number, entry)));
+            .extend(batch.entries().map(|entry| (entry.header.op_number, entry.clone())));
         for entry in batch.repairs {
             content.entries.entry(entry.header.op_number).and_modify(|damaged| *damaged = entry);
         }

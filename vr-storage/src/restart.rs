@@ -295,8 +295,7 @@ impl Plan {
                 head = entry.header.checksum;
             }
             for store in stores.iter_mut() {
-                let entries = entries.clone();
-                store.write(&WriteBatch { entries, ..WriteBatch::default() })?;
+                store.write(&WriteBatch::of(entries.clone()))?;
             }
         }
     }

@@ -239,7 +239,7 @@ fn wal_append(batches: u64) -> anyhow::Result<()> {
     let batches: Vec<WriteBatch> = runs(batches)
         .iter()
         .map(|run| run.iter().map(&mut next).collect())
-        .map(|entries| WriteBatch { entries, ..WriteBatch::default() })
+        .map(WriteBatch::of)
         .collect();
     measured(&mut || batches.iter().try_for_each(|batch| Ok(store.write(batch)?)))
 }

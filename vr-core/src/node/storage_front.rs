@@ -350,7 +350,7 @@ mod tests {
     }
 
     fn sizes(disk: &Disk) -> Vec<usize> {
-        disk.0.lock().unwrap().0.iter().map(|batch| batch.entries.len()).collect()
+        disk.0.lock().unwrap().0.iter().map(|batch| batch.entries().count()).collect()
     }
 
     fn gathered(disk: &Disk) -> Vec<bool> {
@@ -360,7 +360,7 @@ mod tests {
     fn entries(payload_length: u32) -> WriteBatch {
         let header = EntryHeader { payload_length, ..EntryHeader::default() };
         let entry = Entry { header, ..Entry::default() };
-        WriteBatch { entries: vec![entry], ..WriteBatch::default() }
+        WriteBatch::of(vec![entry])
     }
 
     fn promise() -> WriteBatch {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::model::{
     checkpoint::{Draft, Manifest},
     durable::{CheckpointId, Identity, Superblock},
-    entry::{Entry, EntryHeader},
+    entry::{Entry, EntryHeader, Run},
     types::{Checksum, OpNumber},
 };
 
@@ -219,8 +219,9 @@ pub struct WriteBatch {
     /// the superblock's checkpoint when that is later. At the op of that checkpoint, the log begins
     /// anew after it: the entry that the log has there may be another one.
     pub cut: Option<OpNumber>,
-    /// Entries in op order, each the parent of the next.
-    pub entries: Vec<Entry>,
+    /// Entries in op order, each the parent of the next, in runs that are shared with the log in
+    /// memory; none is empty. [`entries`](Self::entries) goes through all of them.
+    pub entries: Vec<Run>,
     /// Entries in op order that take the place of those with the same ops in the log, which are
     /// damaged; nothing is cut, and those of ops that are not in the log any more are left out.
     /// Each is there after a crash, or what was there before.
@@ -236,6 +237,13 @@ pub struct WriteBatch {
 }
 
 impl WriteBatch {
+    /// A batch that adds `entries`, as one run.
+    #[must_use]
+    pub fn of(entries: Vec<Entry>) -> Self {
+        let run = Some(Run::from(entries)).filter(|run| !run.is_empty());
+        Self { entries: run.into_iter().collect(), ..Self::default() }
+    }
+
     /// Whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -246,10 +254,17 @@ impl WriteBatch {
             && self.release.is_none()
     }
 
+    /// The entries of all runs, but not those that repair.
+    #[must_use]
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + Clone {
+        self.entries.iter().flat_map(|run| run.iter())
+    }
+
     /// Bytes of the entries, those that repair included.
     #[must_use]
     pub fn entry_bytes(&self) -> u64 {
-        self.entries.iter().chain(&self.repairs).map(|entry| entry.header.entry_bytes()).sum()
+        let repairs: u64 = self.repairs.iter().map(Entry::bytes).sum();
+        self.entries.iter().map(Run::bytes).sum::<u64>().saturating_add(repairs)
     }
 
     /// Whether `next` can become part of this batch without changing what a crash can leave.
@@ -271,7 +286,9 @@ impl WriteBatch {
     pub fn absorb(&mut self, next: Self) {
         assert!(self.can_absorb(&next), "a log part never overtakes a superblock");
         if let Some(after) = next.cut {
-            self.entries.retain(|entry| entry.header.op_number <= after);
+            let kept = |run: &Run| run.partition_point(|entry| entry.header.op_number <= after);
+            self.entries.iter_mut().for_each(|run| *run = run.part(0, kept(run)));
+            self.entries.retain(|run| !run.is_empty());
             self.repairs.retain(|entry| entry.header.op_number <= after);
             if self.entries.is_empty() {
                 self.cut = Some(self.cut.map_or(after, |earlier| earlier.min(after)));
@@ -394,15 +411,12 @@ mod tests {
     }
 
     fn batch(cut: Option<u64>, ops: &[u64]) -> WriteBatch {
-        WriteBatch {
-            cut: cut.map(OpNumber),
-            entries: ops.iter().map(|op| entry(*op)).collect(),
-            ..WriteBatch::default()
-        }
+        let entries = ops.iter().map(|op| entry(*op)).collect();
+        WriteBatch { cut: cut.map(OpNumber), ..WriteBatch::of(entries) }
     }
 
     fn ops(batch: &WriteBatch) -> Vec<u64> {
-        batch.entries.iter().map(|entry| entry.header.op_number.0).collect()
+        batch.entries().map(|entry| entry.header.op_number.0).collect()
     }
 
     #[test]

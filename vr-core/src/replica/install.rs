@@ -178,9 +178,8 @@ impl Replica {
         let kept = self.log.is_volatile();
         let batch = WriteBatch {
             cut: ((after < self.log.op_number() || self.is_incomplete()) && !kept).then_some(after),
-            entries: if kept { Vec::new() } else { entries.clone() },
             superblock: Some(superblock),
-            ..WriteBatch::default()
+            ..WriteBatch::of(if kept { Vec::new() } else { entries.clone() })
         };
         if !self.is_diskless() {
             self.persist(id, batch);

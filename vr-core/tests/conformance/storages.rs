@@ -89,9 +89,9 @@ struct State {
 /// Checksum, number, length.
 const RECORD_HEADER_BYTES: usize = 16 + 8 + 4;
 
-fn to_bytes(entries: &[Entry]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn to_bytes<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<(Vec<u8>, Vec<u8>)> {
     let entry = |entry: &Entry| (encode_header(&entry.header).to_vec(), entry.payload.to_vec());
-    entries.iter().map(entry).collect()
+    entries.map(entry).collect()
 }
 
 fn from_bytes(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Option<Vec<Entry>> {
@@ -159,7 +159,7 @@ impl State {
 
     fn follows(&self, batch: &WriteBatch) -> bool {
         let Some(mut head) = self.base(batch) else { return false };
-        batch.entries.iter().all(|entry| {
+        batch.entries().all(|entry| {
             let is_next = Anchor::below(&entry.header) == head;
             head = Anchor::of(&entry.header);
             is_next
@@ -170,7 +170,7 @@ impl State {
         if let Some(cut) = batch.cut.filter(|_| flaw != Flaw::IgnoresCuts) {
             self.entries.split_off(&cut.next());
         }
-        let entries = batch.entries.into_iter();
+        let entries = batch.entries().cloned();
         self.entries.extend(entries.map(|entry| (entry.header.op_number, entry)));
         for entry in batch.repairs {
             let op_number = entry.header.op_number;
@@ -196,8 +196,8 @@ impl Record {
     fn of(batch: &WriteBatch) -> Self {
         Self {
             cut: batch.cut,
-            entries: to_bytes(&batch.entries),
-            repairs: to_bytes(&batch.repairs),
+            entries: to_bytes(batch.entries()),
+            repairs: to_bytes(batch.repairs.iter()),
             superblock: batch.superblock.clone(),
             release: batch.release,
         }
@@ -206,8 +206,7 @@ impl Record {
     fn into_batch(self) -> Option<WriteBatch> {
         let (entries, repairs) = (from_bytes(self.entries)?, from_bytes(self.repairs)?);
         let Self { cut, superblock, release, .. } = self;
-        let gathered = false;
-        Some(WriteBatch { cut, entries, repairs, superblock, release, gathered })
+        Some(WriteBatch { cut, repairs, superblock, release, ..WriteBatch::of(entries) })
     }
 }
 

@@ -57,10 +57,10 @@ impl Disk {
         if let Some(after) = batch.cut {
             self.entries.retain(|entry| entry.header.op_number <= after);
         }
-        for entry in batch.entries {
+        for entry in batch.entries() {
             let next = self.entries.len() + 1;
             assert_eq!(entry.header.op_number, op(next), "writes are contiguous");
-            self.entries.push(entry);
+            self.entries.push(entry.clone());
         }
         if let Some(superblock) = batch.superblock {
             assert!(superblock.view >= self.superblock.view, "promises are never taken back");

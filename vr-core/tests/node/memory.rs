@@ -99,7 +99,7 @@ impl LogWriter for Memory {
             if let Some(after) = batch.cut {
                 contents.entries.retain(|entry| entry.header.op_number <= after);
             }
-            contents.entries.extend(batch.entries);
+            contents.entries.extend(batch.entries().cloned());
             if batch.superblock.is_some() {
                 contents.superblock = batch.superblock;
             }

@@ -172,7 +172,7 @@ fn nothing_is_installed_before_all_bodies_are_here() {
     assert_eq!(subject.status().op_number, OpNumber(1));
     let outputs = answer(&mut subject, 1, &outputs, &entries);
     let [batch] = outputs.batches()[..] else { panic!("one write") };
-    assert_eq!((batch.cut, batch.entries.len()), (None, 2));
+    assert_eq!((batch.cut, batch.entries().count()), (None, 2));
 }
 
 /// Step 4: whoever offered the log first may be gone; the bodies come from anyone.
@@ -257,7 +257,7 @@ fn a_conflicting_suffix_is_replaced_in_one_batch() {
     let outputs = subject.hear(2, 2, start_view(2, &theirs, 0));
     let outputs = answer(&mut subject, 2, &outputs, &theirs);
     let [batch] = outputs.batches()[..] else { panic!("one write") };
-    assert_eq!((batch.cut, batch.entries.len()), (Some(OpNumber(1)), 1));
+    assert_eq!((batch.cut, batch.entries().count()), (Some(OpNumber(1)), 1));
     assert_eq!(subject.status().op_number, OpNumber(3));
     subject.persisted();
     assert_eq!(subject.status().op_number, OpNumber(2));

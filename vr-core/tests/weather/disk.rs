@@ -17,11 +17,11 @@ impl Disk {
         if let Some(after) = batch.cut {
             self.entries.retain(|entry| entry.header.op_number <= after);
         }
-        for entry in batch.entries {
+        for entry in batch.entries() {
             assert_eq!(entry.header.op_number, op(self.entries.len() + 1), "no gap on disk");
             let head = self.entries.last().map(|last| last.header.checksum);
             assert!(head.is_none_or(|head| head == entry.header.parent), "a chain on disk");
-            self.entries.push(entry);
+            self.entries.push(entry.clone());
         }
         if let Some(superblock) = batch.superblock.filter(|_| whole) {
             assert!(superblock.view >= self.superblock.view, "promises are never taken back");

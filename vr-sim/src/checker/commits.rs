@@ -50,7 +50,7 @@ impl Commits {
 
     /// Some replica writes `batch`.
     pub fn writing(&mut self, batch: &WriteBatch) {
-        for entry in &batch.entries {
+        for entry in batch.entries() {
             self.parents.insert(entry.header.checksum, entry.header.parent);
         }
     }

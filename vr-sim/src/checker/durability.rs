@@ -192,7 +192,7 @@ impl Durability {
     pub fn writing(&mut self, replica: ReplicaId, batch: &WriteBatch) -> Verdict {
         let pending = Pending {
             cut: batch.cut,
-            entries: batch.entries.iter().map(|entry| entry.header).collect(),
+            entries: batch.entries().map(|entry| entry.header).collect(),
             repairs: batch.repairs.iter().map(|entry| entry.header).collect(),
             intact: batch.superblock.as_ref().is_some_and(|block| block.trust == Trust::Intact),
             views: batch.superblock.as_ref().map(|block| (block.view, block.log_view)),
@@ -415,7 +415,7 @@ mod tests {
 
     fn write(ops: &[u64], view: Option<u64>) -> WriteBatch {
         let entries = ops.iter().map(|op| entry(*op)).collect();
-        WriteBatch { entries, superblock: view.map(superblock), ..WriteBatch::default() }
+        WriteBatch { superblock: view.map(superblock), ..WriteBatch::of(entries) }
     }
 
     fn opened() -> Durability {

@@ -195,7 +195,7 @@ impl<D: Disk> Store<D> {
 
     fn write_parts(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
         if batch.cut.is_some() || !batch.entries.is_empty() {
-            self.wal.write(batch.cut, &batch.entries)?;
+            self.wal.write(batch.cut, &batch.entries().collect::<Vec<_>>())?;
         }
         self.wal.repair(&batch.repairs)?;
         if let Some(superblock) = &batch.superblock {

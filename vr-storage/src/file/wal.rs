@@ -173,7 +173,7 @@ impl<D: Disk> Wal<D> {
     pub(crate) fn write(
         &mut self,
         cut: Option<OpNumber>,
-        entries: &[Entry],
+        entries: &[&Entry],
     ) -> Result<(), StorageError> {
         let base = self.base_of(cut, entries)?;
         let head = self.check_chain(base, entries)?;
@@ -192,8 +192,8 @@ impl<D: Disk> Wal<D> {
             let op_number = entry.header.op_number;
             op_number > self.checkpoint.op_number && op_number <= self.head.op_number
         };
-        let entries: Vec<Entry> = entries.iter().filter(in_log).cloned().collect();
-        let follows = |one: &Entry, next: &Entry| one.header.checksum == next.header.parent;
+        let entries: Vec<&Entry> = entries.iter().filter(in_log).collect();
+        let follows = |one: &&Entry, next: &&Entry| one.header.checksum == next.header.parent;
         for run in entries.chunk_by(follows) {
             let Some(first) = run.first() else { continue };
             let last = self.check_chain(Anchor::below(&first.header), run)?;
@@ -325,6 +325,7 @@ impl<D: Disk> Wal<D> {
             None => Vec::new(),
         };
         if !is_repair {
+            let entries: Vec<&Entry> = entries.iter().collect();
             let head = self.check_chain(batch.base, &entries)?;
             return self.write_batch(BatchKind::Cut, batch.base, head, &entries);
         }
@@ -370,7 +371,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// What the batch's first entry must follow.
-    fn base_of(&self, cut: Option<OpNumber>, entries: &[Entry]) -> Result<Anchor, StorageError> {
+    fn base_of(&self, cut: Option<OpNumber>, entries: &[&Entry]) -> Result<Anchor, StorageError> {
         let first = entries.first().map(|entry| entry.header.op_number.previous());
         let op_number = cut.or(first).unwrap_or(self.head.op_number);
         let starts_anew = cut.is_some() || self.head.op_number < op_number;
@@ -394,7 +395,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Checks that `entries` chain from `base`; returns the last one.
-    fn check_chain(&self, base: Anchor, entries: &[Entry]) -> Result<Anchor, StorageError> {
+    fn check_chain(&self, base: Anchor, entries: &[&Entry]) -> Result<Anchor, StorageError> {
         let mut head = base;
         for entry in entries {
             let header = &entry.header;
@@ -419,7 +420,7 @@ impl<D: Disk> Wal<D> {
         kind: BatchKind,
         base: Anchor,
         head: Anchor,
-        entries: &[Entry],
+        entries: &[&Entry],
     ) -> Result<(), StorageError> {
         let entry_bytes = entries.iter().map(|entry| entry.header.entry_bytes()).sum();
         let span = batch_span(entry_bytes);
@@ -453,7 +454,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// What changes when a batch is durable.
-    fn note_written(&mut self, header: &BatchHeader, head: Anchor, entries: &[Entry]) {
+    fn note_written(&mut self, header: &BatchHeader, head: Anchor, entries: &[&Entry]) {
         if let Some(active) = self.live.back_mut() {
             active.end = header.offset + header.span();
         }
@@ -544,7 +545,7 @@ enum Piece {
 impl Assembly {
     /// Lays out `header` and `entries`, with zeros behind them to the end of a page: all that the
     /// next open looks at behind the end of the log.
-    fn fill(&mut self, header: &BatchHeader, entries: &[Entry]) {
+    fn fill(&mut self, header: &BatchHeader, entries: &[&Entry]) {
         self.copied.clear();
         self.pieces.clear();
         let mut start = 0;
@@ -571,7 +572,7 @@ impl Assembly {
         disk: &D,
         name: &str,
         offset: u64,
-        entries: &[Entry],
+        entries: &[&Entry],
     ) -> Result<(), StorageError> {
         let piece = |piece: &Piece| match piece {
             Piece::Copied(range) => self.copied.get(range.clone()).unwrap_or_default(),

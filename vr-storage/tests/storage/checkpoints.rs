@@ -368,11 +368,10 @@ fn moves() -> Vec<WriteBatch> {
     let mut content = Content::new();
     let whole = content.append(&[300; 24]);
     content.apply(&whole);
-    let entries = |ops: std::ops::Range<usize>| whole.entries[ops].to_vec();
-    let log = |cut: Option<u64>, ops| WriteBatch {
+    let entries: Vec<_> = whole.entries().cloned().collect();
+    let log = |cut: Option<u64>, ops: std::ops::Range<usize>| WriteBatch {
         cut: cut.map(OpNumber),
-        entries: entries(ops),
-        ..WriteBatch::default()
+        ..WriteBatch::of(entries[ops].to_vec())
     };
     let mut named = |checkpoint| {
         let batch = content.promise(checkpoint);
@@ -409,7 +408,7 @@ fn after(batches: &[WriteBatch]) -> (Superblock, Option<Vec<u64>>) {
             ops.retain(|op| *op <= cut.0);
             was_reset = false;
         }
-        ops.extend(batch.entries.iter().map(|entry| entry.header.op_number.0));
+        ops.extend(batch.entries().map(|entry| entry.header.op_number.0));
         if let Some(new) = &batch.superblock {
             was_reset = new.checkpoint.op_number < superblock.checkpoint.op_number;
             superblock = new.clone();

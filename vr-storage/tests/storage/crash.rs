@@ -304,10 +304,11 @@ fn two_torn_batches_never_make_a_whole_one() {
     let disk = FaultyDisk::default();
     let (_, mut store) = open(&disk).unwrap();
     // The same first entry, and another second one of the same length.
-    let mut later = earlier.clone();
-    content.log = later.entries[..1].to_vec();
+    content.log = earlier.entries().take(1).cloned().collect();
     content.superblock.view.0 += 1;
-    later.entries[1] = content.entries(1, &[600]).remove(0);
+    let mut later = content.log.clone();
+    later.extend(content.entries(1, &[600]));
+    let later = WriteBatch::of(later);
     store.write(&later).unwrap();
     let mut mixed = disk.bytes("wal-0000000000000001");
     mixed[4096 + 512..].copy_from_slice(&stale[4096 + 512..]);

@@ -172,7 +172,7 @@ fn entries_that_do_not_follow_are_refused() {
         content.apply(&content.append(&[1, 1, 1]));
         content
     };
-    let gap = WriteBatch { entries: content.entries(3, &[1]), ..WriteBatch::default() };
+    let gap = WriteBatch::of(content.entries(3, &[1]));
     let beyond = WriteBatch { cut: Some(OpNumber(1)), ..WriteBatch::default() };
     for batch in [gap, beyond] {
         let (_, mut store) = open(&FaultyDisk::default()).unwrap();

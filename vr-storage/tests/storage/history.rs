@@ -111,12 +111,12 @@ impl Content {
 
     pub(crate) fn append(&self, sizes: &[usize]) -> WriteBatch {
         let entries = self.entries(self.op_number(), sizes);
-        WriteBatch { entries, ..WriteBatch::default() }
+        WriteBatch::of(entries)
     }
 
     pub(crate) fn cut(&self, after: u64, sizes: &[usize]) -> WriteBatch {
         let entries = self.entries(after, sizes);
-        WriteBatch { cut: Some(OpNumber(after)), entries, ..WriteBatch::default() }
+        WriteBatch { cut: Some(OpNumber(after)), ..WriteBatch::of(entries) }
     }
 
     /// A superblock with the next view and, from `op_number` on, a checkpoint.
@@ -151,7 +151,7 @@ impl Content {
         if let Some(cut) = batch.cut {
             self.log.truncate(usize::try_from(cut.0).unwrap());
         }
-        self.log.extend(batch.entries.iter().cloned());
+        self.log.extend(batch.entries().cloned());
     }
 
     /// All that a crash during `batch` may leave.

@@ -103,7 +103,7 @@ impl Content {
     /// A batch that appends.
     pub(crate) fn append(&self, sizes: &[usize]) -> WriteBatch {
         let entries = self.entries(self.op_number(), sizes);
-        WriteBatch { entries, ..WriteBatch::default() }
+        WriteBatch::of(entries)
     }
 
     /// A batch that replaces everything above `after`; its entries differ from the earlier ones.
@@ -111,7 +111,7 @@ impl Content {
         let mut other = self.clone();
         other.superblock.view = self.superblock.view.plus(self.op_number() + 1);
         let entries = other.entries(after, sizes);
-        WriteBatch { cut: Some(OpNumber(after)), entries, ..WriteBatch::default() }
+        WriteBatch { cut: Some(OpNumber(after)), ..WriteBatch::of(entries) }
     }
 
     /// A batch with the superblock of the next view, and this checkpoint.
@@ -163,7 +163,7 @@ impl Content {
         if let Some(cut) = batch.cut {
             self.log.truncate(Self::position(cut.0));
         }
-        self.log.extend(batch.entries.iter().cloned());
+        self.log.extend(batch.entries().cloned());
     }
 
     /// All that may be found after a crash during `batch`: nothing of it, its log part alone, or

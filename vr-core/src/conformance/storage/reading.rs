@@ -141,7 +141,7 @@ pub(crate) async fn a_read_runs_beside_a_write(bench: &mut Bench<'_>) -> Outcome
         let is_old = matches!(&old, Ok(entries) if entries.iter().eq(bench.content.entry(3)));
         ensure(is_old, || format!("Op 3, read beside a write of op {next}: {old:?}"))?;
         let is_new = match &new {
-            Ok(entries) => *entries == batch.entries,
+            Ok(entries) => entries.iter().eq(batch.entries()),
             Err(error) => matches!(error, StorageError::Missing { .. }),
         };
         ensure(is_new, || {

@@ -54,18 +54,21 @@ pub(crate) async fn a_large_payload_is_kept(bench: &mut Bench<'_>) -> Outcome {
 
 pub(crate) async fn a_batch_of_many_entries_is_kept(bench: &mut Bench<'_>) -> Outcome {
     bench.open().await?;
-    bench.append(&[33; 400]).await?;
+    let batch = bench.content.append(&[33; 400]);
+    let all: Vec<Entry> = batch.entries().cloned().collect();
+    // Runs of several lengths, as they are where batches gathered.
+    let (first, rest) = all.split_at(1);
+    let runs = [first].into_iter().chain(rest.chunks(7)).map(|run| run.to_vec().into());
+    bench.write(WriteBatch { entries: runs.collect(), ..WriteBatch::default() }).await?;
     bench.reopen().await
 }
 
 pub(crate) async fn a_payload_of_any_bytes_is_kept(bench: &mut Bench<'_>) -> Outcome {
     bench.open().await?;
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1500).collect();
-    let mut batch = bench.content.append(&[0]);
-    if let Some(entry) = batch.entries.first_mut() {
-        *entry = Entry::new(entry.header, Bytes::from(bytes));
-    }
-    bench.write(batch).await?;
+    let with_bytes = |entry: &Entry| Entry::new(entry.header, Bytes::from(bytes.clone()));
+    let entries = bench.content.append(&[0]).entries().map(with_bytes).collect();
+    bench.write(WriteBatch::of(entries)).await?;
     bench.reopen().await
 }
 
@@ -86,19 +89,17 @@ pub(crate) async fn every_field_of_a_header_is_kept(bench: &mut Bench<'_>) -> Ou
         ..EntryHeader::default()
     };
     let entry = Entry::new(header, Bytes::from_static(b"sixteen bytes!!!"));
-    bench.write(WriteBatch { entries: vec![entry], ..WriteBatch::default() }).await?;
+    bench.write(WriteBatch::of(vec![entry])).await?;
     bench.reopen().await
 }
 
 pub(crate) async fn entries_of_every_kind_are_kept(bench: &mut Bench<'_>) -> Outcome {
     bench.open().await?;
     for kind in [EntryKind::Noop, EntryKind::Register, EntryKind::Request] {
-        let mut batch = bench.content.append(&[16]);
-        if let Some(entry) = batch.entries.first_mut() {
-            let header = EntryHeader { kind, ..entry.header };
-            *entry = Entry::new(header, entry.payload.clone());
-        }
-        bench.write(batch).await?;
+        let of_kind =
+            |entry: &Entry| Entry::new(EntryHeader { kind, ..entry.header }, entry.payload.clone());
+        let entries = bench.content.append(&[16]).entries().map(of_kind).collect();
+        bench.write(WriteBatch::of(entries)).await?;
     }
     bench.reopen().await
 }
@@ -171,23 +172,23 @@ pub(crate) async fn a_gap_is_refused(bench: &mut Bench<'_>) -> Outcome {
     let mut beyond = bench.content.clone();
     beyond.apply(&beyond.append(&[1, 1, 1, 1]));
     let entries = beyond.entries(4, &[1]);
-    refused(bench, WriteBatch { entries, ..WriteBatch::default() }).await
+    refused(bench, WriteBatch::of(entries)).await
 }
 
 pub(crate) async fn an_op_that_is_there_already_is_refused(bench: &mut Bench<'_>) -> Outcome {
     let entries = bench.content.entries(0, &[7]);
-    refused(bench, WriteBatch { entries, ..WriteBatch::default() }).await
+    refused(bench, WriteBatch::of(entries)).await
 }
 
 pub(crate) async fn an_entry_with_another_parent_is_refused(bench: &mut Bench<'_>) -> Outcome {
     let mut other = bench.content.clone();
     other.apply(&other.append(&[9, 9]));
-    let mut batch = other.append(&[1]);
-    if let Some(entry) = batch.entries.first_mut() {
+    let with_parent = |entry: &Entry| {
         let header = EntryHeader { parent: Checksum(1), ..entry.header };
-        *entry = Entry::new(header, entry.payload.clone());
-    }
-    refused(bench, batch).await
+        Entry::new(header, entry.payload.clone())
+    };
+    let entries = other.append(&[1]).entries().map(with_parent).collect();
+    refused(bench, WriteBatch::of(entries)).await
 }
 
 pub(crate) async fn a_chain_that_breaks_inside_a_batch_is_refused(
@@ -195,9 +196,9 @@ pub(crate) async fn a_chain_that_breaks_inside_a_batch_is_refused(
 ) -> Outcome {
     let mut twin = bench.content.clone();
     twin.apply(&twin.append(&[1, 1]));
-    let mut batch = twin.append(&[1, 2, 3]);
-    batch.entries.remove(1);
-    refused(bench, batch).await
+    let mut entries: Vec<Entry> = twin.append(&[1, 2, 3]).entries().cloned().collect();
+    entries.remove(1);
+    refused(bench, WriteBatch::of(entries)).await
 }
 
 pub(crate) async fn a_cut_beyond_the_end_is_refused(bench: &mut Bench<'_>) -> Outcome {
@@ -220,8 +221,7 @@ async fn refused(bench: &mut Bench<'_>, batch: WriteBatch) -> Outcome {
             )));
         }
         Ok(()) => {
-            let (ops, cut) =
-                (batch.entries.iter().map(|entry| entry.header.op_number.0), batch.cut);
+            let (ops, cut) = (batch.entries().map(|entry| entry.header.op_number.0), batch.cut);
             let ops: Vec<u64> = ops.collect();
             return Err(Failure(format!(
                 "A batch that does not follow the log, which ends at op 2, was written: cut \
