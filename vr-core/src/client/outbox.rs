@@ -208,3 +208,62 @@ impl Outbox {
         self.messages.push_back((to, envelope));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TO: ReplicaId = ReplicaId(1);
+
+    fn asked(outbox: &mut Outbox, number: u64) {
+        outbox.request(TO, OpNumber(7), RequestNumber(number), Bytes::from_static(b"op").into());
+    }
+
+    /// Who says what in which epoch: the first number and how many of a batch; nothing for others.
+    fn said(outbox: &mut Outbox) -> Vec<(Sender, Epoch, Option<(u64, usize)>)> {
+        core::iter::from_fn(|| outbox.pop())
+            .map(|output| {
+                let ClientOutput::Send { envelope, .. } = output else { panic!("{output:?}") };
+                let batch = if let Message::Requests(batch) = envelope.message {
+                    Some((batch.first.0, batch.operations.len()))
+                } else if let Message::Request(request) = envelope.message {
+                    Some((request.request_number.0, 1))
+                } else {
+                    None
+                };
+                (envelope.sender, envelope.epoch, batch)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_asked_leaves_under_the_name_and_in_the_epoch_in_which_it_was() {
+        let (one, other) = (ClientId(1), ClientId(2));
+        let mut outbox = Outbox::new(GroupId(1), one, 1024);
+        asked(&mut outbox, 1);
+        asked(&mut outbox, 2);
+        outbox.rename(other);
+        asked(&mut outbox, 3);
+        outbox.enter(Epoch(1));
+        asked(&mut outbox, 4);
+        let (one, other) = (Sender::Client(one), Sender::Client(other));
+        assert_eq!(
+            said(&mut outbox),
+            [
+                (one, Epoch(0), Some((1, 2))),
+                (other, Epoch(0), Some((3, 1))),
+                (other, Epoch(1), Some((4, 1))),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_message_stays_behind_the_requests_in_front_of_it() {
+        let mut outbox = Outbox::new(GroupId(1), ClientId(1), 1024);
+        asked(&mut outbox, 1);
+        outbox.register(TO, Nonce(5));
+        asked(&mut outbox, 2);
+        let order: Vec<_> = said(&mut outbox).into_iter().map(|(_, _, batch)| batch).collect();
+        assert_eq!(order, [Some((1, 1)), None, Some((2, 1))]);
+    }
+}

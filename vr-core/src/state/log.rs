@@ -354,8 +354,7 @@ impl Log {
         self.dropped_at = now;
         if dropped >= DROPPED_MAX {
             let dropped = u64::try_from(dropped).unwrap_or(u64::MAX);
-            self.dropped_at =
-                (entries.plus(dropped).min(now.0), bytes.saturating_add(dropped_bytes).min(now.1));
+            self.dropped_at = (entries.plus(dropped), bytes.saturating_add(dropped_bytes));
         }
     }
 

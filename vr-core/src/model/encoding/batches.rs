@@ -38,7 +38,7 @@ pub(super) fn put_requests(frame: &mut FrameWriter<'_>, body: &Requests) -> Take
     fields.put_u64_le(body.first.0);
     fields.put_u32_le(length("number of requests", body.operations.len())?);
     let payloads = body.operations.iter().map(|operation| &operation.bytes);
-    frame.reserve(OPERATION_FIXED_BYTES, payloads);
+    frame.reserve(0, OPERATION_FIXED_BYTES, payloads);
     for operation in &body.operations {
         frame.fields().put_u8(u8::from(operation.many));
         put_bytes(frame, "operation", &operation.bytes)?;

@@ -17,7 +17,8 @@ use crate::model::{
 
 type Taken<T> = Result<T, CodecError>;
 
-/// The entry's whole header and its payload follow.
+/// The entry's header follows but for its last byte, which is zero: so no entry is longer than on disk,
+/// and senders may count those bytes.
 const WHOLE: u8 = 0;
 /// The next entry and the next request of the same session.
 const NEXT_REQUEST: u8 = 1;
@@ -28,14 +29,16 @@ const OTHER_MANY: u8 = 4;
 
 /// Bytes of an entry without its payload, at least: form, checksum, time, payload length.
 const NEXT_BYTES: usize = 25;
+/// The same with client, session and request number.
+const OTHER_BYTES: usize = 57;
 
 /// Their number, where the guarded part ends, then each.
 pub(super) fn put_entries(frame: &mut FrameWriter<'_>, entries: &[Entry]) -> Taken<()> {
     let chained = frame.version() >= WIRE_VERSION_CHAINS;
     frame.fields().put_u32_le(length("number of entries", entries.len())?);
     frame.end_guard();
-    let item_bytes = if chained { NEXT_BYTES } else { ENTRY_HEADER_BYTES };
-    frame.reserve(item_bytes, entries.iter().map(|entry| &entry.payload));
+    let item_bytes = if chained { OTHER_BYTES } else { ENTRY_HEADER_BYTES };
+    frame.reserve(ENTRY_HEADER_BYTES, item_bytes, entries.iter().map(|entry| &entry.payload));
     let mut before = None;
     for Entry { header, payload } in entries {
         let length = usize::try_from(header.payload_length).unwrap_or(usize::MAX);
@@ -63,11 +66,23 @@ pub(super) fn take_entries(
     let chained = version >= WIRE_VERSION_CHAINS;
     let count = fields.u32()?;
     let count = fields.count(count, if chained { NEXT_BYTES } else { ENTRY_HEADER_BYTES })?;
-    let mut entries: Vec<Entry> = Vec::with_capacity(count);
+    // A count alone reserves no more than for whole headers, however short the entries may be.
+    let reserved = count.min(fields.len() / ENTRY_HEADER_BYTES + 1);
+    let mut entries: Vec<Entry> = Vec::with_capacity(reserved);
     for _ in 0..count {
-        let form = if chained { fields.u8()? } else { WHOLE };
+        if !chained {
+            let header = decode_header(fields.take(ENTRY_HEADER_BYTES)?)?;
+            entries.push(with_payload(fields, source, header)?);
+            continue;
+        }
+        let form = fields.u8()?;
         let entry = match (form, entries.last()) {
-            (WHOLE, _) => take_whole(fields, source)?,
+            (WHOLE, _) => {
+                let mut header = [0; ENTRY_HEADER_BYTES];
+                let [said @ .., _zero] = &mut header;
+                said.copy_from_slice(fields.take(ENTRY_HEADER_BYTES - 1)?);
+                with_payload(fields, source, decode_header(&header)?)?
+            }
             (NEXT_REQUEST..=OTHER_MANY, Some(before)) => {
                 take_next(fields, source, form, &before.header)?
             }
@@ -82,8 +97,9 @@ pub(super) fn take_entries(
 fn put_chained(frame: &mut FrameWriter<'_>, before: Option<&EntryHeader>, header: &EntryHeader) {
     let fields = frame.fields();
     let Some((form, time)) = before.and_then(|before| next_form(before, header)) else {
+        let [said @ .., _zero] = encode_header(header);
         fields.put_u8(WHOLE);
-        return fields.put_slice(&encode_header(header));
+        return fields.put_slice(&said);
     };
     let mut said = [0; NEXT_BYTES];
     let mut place = said.as_mut_slice();
@@ -118,8 +134,8 @@ fn next_form(before: &EntryHeader, header: &EntryHeader) -> Option<(u8, u32)> {
     goes_on.then_some((form, time))
 }
 
-fn take_whole(fields: &mut Fields<'_>, source: &Bytes) -> Taken<Entry> {
-    let header = decode_header(fields.take(ENTRY_HEADER_BYTES)?)?;
+/// The entry of `header`, its payload taken and verified.
+fn with_payload(fields: &mut Fields<'_>, source: &Bytes, header: EntryHeader) -> Taken<Entry> {
     let length = usize::try_from(header.payload_length).unwrap_or(usize::MAX);
     let entry = Entry { header, payload: source.slice_ref(fields.take(length)?) };
     entry.verify_payload()?;

@@ -320,14 +320,19 @@ impl FrameWriter<'_> {
         &mut self.parts.scratch
     }
 
-    /// Makes room for items of `fixed` bytes each and the payloads that [`put_shared`] would copy, so
-    /// that a long frame is not moved while it is written.
+    /// Makes room for `first` bytes, and items of `fixed` bytes each and the payloads that
+    /// [`put_shared`] would copy, so that a long frame is not moved while it is written.
     ///
     /// [`put_shared`]: Self::put_shared
-    pub(super) fn reserve<'a>(&mut self, fixed: usize, payloads: impl Iterator<Item = &'a Bytes>) {
+    pub(super) fn reserve<'a>(
+        &mut self,
+        first: usize,
+        fixed: usize,
+        payloads: impl Iterator<Item = &'a Bytes>,
+    ) {
         let copied = |bytes: &Bytes| Some(bytes.len()).filter(|length| *length <= COPIED_BYTES_MAX);
-        let bytes = payloads.map(|bytes| fixed + copied(bytes).unwrap_or(0)).sum();
-        self.parts.scratch.reserve(bytes);
+        let bytes: usize = payloads.map(|bytes| fixed + copied(bytes).unwrap_or(0)).sum();
+        self.parts.scratch.reserve(first + bytes);
     }
 
     /// Writes bytes that may be shared instead of copied.

@@ -96,7 +96,7 @@ fn chain() -> impl Strategy<Value = Vec<Entry>> {
     })
 }
 
-fn entries() -> impl Strategy<Value = Vec<Entry>> {
+pub(super) fn entries() -> impl Strategy<Value = Vec<Entry>> {
     prop_oneof![vec(entry(), 0..5), chain()]
 }
 

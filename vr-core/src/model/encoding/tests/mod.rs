@@ -12,16 +12,16 @@ use crate::model::{
         CodecError, WIRE_VERSION, WIRE_VERSION_COMPRESSION, WIRE_VERSION_MIN,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts},
         message::{decode, decode_body, encode},
-        tests::arbitrary::any_envelope,
+        tests::arbitrary::{any_envelope, entries},
     },
     entries::Entries,
-    entry::{Entry, EntryHeader},
+    entry::{Entry, EntryHeader, EntryKind},
     kind::{Kind, Lane},
     message::{Committed, Envelope, Message, Prepare, Register, Request, Sender},
     snapshot::{Snapshot, SnapshotContent},
     types::{
-        ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber, ReplicaId,
-        RequestId, RequestNumber, View,
+        Checksum, ClientId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce, OpNumber,
+        ReplicaId, RequestId, RequestNumber, View,
     },
 };
 
@@ -135,6 +135,60 @@ fn an_entry_with_another_length_than_its_header_is_refused() {
     let refused = encode(&envelope(message), &mut parts);
     assert_eq!(refused, Err(CodecError::Short { what: "payload", have: 2, need: 3 }));
     assert!(parts.is_empty());
+}
+
+fn entries_of(entries: Vec<Entry>) -> Envelope {
+    envelope(Message::Entries(Entries { request: RequestId(1), entries }))
+}
+
+#[test]
+fn an_entry_that_does_not_go_on_from_the_one_before_travels_whole() {
+    let first = EntryHeader {
+        client: ClientId(1),
+        view: View(2),
+        op_number: OpNumber(3),
+        time: 1_700_000_000_000_000_000,
+        session: OpNumber(1),
+        request_number: RequestNumber(4),
+        group: 5,
+        epoch: Epoch(6),
+        kind: EntryKind::Request,
+        ..EntryHeader::default()
+    };
+    let first = Entry::new(first, Bytes::from_static(b"put a 1"));
+    let next = EntryHeader {
+        parent: first.header.checksum,
+        op_number: first.header.op_number.next(),
+        time: first.header.time + 1,
+        request_number: first.header.request_number.next(),
+        ..first.header
+    };
+    let changes: [(usize, fn(&mut EntryHeader)); 15] = [
+        (25, |_| {}),
+        (25, |it| it.kind = EntryKind::Many),
+        (25, |it| it.time += u64::from(u32::MAX) - 1),
+        (57, |it| it.client = ClientId(9)),
+        (57, |it| it.session = OpNumber(9)),
+        (57, |it| it.request_number = RequestNumber(9)),
+        (128, |it| it.parent = Checksum(9)),
+        (128, |it| it.op_number = OpNumber(9)),
+        (128, |it| it.view = View(9)),
+        (128, |it| it.group = 9),
+        (128, |it| it.epoch = Epoch(9)),
+        (128, |it| it.time -= 2),
+        (128, |it| it.time += u64::from(u32::MAX)),
+        (128, |it| it.kind = EntryKind::Noop),
+        (128, |it| it.kind = EntryKind::Register),
+    ];
+    for (at, (bytes, change)) in changes.into_iter().enumerate() {
+        let mut header = next;
+        change(&mut header);
+        let second = Entry::new(header, Bytes::from_static(b"put b 2"));
+        let one = frame_of(&entries_of(vec![first.clone()])).len();
+        let two = entries_of(vec![first.clone(), second]);
+        assert_eq!(frame_of(&two).len() - one, bytes + 7, "change {at}");
+        assert_eq!(decode(&frame_of(&two)), Ok(two), "change {at}");
+    }
 }
 
 #[test]
@@ -317,6 +371,21 @@ proptest! {
     #[test]
     fn any_envelope_survives_its_bytes(envelope in any_envelope()) {
         prop_assert_eq!(decode(&frame_of(&envelope)), Ok(envelope));
+    }
+
+    /// What senders count of an entry is never too little.
+    #[test]
+    fn no_entry_takes_more_of_a_message_than_on_disk(
+        entries in entries(), version in WIRE_VERSION_MIN..=WIRE_VERSION,
+    ) {
+        let bytes = |envelope: &Envelope| {
+            let mut parts = FrameParts::new().in_version(version);
+            encode(envelope, &mut parts).unwrap();
+            u64::try_from(parts.len()).unwrap()
+        };
+        let counted: u64 = entries.iter().map(Entry::bytes).sum();
+        let none = bytes(&entries_of(Vec::new()));
+        prop_assert!(bytes(&entries_of(entries)) - none <= counted);
     }
 
     #[test]
