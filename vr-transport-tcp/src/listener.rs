@@ -34,7 +34,7 @@ pub(crate) async fn bind(address: &str) -> Result<TcpListener, TransportError> {
 }
 
 /// Runs until the transport is closed.
-pub(crate) async fn accept(end: Arc<End>, listener: TcpListener) {
+pub(crate) async fn accept(end: Arc<End>, listener: Arc<TcpListener>) {
     let handshakes_max = usize::try_from(end.config.handshakes_max).unwrap_or(usize::MAX);
     let mut handshakes = JoinSet::new();
     loop {

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,6 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use socket2::SockRef;
 use tokio::{net::TcpListener, runtime::Handle, task::AbortHandle, time::timeout};
 use vr_core::{
     Backpressure, Closed, Endpoint, Received, Role, Transport, TransportError,
@@ -40,7 +41,7 @@ pub struct TcpTransport {
     ready: Arc<Ready>,
     busy: BusyPoll,
     local_address: Option<SocketAddr>,
-    listener: Mutex<Option<TcpListener>>,
+    listener: Mutex<Option<Arc<TcpListener>>>,
     end: OnceLock<Arc<End>>,
     tasks: Mutex<Vec<AbortHandle>>,
     is_closed: AtomicBool,
@@ -100,7 +101,7 @@ impl TcpTransport {
             config,
             ready: Arc::default(),
             local_address,
-            listener: Mutex::new(listener),
+            listener: Mutex::new(listener.map(Arc::new)),
             end: OnceLock::new(),
             tasks: Mutex::default(),
             is_closed: AtomicBool::new(false),
@@ -108,7 +109,10 @@ impl TcpTransport {
     }
 
     /// The listener for a replica, none for a client; an error when the transport is not for `role`.
-    fn listener_for(&self, endpoint: &Endpoint) -> Result<Option<TcpListener>, TransportError> {
+    fn listener_for(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<Option<Arc<TcpListener>>, TransportError> {
         let misused = |reason| Err(TransportError::Misused { reason });
         if self.end.get().is_some() {
             return misused("it was started before");
@@ -116,7 +120,7 @@ impl TcpTransport {
         if endpoint.group_name.len() > GROUP_NAME_BYTES_MAX {
             return misused("the group's name is longer than 1024 bytes");
         }
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         match endpoint.role {
             Role::Replica(_) if listener.is_none() => {
                 misused("a replica needs one that listens; make it with TcpTransport::bind")
@@ -127,7 +131,7 @@ impl TcpTransport {
             Role::Replica(id) if endpoint.members.address_of(id).is_none() => {
                 misused("this replica is not in its own member list")
             }
-            Role::Replica(_) | Role::Client(_) => Ok(listener.take()),
+            Role::Replica(_) | Role::Client(_) => Ok(listener.clone()),
         }
     }
 
@@ -202,7 +206,11 @@ impl Transport for TcpTransport {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        drop(self.listener.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            // The task that accepts may hold it a little longer; the address is free at once.
+            let _where_that_is_possible = SockRef::from(&*listener).shutdown(Shutdown::Both);
+        }
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
@@ -211,9 +219,12 @@ impl Transport for TcpTransport {
         let limit = self.config.close_timeout;
         end.peers().flush();
         for connections in end.peers().close() {
-            // All are held until the last is finished, so that they close together.
-            let finishing = connections.into_iter().map(Connection::finish);
-            end.runtime.spawn(timeout(limit, join_all(finishing)));
+            // Whoever closes need not be on the runtime, so that all of it belongs to the task.
+            end.runtime.spawn(async move {
+                // All are held until the last is finished, so that they close together.
+                let finishing = connections.into_iter().map(Connection::finish);
+                let _too_late = timeout(limit, join_all(finishing)).await;
+            });
         }
     }
 

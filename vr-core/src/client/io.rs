@@ -62,7 +62,7 @@ impl SessionOptions {
             queries_max: 4096,
             resumes_max: 1024,
             request_bytes_max: config.request_bytes_max,
-            retry_interval: config.heartbeat_interval * 2,
+            retry_interval: config.heartbeat_interval.saturating_mul(2),
             busy_interval: config.heartbeat_interval / 5,
         }
     }

@@ -220,7 +220,9 @@ mod tests {
     }
 
     /// Who says what in which epoch: the first number and how many of a batch; nothing for others.
-    fn said(outbox: &mut Outbox) -> Vec<(Sender, Epoch, Option<(u64, usize)>)> {
+    type Said = (Sender, Epoch, Option<(u64, usize)>);
+
+    fn said(outbox: &mut Outbox) -> Vec<Said> {
         core::iter::from_fn(|| outbox.pop())
             .map(|output| {
                 let ClientOutput::Send { envelope, .. } = output else { panic!("{output:?}") };

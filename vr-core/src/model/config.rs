@@ -299,7 +299,7 @@ impl Config {
                 "suspicion_jitter_percent must be at most 10",
             ),
             (
-                self.suspicion_timeout >= self.heartbeat_interval * 2,
+                self.suspicion_timeout >= self.heartbeat_interval.saturating_mul(2),
                 "suspicion_timeout must be at least twice heartbeat_interval",
             ),
             (
@@ -436,6 +436,8 @@ mod tests {
     #[test]
     fn a_suspicion_shorter_than_two_heartbeats_is_refused() {
         let config = Config { suspicion_timeout: Duration::from_millis(60), ..Config::default() };
+        assert!(matches!(config.validate(), Err(ConfigError::Relation { .. })));
+        let config = Config { heartbeat_interval: Duration::MAX, ..Config::default() };
         assert!(matches!(config.validate(), Err(ConfigError::Relation { .. })));
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         finding::{Cause, Explanation, Finding, count, names, silent, sizes},
         loss::{log_lost, wiped_disk},
         status::NodeStatus,
+        stop::NodeError,
     },
 };
 
@@ -58,7 +59,9 @@ pub fn explain(status: &NodeStatus) -> Explanation {
 }
 
 fn stopped(status: &NodeStatus) -> Option<Finding> {
-    let reason = status.stopped.as_ref()?;
+    let Some(reason) = &status.stopped else {
+        return status.has_stopped.then(|| shut_down(status));
+    };
     let mut words = format!("the node has stopped: {reason}");
     let mut source = std::error::Error::source(reason);
     while let Some(cause) = source {
@@ -69,8 +72,27 @@ fn stopped(status: &NodeStatus) -> Option<Finding> {
         cause: Cause::Stopped,
         words,
         numbers: vec![("applied", status.replica.applied.0)],
-        remedy: "mend the cause and start the node again; nothing it acknowledged is lost".into(),
+        remedy: match (reason, status.replica.durability) {
+            // It says itself what is to be done, which is not always to start again.
+            (NodeError::Fatal(_), _) => "mend the cause before the node is started again".into(),
+            (_, Durability::Full) => {
+                "mend the cause and start the node again; nothing it acknowledged is lost".into()
+            }
+            (_, Durability::ViewOnly | Durability::Diskless) => {
+                "mend the cause and start the node again; it gets everything back from the others"
+                    .into()
+            }
+        },
     })
+}
+
+fn shut_down(status: &NodeStatus) -> Finding {
+    Finding {
+        cause: Cause::Stopped,
+        words: "the node was shut down".into(),
+        numbers: vec![("applied", status.replica.applied.0)],
+        remedy: "start it again".into(),
+    }
 }
 
 fn blank(status: &NodeStatus) -> Option<Finding> {
@@ -384,10 +406,7 @@ mod tests {
             message::Standing,
             types::{Epoch, Incarnation, ReplicaIndex, ReplicaSet, View},
         },
-        node::{
-            status::{ExecutorStatus, FetchingStatus, StorageStatus, TransportStatus},
-            stop::NodeError,
-        },
+        node::status::{ExecutorStatus, FetchingStatus, StorageStatus, TransportStatus},
         ports::storage::StorageError,
         replica::io::{Discarded, ReplicaStatus},
     };
@@ -457,6 +476,7 @@ mod tests {
             storage: StorageStatus::default(),
             transport: TransportStatus::default(),
             events_lost: 0,
+            has_stopped: false,
             stopped: None,
         }
     }
@@ -667,6 +687,14 @@ mod tests {
         status.stopped = Some(NodeError::Storage(Arc::new(StorageError::Poisoned)));
         let words = only(&status, Cause::Stopped).words;
         assert!(words.contains("storage failed: an earlier write"), "{words}");
+    }
+
+    #[test]
+    fn a_node_that_was_shut_down_is_not_well() {
+        let mut status = healthy();
+        status.has_stopped = true;
+        assert!(only(&status, Cause::Stopped).words.contains("shut down"));
+        assert!(!explain(&status).is_well());
     }
 
     #[test]

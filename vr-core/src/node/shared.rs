@@ -244,6 +244,7 @@ impl Shared {
                 complaints: numbers.complaints.into(),
             },
             events_lost: self.events.lost(),
+            has_stopped: self.stop.is_set(),
             stopped: self.stop.reason(),
         }
     }

@@ -50,7 +50,9 @@ pub struct NodeStatus {
     pub transport: TransportStatus,
     /// Events that listeners were too slow for, over all listeners.
     pub events_lost: u64,
-    /// Why the node stopped; `None` while it runs and after a shutdown.
+    /// The node runs no more: it was shut down, or `stopped` says why.
+    pub has_stopped: bool,
+    /// Why the node stopped, or is about to; `None` while it runs and after a shutdown.
     pub stopped: Option<NodeError>,
 }
 

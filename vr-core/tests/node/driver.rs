@@ -301,7 +301,9 @@ fn a_shutdown_lets_what_is_prepared_commit() {
     assert!(late.as_mut().now_or_never().is_none());
     group.clock.run_for(Duration::from_millis(1));
     (1..3).for_each(|id| group.disks[id].stall(false));
+    assert!(!group.nodes[0].status().has_stopped);
     assert!(group.clock.run(shutdown).is_ok());
+    assert!(group.nodes[0].status().has_stopped && !group.nodes[0].explain().is_well());
     assert_eq!(group.clock.run(call), Ok(2));
     assert_eq!(group.clock.run(late), Ok(3), "it is passed on to the next primary");
     assert_eq!(group.primary(1), 1);

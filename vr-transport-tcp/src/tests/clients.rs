@@ -80,3 +80,17 @@ async fn a_client_that_does_not_read_fills_only_its_own_queue() {
     zero.say(client(2), request(2, 1));
     assert_eq!(reading.envelope().await, (replica(0), request(2, 1)));
 }
+
+/// A client is dropped where its owner happens to be, which need not be on a runtime.
+#[test]
+fn a_client_is_dropped_outside_of_its_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut replicas, asking) = runtime.block_on(async {
+        let (replicas, members) = group(1, &TcpConfig::default()).await;
+        (replicas, client_of(&members, 1).await)
+    });
+    drop(asking);
+    runtime.block_on(replicas[0].until(Received::Disconnected(client(1))));
+    drop(runtime);
+    drop(replicas);
+}

@@ -137,3 +137,16 @@ async fn nobody_is_reached_before_the_start() {
     transport.close();
     assert_eq!(transport.receive(&mut Vec::new()).await, Err(Closed));
 }
+
+/// On several threads, where the task that accepts may still run while its transport is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_free_as_soon_as_its_transport_is_closed() {
+    let mut address = "127.0.0.1:0".to_owned();
+    for _ in 0..200 {
+        let transport = TcpTransport::bind(&address).await.unwrap();
+        address = transport.local_address().unwrap().to_string();
+        let members = address.parse().unwrap();
+        transport.start(endpoint(Role::Replica(ReplicaId(0)), &members)).unwrap();
+        transport.close();
+    }
+}

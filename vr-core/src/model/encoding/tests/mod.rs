@@ -163,7 +163,8 @@ fn an_entry_that_does_not_go_on_from_the_one_before_travels_whole() {
         request_number: first.header.request_number.next(),
         ..first.header
     };
-    let changes: [(usize, fn(&mut EntryHeader)); 15] = [
+    type Change = fn(&mut EntryHeader);
+    let changes: [(usize, Change); 15] = [
         (25, |_| {}),
         (25, |it| it.kind = EntryKind::Many),
         (25, |it| it.time += u64::from(u32::MAX) - 1),
