@@ -150,7 +150,8 @@ pub struct Context {
     pub viewstamp: Viewstamp,
     /// Who asked.
     pub client: ClientId,
-    /// Wall time since 1970 that the primary chose; strictly growing along the log.
+    /// Wall time since 1970 that the primary chose; strictly growing along the log, and the same for
+    /// the operations of one `execute_many`.
     pub time: Duration,
     /// Its place among the operations of one `execute_many`, which have the same viewstamp and
     /// time; 0 for one that came alone.
