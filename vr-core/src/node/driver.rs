@@ -499,7 +499,7 @@ impl Driver {
             if complaints.len() >= COMPLAINTS_MAX {
                 complaints.pop_front();
             }
-            complaints.push_back(complaint);
+            complaints.push_back((now, complaint));
         }
     }
 

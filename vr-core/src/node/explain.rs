@@ -46,6 +46,7 @@ pub fn explain(status: &NodeStatus) -> Explanation {
         checkpoints_differ(status),
         log_full(status).or_else(|| log_grows(status)),
         pipeline_full(status),
+        catching_up(status),
         executor_behind(status),
     ];
     findings.extend(grave.into_iter().flatten());
@@ -145,6 +146,24 @@ fn no_quorum(status: &NodeStatus) -> Option<Finding> {
         return None;
     }
     let silent = silent(status);
+    let connected = |id: &ReplicaId| status.transport.connected.contains(id);
+    let (reachable, gone): (Vec<ReplicaId>, Vec<ReplicaId>) =
+        silent.iter().copied().partition(connected);
+    let remedy = if heard + count(gone.len()) < quorum {
+        // They run and take no part; whoever else comes back does not suffice.
+        format!(
+            "replica {} is connected, but silent: see what it says itself; nothing is lost unless so \
+             many disks are gone for good, and then only a restart by force goes on, with what \
+             survived",
+            names(&reachable)
+        )
+    } else {
+        format!(
+            "start {} of replica {}, or mend the network to them; nothing is lost meanwhile",
+            quorum - heard,
+            names(&silent)
+        )
+    };
     Some(Finding {
         cause: Cause::NoQuorum,
         words: format!(
@@ -153,11 +172,7 @@ fn no_quorum(status: &NodeStatus) -> Option<Finding> {
             names(&silent)
         ),
         numbers: vec![("heard", heard), ("quorum", quorum), ("members", members)],
-        remedy: format!(
-            "start {} of replica {}, or mend the network to them; nothing is lost meanwhile",
-            quorum - heard,
-            names(&silent)
-        ),
+        remedy,
     })
 }
 
@@ -293,6 +308,27 @@ fn pipeline_full(status: &NodeStatus) -> Option<Finding> {
         remedy: "if this lasts, a quorum of replicas or their disks is too slow for the load: \
                  find the one that acknowledges least, or slow the clients down"
             .into(),
+    })
+}
+
+/// More of the log is missing here than can be on its way.
+fn catching_up(status: &NodeStatus) -> Option<Finding> {
+    let replica = &status.replica;
+    let (_, primary) = replica.standings.iter().find(|(id, _)| *id == replica.primary)?;
+    let behind = primary.op_number.since(replica.op_number);
+    let ops_max = u64::from(status.config.pipeline_ops_max);
+    let is_same_log = primary.log_view == replica.log_view;
+    if replica.status != StatusKind::Normal || !is_same_log || behind <= ops_max {
+        return None;
+    }
+    Some(Finding {
+        cause: Cause::CatchingUp,
+        words: format!(
+            "{behind} ops of the log are missing here: it ends at op {}, that of the primary at op {}",
+            replica.op_number, primary.op_number
+        ),
+        numbers: vec![("behind", behind), ("pipeline_ops_max", ops_max)],
+        remedy: "it catches up by itself; wait for it before another replica is stopped".into(),
     })
 }
 
@@ -517,6 +553,13 @@ mod tests {
         let finding = only(&status, Cause::NoQuorum);
         assert_eq!((number(&finding, "heard"), number(&finding, "quorum")), (1, 2));
         assert!(finding.words.contains("silent: 1, 2"), "{}", finding.words);
+        assert!(finding.remedy.contains("nothing is lost meanwhile"), "{}", finding.remedy);
+        status.transport.connected = vec![ReplicaId(1)];
+        assert_eq!(only(&status, Cause::NoQuorum).remedy, finding.remedy, "2 would do");
+        status.transport.connected = vec![ReplicaId(1), ReplicaId(2)];
+        let finding = only(&status, Cause::NoQuorum);
+        assert!(finding.remedy.contains("replica 1, 2 is connected"), "{}", finding.remedy);
+        assert!(finding.remedy.contains("by force"), "{}", finding.remedy);
     }
 
     #[test]
@@ -687,6 +730,23 @@ mod tests {
         status.stopped = Some(NodeError::Storage(Arc::new(StorageError::Poisoned)));
         let words = only(&status, Cause::Stopped).words;
         assert!(words.contains("storage failed: an earlier write"), "{words}");
+    }
+
+    #[test]
+    fn a_backup_that_lacks_more_than_a_pipeline_is_catching_up() {
+        let mut status = healthy();
+        let primary = |op, log_view| {
+            let status = StatusKind::Normal;
+            let op_number = OpNumber(op);
+            (ReplicaId(1), Standing { log_view, op_number, status, heard: heard(&[0, 1, 2]) })
+        };
+        let most = 9 + u64::from(status.config.pipeline_ops_max);
+        status.replica.standings = vec![primary(most, View(1))];
+        assert!(explain(&status).is_well(), "so much may be on its way");
+        status.replica.standings = vec![primary(most + 1, View(1))];
+        assert_eq!(number(&only(&status, Cause::CatchingUp), "behind"), most + 1 - 9);
+        status.replica.standings = vec![primary(most + 1, View(0))];
+        assert!(explain(&status).is_well(), "another log");
     }
 
     #[test]

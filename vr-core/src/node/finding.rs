@@ -62,6 +62,8 @@ pub enum Cause {
     LogGrows,
     /// The pipeline has reached its limit.
     PipelineFull,
+    /// More of the log is missing here than can be on its way from the primary.
+    CatchingUp,
     /// Committed ops wait for the state machine.
     ExecutorBehind,
     /// The log is more than half full as with [`LogGrows`](Self::LogGrows), and stands still.

@@ -30,7 +30,8 @@ pub(crate) fn wiped_disk(status: &NodeStatus) -> Option<Finding> {
         )
     } else {
         format!(
-            "nothing, if {quorum} other replicas are up and in a view that has started; silent: {}",
+            "nothing, if {quorum} other replicas are up and in a view that has started, silent: {}; if \
+             so many disks are gone that there are not, restart what survived by force",
             names(&silent(status))
         )
     };

@@ -1,5 +1,6 @@
 //! What a running node shares with those who hold a handle of it.
 
+use core::time::Duration;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -39,6 +40,9 @@ const DIGESTS_MAX: usize = 64;
 const HANDOFFS_MAX: usize = 64;
 /// Complaints of the transport that are kept.
 pub(crate) const COMPLAINTS_MAX: usize = 32;
+
+/// For how long a complaint of the transport is told; a transport repeats what goes on.
+const COMPLAINT_KEPT: Duration = Duration::from_secs(60);
 
 /// What the driver and the handles share.
 pub(crate) struct Shared {
@@ -89,8 +93,8 @@ pub(crate) struct Numbers {
     pub(crate) connected: Vec<ReplicaId>,
     /// Clients there is a way to.
     pub(crate) clients: u64,
-    /// What the transport complained about, newest last.
-    pub(crate) complaints: VecDeque<String>,
+    /// What the transport complained about, and when, newest last.
+    pub(crate) complaints: VecDeque<(Instant, String)>,
     /// Since when the replica is between two views.
     pub(crate) between_views_since: Option<Instant>,
     /// A checkpoint on its way here, and since when it is no further.
@@ -105,6 +109,12 @@ pub(crate) struct Numbers {
 type Extent = (OpNumber, u32, u32);
 
 impl Numbers {
+    /// What the transport complained about lately.
+    fn complaints_since(&self, now: Instant) -> Vec<String> {
+        let lately = |(at, _): &&(Instant, String)| now.since(*at) <= COMPLAINT_KEPT;
+        self.complaints.iter().filter(lately).map(|(_, complaint)| complaint.clone()).collect()
+    }
+
     /// The engine fetches this now, or nothing.
     pub(crate) fn note_fetching(&mut self, now: Instant, extent: Option<Extent>) {
         self.fetching = match (self.fetching, extent) {
@@ -218,6 +228,7 @@ impl Shared {
         let replica = observed.replica.status(now);
         let numbers = observed.numbers.clone();
         drop(observed);
+        let complaints = numbers.complaints_since(now.monotonic);
         let (mut executor, storage, counters) =
             (numbers.executor, numbers.storage, numbers.counters);
         if let Busy::Applying(op_number) = self.doing.look() {
@@ -241,7 +252,7 @@ impl Shared {
                 dropped_unconnected: counters.dropped_unconnected,
                 dropped_full: counters.dropped_full,
                 dropped_large: counters.dropped_large,
-                complaints: numbers.complaints.into(),
+                complaints,
             },
             events_lost: self.events.lost(),
             has_stopped: self.stop.is_set(),
@@ -252,9 +263,16 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_complaint_is_told_for_a_minute() {
+        let mut numbers = Numbers::default();
+        numbers.complaints.push_back((Instant(1), "refused".into()));
+        let last = Instant(1) + COMPLAINT_KEPT;
+        assert_eq!(numbers.complaints_since(last), ["refused"]);
+        assert!(numbers.complaints_since(last + Duration::from_nanos(1)).is_empty());
+    }
 
     #[test]
     fn a_state_is_discarded_until_it_is_made_again() {

@@ -117,6 +117,7 @@ pub struct TransportStatus {
     pub dropped_full: u64,
     /// Envelopes dropped here because they were larger than `message_bytes_max`.
     pub dropped_large: u64,
-    /// What the transport complained about lately, newest last: refused handshakes and the like.
+    /// What the transport complained about in the last minute, newest last: refused handshakes and the
+    /// like.
     pub complaints: Vec<String>,
 }
