@@ -15,7 +15,7 @@ use futures::future::join_all;
 use socket2::SockRef;
 use tokio::{net::TcpListener, runtime::Handle, task::AbortHandle, time::timeout};
 use vr_core::{
-    Backpressure, Closed, Endpoint, Received, Role, Transport, TransportError,
+    Backpressure, Closed, Endpoint, Member, Received, Role, Transport, TransportError,
     model::{kind::Lane, message::Envelope, types::Peer},
 };
 
@@ -119,6 +119,12 @@ impl TcpTransport {
         }
         if endpoint.group_name.len() > GROUP_NAME_BYTES_MAX {
             return misused("the group's name is longer than 1024 bytes");
+        }
+        for Member { id, address } in endpoint.members.as_slice() {
+            if !is_host_and_port(address) {
+                let (replica, address) = (*id, address.clone());
+                return Err(TransportError::Address { replica, address, notation: "HOST:PORT" });
+            }
         }
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         match endpoint.role {
@@ -237,4 +243,12 @@ impl Drop for TcpTransport {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Whether `address` can be looked up at all; who is there shows when it is dialled.
+fn is_host_and_port(address: &str) -> bool {
+    let is_host = |host: &str| !host.is_empty() && !host.contains(['/', ' ', '@']);
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok())
 }

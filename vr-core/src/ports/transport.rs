@@ -138,6 +138,16 @@ pub enum TransportError {
         #[source]
         source: std::io::Error,
     },
+    /// A member's address is not in the transport's notation, so that nobody could ever be there.
+    #[error("the address of replica {replica} is {address:?}, where {notation} is needed")]
+    Address {
+        /// Whose.
+        replica: ReplicaId,
+        /// What was given.
+        address: String,
+        /// What an address looks like.
+        notation: &'static str,
+    },
     /// The transport was started before, or was made for another role.
     #[error("the transport cannot be started: {reason}")]
     Misused {

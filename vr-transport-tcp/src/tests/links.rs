@@ -150,3 +150,16 @@ async fn an_address_is_free_as_soon_as_its_transport_is_closed() {
         transport.close();
     }
 }
+
+#[tokio::test]
+async fn an_address_that_can_never_be_dialled_is_refused_with_whose_it_is() {
+    for wrong in ["a", ":1", "a:", "a:99999", "http://a:1", "a:1 b:2", "a:b"] {
+        let member = |id, address: &str| Member { id: ReplicaId(id), address: address.to_owned() };
+        let members = Members::new([member(0, "[::1]:1"), member(7, wrong)]).unwrap();
+        let refused = TcpTransport::client()
+            .start(endpoint(Role::Client(ClientId(1)), &members))
+            .unwrap_err();
+        let told = refused.to_string();
+        assert!(told.contains("replica 7") && told.contains(wrong), "{told}");
+    }
+}
