@@ -228,11 +228,11 @@ impl Executor {
     fn apply_some(&mut self, running: Running, left: &mut usize) -> Result<(), CheckpointFailure> {
         let Running { entries, mut done, reply } = running;
         let mut is_due = false;
+        let rest = entries.get(done..).unwrap_or_default().iter().take(*left);
         if reply {
-            let count = entries.len().saturating_sub(done).min(*left);
-            self.finished.executed.replies.reserve(count);
+            self.finished.executed.replies.reserve(rest.len());
         }
-        for entry in entries.get(done..).unwrap_or_default().iter().take(*left) {
+        for entry in rest {
             let told = self.apply(entry, reply);
             self.finished.executed.replies.extend(told.filter(|_| reply));
             *left -= 1;

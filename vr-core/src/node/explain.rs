@@ -146,16 +146,15 @@ fn no_quorum(status: &NodeStatus) -> Option<Finding> {
         return None;
     }
     let silent = silent(status);
-    let connected = |id: &ReplicaId| status.transport.connected.contains(id);
-    let (reachable, gone): (Vec<ReplicaId>, Vec<ReplicaId>) =
-        silent.iter().copied().partition(connected);
+    let (connected, gone): (Vec<ReplicaId>, Vec<ReplicaId>) =
+        silent.iter().partition(|id| status.transport.connected.contains(id));
     let remedy = if heard + count(gone.len()) < quorum {
         // They run and take no part; whoever else comes back does not suffice.
         format!(
             "replica {} is connected, but silent: see what it says itself; nothing is lost unless so \
              many disks are gone for good, and then only a restart by force goes on, with what \
              survived",
-            names(&reachable)
+            names(&connected)
         )
     } else {
         format!(
@@ -201,7 +200,7 @@ fn primary_lost(status: &NodeStatus) -> Option<Finding> {
         ),
         StatusKind::Blank | StatusKind::Normal | StatusKind::Recovering => return None,
     };
-    let remedy = if between > timeout * 4 {
+    let remedy = if between > timeout.saturating_mul(4) {
         format!(
             "a view change takes milliseconds when a quorum is up: see that replica {} is \
              reachable from all others, in both directions",

@@ -109,12 +109,6 @@ pub(crate) struct Numbers {
 type Extent = (OpNumber, u32, u32);
 
 impl Numbers {
-    /// What the transport complained about lately.
-    fn complaints_since(&self, now: Instant) -> Vec<String> {
-        let lately = |(at, _): &&(Instant, String)| now.since(*at) <= COMPLAINT_KEPT;
-        self.complaints.iter().filter(lately).map(|(_, complaint)| complaint.clone()).collect()
-    }
-
     /// The engine fetches this now, or nothing.
     pub(crate) fn note_fetching(&mut self, now: Instant, extent: Option<Extent>) {
         self.fetching = match (self.fetching, extent) {
@@ -228,7 +222,6 @@ impl Shared {
         let replica = observed.replica.status(now);
         let numbers = observed.numbers.clone();
         drop(observed);
-        let complaints = numbers.complaints_since(now.monotonic);
         let (mut executor, storage, counters) =
             (numbers.executor, numbers.storage, numbers.counters);
         if let Busy::Applying(op_number) = self.doing.look() {
@@ -252,7 +245,7 @@ impl Shared {
                 dropped_unconnected: counters.dropped_unconnected,
                 dropped_full: counters.dropped_full,
                 dropped_large: counters.dropped_large,
-                complaints,
+                complaints: told_lately(numbers.complaints, now.monotonic),
             },
             events_lost: self.events.lost(),
             has_stopped: self.stop.is_set(),
@@ -261,17 +254,22 @@ impl Shared {
     }
 }
 
+/// The complaints of the last minute.
+fn told_lately(complaints: VecDeque<(Instant, String)>, now: Instant) -> Vec<String> {
+    let lately = |(at, _): &(Instant, String)| now.since(*at) <= COMPLAINT_KEPT;
+    complaints.into_iter().filter(lately).map(|(_, complaint)| complaint).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_complaint_is_told_for_a_minute() {
-        let mut numbers = Numbers::default();
-        numbers.complaints.push_back((Instant(1), "refused".into()));
+        let complaints = VecDeque::from([(Instant(1), "refused".to_owned())]);
         let last = Instant(1) + COMPLAINT_KEPT;
-        assert_eq!(numbers.complaints_since(last), ["refused"]);
-        assert!(numbers.complaints_since(last + Duration::from_nanos(1)).is_empty());
+        assert_eq!(told_lately(complaints.clone(), last), ["refused"]);
+        assert!(told_lately(complaints, last + Duration::from_nanos(1)).is_empty());
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Runs {
     }
 
     /// Drops runs, the first ones first, until they had `count` entries and `bytes` of memory
-    /// together, or more entries than `count_max`; says how many of both they had.
+    /// together, or `count_max` entries; says how many of both they had.
     pub fn drop_front(&mut self, count: usize, bytes: u64, count_max: usize) -> (usize, u64) {
         let mut dropped = (0, 0);
         while (dropped.0 < count || dropped.1 < bytes)

@@ -70,19 +70,9 @@ pub(super) fn take_entries(
     let reserved = count.min(fields.len() / ENTRY_HEADER_BYTES + 1);
     let mut entries: Vec<Entry> = Vec::with_capacity(reserved);
     for _ in 0..count {
-        if !chained {
-            let header = decode_header(fields.take(ENTRY_HEADER_BYTES)?)?;
-            entries.push(with_payload(fields, source, header)?);
-            continue;
-        }
-        let form = fields.u8()?;
+        let form = if chained { fields.u8()? } else { WHOLE };
         let entry = match (form, entries.last()) {
-            (WHOLE, _) => {
-                let mut header = [0; ENTRY_HEADER_BYTES];
-                let [said @ .., _zero] = &mut header;
-                said.copy_from_slice(fields.take(ENTRY_HEADER_BYTES - 1)?);
-                with_payload(fields, source, decode_header(&header)?)?
-            }
+            (WHOLE, _) => take_whole(fields, source, chained)?,
             (NEXT_REQUEST..=OTHER_MANY, Some(before)) => {
                 take_next(fields, source, form, &before.header)?
             }
@@ -134,8 +124,16 @@ fn next_form(before: &EntryHeader, header: &EntryHeader) -> Option<(u8, u32)> {
     goes_on.then_some((form, time))
 }
 
-/// The entry of `header`, its payload taken and verified.
-fn with_payload(fields: &mut Fields<'_>, source: &Bytes, header: EntryHeader) -> Taken<Entry> {
+/// An entry with all of its header, of which the last byte is not said where entries are chained.
+fn take_whole(fields: &mut Fields<'_>, source: &Bytes, chained: bool) -> Taken<Entry> {
+    let header = if chained {
+        let mut header = [0; ENTRY_HEADER_BYTES];
+        let [said @ .., _zero] = &mut header;
+        said.copy_from_slice(fields.take(ENTRY_HEADER_BYTES - 1)?);
+        decode_header(&header)?
+    } else {
+        decode_header(fields.take(ENTRY_HEADER_BYTES)?)?
+    };
     let length = usize::try_from(header.payload_length).unwrap_or(usize::MAX);
     let entry = Entry { header, payload: source.slice_ref(fields.take(length)?) };
     entry.verify_payload()?;

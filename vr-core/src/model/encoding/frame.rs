@@ -330,9 +330,9 @@ impl FrameWriter<'_> {
         fixed: usize,
         payloads: impl Iterator<Item = &'a Bytes>,
     ) {
-        let copied = |bytes: &Bytes| Some(bytes.len()).filter(|length| *length <= COPIED_BYTES_MAX);
-        let bytes: usize = payloads.map(|bytes| fixed + copied(bytes).unwrap_or(0)).sum();
-        self.parts.scratch.reserve(first + bytes);
+        let copied = |bytes: &Bytes| if bytes.len() <= COPIED_BYTES_MAX { bytes.len() } else { 0 };
+        let items: usize = payloads.map(|bytes| fixed + copied(bytes)).sum();
+        self.parts.scratch.reserve(first + items);
     }
 
     /// Writes bytes that may be shared instead of copied.
