@@ -70,7 +70,7 @@ fn a_client_table_has_the_bytes_it_always_had() {
     {
         let number = u64::try_from(number).unwrap() + 1;
         let turn = table.turn(CLIENT, OpNumber(17), RequestNumber(number));
-        let Turn::Next(slot) = turn else { panic!("request {number} is next") };
+        let Turn::Next(mut slot) = turn else { panic!("request {number} is next") };
         slot.store(OpNumber(19 + number), outcome);
     }
     let mut bytes = Vec::new();

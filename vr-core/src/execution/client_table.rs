@@ -12,6 +12,7 @@ use crate::{
     model::{
         by_client::ByClient,
         checkpoint::OpenSession,
+        entry::{EntryHeader, EntryKind},
         message::{Outcome, Reply},
         types::{ClientId, Nonce, OpNumber, RequestNumber},
     },
@@ -87,7 +88,8 @@ pub enum Turn<'a> {
     },
 }
 
-/// The place in the table for the outcome of the request that is being executed.
+/// The place in the table for the outcome of the request that is being executed, and of those that
+/// come next in the same session.
 #[derive(Debug)]
 pub struct Slot<'a> {
     client: ClientId,
@@ -301,11 +303,20 @@ impl Session {
 }
 
 impl Slot<'_> {
+    /// Whether an entry is for what comes next in this session.
+    #[must_use]
+    pub fn is_for(&self, header: &EntryHeader) -> bool {
+        matches!(header.kind, EntryKind::Request | EntryKind::Many)
+            && header.client == self.client
+            && header.session == self.session.session
+            && header.request_number == self.session.done.next()
+    }
+
     /// Stores what became of the request at `op_number`; the oldest outcome leaves a full window.
     ///
     /// The bytes of a reply are kept as they are: a reply that is a slice of something larger keeps
     /// all of it in memory.
-    pub fn store(self, op_number: OpNumber, outcome: Outcome) {
+    pub fn store(&mut self, op_number: OpNumber, outcome: Outcome) {
         self.session.done = self.session.done.next();
         while self.session.outcomes.len() >= self.window.max(1) {
             self.session.outcomes.pop_front();

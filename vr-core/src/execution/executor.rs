@@ -1,6 +1,6 @@
 //! Applies committed entries in log order, once each, and answers what the state can answer.
 
-use core::{fmt, mem, time::Duration};
+use core::{fmt, mem, slice, time::Duration};
 use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use crate::{
     execution::{
         checkpoint::{self, CheckpointFailure, ChunkReader, Frozen, Head},
         client_table::{ClientTable, Turn},
+        outcome::{outcome, reply_to},
         persistence::Persistence,
         work::{Finished, Restored, Work},
     },
@@ -20,14 +21,13 @@ use crate::{
         config::Config,
         durable::CheckpointId,
         entry::{Entry, EntryHeader, EntryKind, Run},
-        many,
         message::{Answer, Outcome, Reply},
         mutants::{Mutant, Mutants},
         types::{Checksum, ClientId, GroupId, Nonce, OpNumber, Peer, RequestNumber},
     },
     ports::{
         state_machine::{
-            Context, QueryContext, RawStateMachine, SnapshotError, SnapshotReader, SnapshotWriter,
+            QueryContext, RawStateMachine, SnapshotError, SnapshotReader, SnapshotWriter,
         },
         storage::{Anchor, Checkpoints},
     },
@@ -227,20 +227,20 @@ impl Executor {
     /// Applies as many as are `left`, or up to one behind which the state is to be made durable.
     fn apply_some(&mut self, running: Running, left: &mut usize) -> Result<(), CheckpointFailure> {
         let Running { entries, mut done, reply } = running;
-        let mut is_due = false;
-        let rest = entries.get(done..).unwrap_or_default().iter().take(*left);
+        let rest = entries.get(done..).unwrap_or_default();
+        let mut rest = rest.get(..*left).unwrap_or(rest);
         if reply {
             self.finished.executed.replies.reserve(rest.len());
         }
-        for entry in rest {
-            let told = self.apply(entry, reply);
-            self.finished.executed.replies.extend(told.filter(|_| reply));
-            *left -= 1;
-            done += 1;
-            is_due = self.persistence.as_mut().is_some_and(|known| known.applied(&entry.header));
-            if is_due {
-                break;
-            }
+        let mut is_due = false;
+        while !is_due && let Some(first) = rest.first() {
+            // A state that is on disk by itself may be due behind any of them.
+            let together = if self.persistence.is_some() { slice::from_ref(first) } else { rest };
+            let count = self.apply(together, reply);
+            is_due = self.persistence.as_mut().is_some_and(|known| known.applied(&first.header));
+            rest = rest.get(count..).unwrap_or_default();
+            *left -= count;
+            done += count;
         }
         if done < entries.len() {
             self.running = Some(Running { entries, done, reply });
@@ -428,20 +428,24 @@ impl Executor {
         Ok(self.restored())
     }
 
-    /// Applies one entry; what its client is to be told, if the entry has one.
-    fn apply(&mut self, entry: &Entry, reply: bool) -> Option<Reply> {
-        let Entry { header, payload } = entry;
-        assert_eq!(header.op_number, self.applied.next(), "entries are applied without a gap");
-        trace!(op = %header.op_number, client = %header.client, bytes = payload.len(), "applied");
-        let time = Duration::from_nanos(header.time);
+    /// Applies the first of `entries`, and what stands right behind it for the same session; how many.
+    fn apply(&mut self, entries: &[Entry], reply: bool) -> usize {
+        let Some(Entry { header, payload }) = entries.first() else { return 0 };
         let told = match header.kind {
             EntryKind::Noop => None,
             EntryKind::Register => Some(self.register(header, payload, reply)),
-            EntryKind::Request | EntryKind::Many => self.execute(header, payload, reply),
+            EntryKind::Request | EntryKind::Many => return self.execute(entries, reply),
         };
+        self.pass(header, told.filter(|_| reply))
+    }
+
+    /// The entry with this header, and no more, is applied.
+    fn pass(&mut self, header: &EntryHeader, told: Option<Reply>) -> usize {
+        require_next(self.applied, header);
+        self.finished.executed.replies.extend(told);
         self.applied = header.op_number;
-        self.time = self.time.max(time);
-        told
+        self.time = self.time.max(Duration::from_nanos(header.time));
+        1
     }
 
     /// Opens a session; a registration without a nonce opens none, on every replica alike.
@@ -460,28 +464,36 @@ impl Executor {
         }
     }
 
-    /// Executes a request if it is its turn; what the client is to be told.
-    fn execute(&mut self, header: &EntryHeader, operation: &Bytes, reply: bool) -> Option<Reply> {
+    /// Executes the first of `entries` if it is its turn, and those right behind it that come next in
+    /// the same session, for which that is known; how many.
+    fn execute(&mut self, entries: &[Entry], reply: bool) -> usize {
+        let Some(Entry { header, payload }) = entries.first() else { return 0 };
+        let first_only = !reply && self.mutants.contain(Mutant::ManyInPart);
+        let state_machine = &mut *self.state_machine;
         let turn = self.client_table.turn(header.client, header.session, header.request_number);
-        let context = Context {
-            viewstamp: header.viewstamp(),
-            client: header.client,
-            time: Duration::from_nanos(header.time),
-            position: 0,
-        };
-        let many = header.kind == EntryKind::Many;
-        let in_part = many && !reply && self.mutants.contain(Mutant::ManyInPart);
-        let first = in_part.then(|| first_of(operation));
-        let operation = first.as_ref().unwrap_or(operation);
-        match turn {
-            Turn::Next(slot) => {
-                let outcome = outcome(&mut *self.state_machine, &context, operation, many);
-                let told = reply.then(|| reply_to(header, outcome.clone()));
-                slot.store(header.op_number, outcome);
-                told
+        let told = match turn {
+            Turn::Next(mut slot) => {
+                let (mut count, mut time) = (0, 0);
+                for Entry { header, payload } in entries {
+                    if count > 0 && !slot.is_for(header) {
+                        break;
+                    }
+                    require_next(self.applied, header);
+                    let outcome = outcome(state_machine, header, payload, first_only);
+                    if reply {
+                        let told = reply_to(header, outcome.clone());
+                        self.finished.executed.replies.push(told);
+                    }
+                    slot.store(header.op_number, outcome);
+                    self.applied = header.op_number;
+                    time = header.time;
+                    count += 1;
+                }
+                self.time = self.time.max(Duration::from_nanos(time));
+                return count;
             }
             Turn::Done(stored) if takes_for_new(self.mutants, stored.as_ref()) => {
-                Some(reply_to(header, outcome(&mut *self.state_machine, &context, operation, many)))
+                Some(reply_to(header, outcome(state_machine, header, payload, first_only)))
             }
             Turn::Done(stored) => stored,
             Turn::Evicted => Some(reply_to(header, Outcome::Evicted)),
@@ -495,7 +507,8 @@ impl Executor {
                 );
                 None
             }
-        }
+        };
+        self.pass(header, told.filter(|_| reply))
     }
 
     fn answer(&self, question: Question) -> Answer {
@@ -516,61 +529,16 @@ impl fmt::Debug for Executor {
     }
 }
 
+/// Entries are applied without a gap.
+fn require_next(applied: OpNumber, header: &EntryHeader) {
+    assert_eq!(header.op_number, applied.next(), "entries are applied without a gap");
+    trace!(op = %header.op_number, client = %header.client, bytes = header.payload_length, "applied");
+}
+
 /// Whether a request that was executed is executed again, which only mutants do.
 fn takes_for_new(mutants: Mutants, stored: Option<&Reply>) -> bool {
     let forgotten = stored.is_some_and(|stored| stored.outcome == Outcome::Forgotten);
     mutants.contain(Mutant::ExecuteTwice) || (forgotten && mutants.contain(Mutant::ForgottenIsNew))
-}
-
-/// Executes what an entry asks for: one operation, or several with nothing in between.
-fn outcome(
-    state_machine: &mut dyn RawStateMachine,
-    context: &Context,
-    payload: &Bytes,
-    many: bool,
-) -> Outcome {
-    if many {
-        return many::split(payload).map_or(Outcome::Malformed, |operations| {
-            outcome_of_many(state_machine, context, operations)
-        });
-    }
-    match state_machine.apply(context, payload) {
-        Ok(reply) => Outcome::Executed(reply),
-        Err(_) => Outcome::Malformed,
-    }
-}
-
-/// The first of several operations, which only mutants are content with.
-fn first_of(operations: &Bytes) -> Bytes {
-    let mut parts = many::split(operations).unwrap_or_default();
-    parts.truncate(1);
-    many::join(&parts).unwrap_or_default()
-}
-
-/// Executes several operations; one that cannot be read changes nothing and stops no other.
-fn outcome_of_many(
-    state_machine: &mut dyn RawStateMachine,
-    context: &Context,
-    operations: Vec<Bytes>,
-) -> Outcome {
-    let mut replies = Vec::with_capacity(operations.len());
-    for (position, operation) in (0..).zip(operations) {
-        let context = Context { position, ..*context };
-        replies.push(state_machine.apply(&context, &operation).ok());
-    }
-    if replies.iter().all(Option::is_none) {
-        return Outcome::Malformed;
-    }
-    Outcome::Executed(many::join_replies(&replies).unwrap_or_default())
-}
-
-const fn reply_to(header: &EntryHeader, outcome: Outcome) -> Reply {
-    Reply {
-        client: header.client,
-        request_number: header.request_number,
-        op_number: header.op_number,
-        outcome,
-    }
 }
 
 /// Hashes what is written to it.

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod client_table;
 pub mod executor;
+mod outcome;
 mod persistence;
 #[cfg(test)]
 mod tests;

@@ -107,7 +107,7 @@ fn run(executor: &mut Executor, entries: Vec<Entry>) -> Vec<Reply> {
 }
 
 fn finish(executor: &mut Executor) -> Finished {
-    while executor.step() {}
+    executor.steps(usize::MAX);
     executor.take_finished().unwrap_or_default()
 }
 
@@ -259,6 +259,26 @@ fn a_request_before_its_turn_has_no_effect_and_no_reply() {
     assert_eq!(replies.len(), 2);
     assert_eq!(replies[1], reply(ALICE, 1, 3, executed(1)));
     assert_eq!(executor.applied(), OpNumber(3));
+}
+
+/// Requests that come next in one session are executed together, and nothing else with them that
+/// happens to have the next number.
+#[test]
+fn what_stands_behind_a_request_is_of_its_session_or_has_its_own_turn() {
+    let opened = || vec![register(1, ALICE, 5), register(2, BOB, 5), request(3, ALICE, 1, 1)];
+    let behind = |entry: Entry| {
+        let mut executor = executor();
+        let replies = run(&mut executor, [opened(), vec![entry]].concat());
+        (replies.get(3).cloned(), count(&mut executor))
+    };
+    let told = |client, outcome| Some(reply(client, 2, 4, outcome));
+    let once = || "1".to_owned();
+    assert_eq!(behind(request(4, ALICE, 1, 2)), (told(ALICE, executed(2)), "2".to_owned()));
+    assert_eq!(behind(request(4, BOB, 2, 2)), (None, once()));
+    assert_eq!(behind(request(4, BOB, 1, 2)), (told(BOB, Outcome::Evicted), once()));
+    assert_eq!(behind(request(4, ALICE, 2, 2)), (told(ALICE, Outcome::Evicted), once()));
+    assert_eq!(behind(request(4, ALICE, 1, 3)), (None, once()));
+    assert_eq!(behind(entry(4, EntryKind::Noop, (ALICE, 1, 2), b"")), (None, once()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) fn table() -> ClientTable {
     for number in 1..=5 {
         let outcome = if number == 4 { Outcome::Malformed } else { executed(300) };
         let turn = table.turn(ALICE, OpNumber(1), RequestNumber(number));
-        let Turn::Next(slot) = turn else { panic!("request {number} is next") };
+        let Turn::Next(mut slot) = turn else { panic!("request {number} is next") };
         slot.store(OpNumber(number + 2), outcome);
     }
     table
@@ -51,7 +51,7 @@ fn a_table_takes_no_more_bytes_than_a_footprint_counts() {
         table.register(client, Nonce(u128::MAX), session, 3);
         for number in 1..=2 {
             let turn = table.turn(client, session, RequestNumber(number));
-            let Turn::Next(slot) = turn else { panic!("request {number} is next") };
+            let Turn::Next(mut slot) = turn else { panic!("request {number} is next") };
             slot.store(OpNumber(u64::MAX), Outcome::Executed(Bytes::from(vec![1; 300])));
         }
     }
