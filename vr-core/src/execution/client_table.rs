@@ -309,6 +309,7 @@ impl Slot<'_> {
         matches!(header.kind, EntryKind::Request | EntryKind::Many)
             && header.client == self.client
             && header.session == self.session.session
+            && header.request_number > self.session.done
             && header.request_number == self.session.done.next()
     }
 

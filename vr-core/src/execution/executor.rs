@@ -428,9 +428,11 @@ impl Executor {
         Ok(self.restored())
     }
 
-    /// Applies the first of `entries`, and what stands right behind it for the same session; how many.
+    /// Applies the first of `entries`, and with a request whose turn it is those right behind it that
+    /// come next in the same session; how many.
     fn apply(&mut self, entries: &[Entry], reply: bool) -> usize {
         let Some(Entry { header, payload }) = entries.first() else { return 0 };
+        require_next(self.applied, header);
         let told = match header.kind {
             EntryKind::Noop => None,
             EntryKind::Register => Some(self.register(header, payload, reply)),
@@ -441,7 +443,6 @@ impl Executor {
 
     /// The entry with this header, and no more, is applied.
     fn pass(&mut self, header: &EntryHeader, told: Option<Reply>) -> usize {
-        require_next(self.applied, header);
         self.finished.executed.replies.extend(told);
         self.applied = header.op_number;
         self.time = self.time.max(Duration::from_nanos(header.time));
@@ -475,10 +476,12 @@ impl Executor {
             Turn::Next(mut slot) => {
                 let (mut count, mut time) = (0, 0);
                 for Entry { header, payload } in entries {
-                    if count > 0 && !slot.is_for(header) {
-                        break;
+                    if count > 0 {
+                        if !slot.is_for(header) {
+                            break;
+                        }
+                        require_next(self.applied, header);
                     }
-                    require_next(self.applied, header);
                     let outcome = outcome(state_machine, header, payload, first_only);
                     if reply {
                         let told = reply_to(header, outcome.clone());
@@ -486,7 +489,7 @@ impl Executor {
                     }
                     slot.store(header.op_number, outcome);
                     self.applied = header.op_number;
-                    time = header.time;
+                    time = header.time.max(time);
                     count += 1;
                 }
                 self.time = self.time.max(Duration::from_nanos(time));

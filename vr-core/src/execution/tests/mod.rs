@@ -281,6 +281,22 @@ fn what_stands_behind_a_request_is_of_its_session_or_has_its_own_turn() {
     assert_eq!(behind(entry(4, EntryKind::Noop, (ALICE, 1, 2), b"")), (None, once()));
 }
 
+/// A time that goes back is no correct primary's; even so it does not matter how a run is cut.
+#[test]
+fn the_time_after_a_run_is_the_latest_in_it() {
+    let at = |entry: Entry, time| {
+        let header = EntryHeader { time, ..entry.header };
+        Entry::new(header, entry.payload)
+    };
+    let entries =
+        vec![register(1, ALICE, 5), at(request(2, ALICE, 1, 1), 9000), request(3, ALICE, 1, 2)];
+    let mut executor = executor();
+    run(&mut executor, entries);
+    let answer = ask(&mut executor, b"count", Duration::ZERO).answer.unwrap();
+    let latest = format!("{:?}", Duration::from_nanos(9000));
+    assert!(String::from_utf8_lossy(&answer).contains(&latest), "{answer:?}");
+}
+
 #[test]
 fn a_request_without_its_session_has_no_effect_and_says_so() {
     let mut executor = executor();
