@@ -12,7 +12,7 @@ use crate::{
     model::{
         by_client::ByClient,
         checkpoint::OpenSession,
-        entry::{EntryHeader, EntryKind},
+        entry::EntryHeader,
         message::{Outcome, Reply},
         types::{ClientId, Nonce, OpNumber, RequestNumber},
     },
@@ -187,18 +187,17 @@ impl ClientTable {
         self.use_order.tidy(sessions.len(), |client| sessions.get(client).map(Session::last_use));
         match self.sessions.get_mut(client) {
             Some(open) if open.session == session => {
-                let done = open.done;
-                if number <= done {
-                    Turn::Done(open.reply_to(client, number))
-                } else if number == done.next() {
+                if open.comes_next(number) {
                     Turn::Next(Slot {
                         client,
                         session: open,
                         use_order: &mut self.use_order,
                         window,
                     })
+                } else if number <= open.done {
+                    Turn::Done(open.reply_to(client, number))
                 } else {
-                    Turn::Early { done }
+                    Turn::Early { done: open.done }
                 }
             }
             Some(_) | None => Turn::Evicted,
@@ -283,6 +282,11 @@ impl Session {
         Self { session, nonce, done: RequestNumber::ZERO, outcomes: VecDeque::new() }
     }
 
+    /// Whether request `number` is the one that is executed next; none is behind the highest number.
+    fn comes_next(&self, number: RequestNumber) -> bool {
+        number > self.done && number == self.done.next()
+    }
+
     /// The last entry of the client that was executed.
     fn last_use(&self) -> OpNumber {
         self.outcomes.back().map_or(self.session, |done| done.op_number)
@@ -306,11 +310,10 @@ impl Slot<'_> {
     /// Whether an entry is for what comes next in this session.
     #[must_use]
     pub fn is_for(&self, header: &EntryHeader) -> bool {
-        matches!(header.kind, EntryKind::Request | EntryKind::Many)
+        header.kind.is_request()
             && header.client == self.client
             && header.session == self.session.session
-            && header.request_number > self.session.done
-            && header.request_number == self.session.done.next()
+            && self.session.comes_next(header.request_number)
     }
 
     /// Stores what became of the request at `op_number`; the oldest outcome leaves a full window.

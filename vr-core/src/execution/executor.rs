@@ -47,10 +47,8 @@ pub struct Executor {
     running: Option<Running>,
     /// What is left to do, in order; no item is empty.
     queue: VecDeque<Item>,
-    /// The last op whose effect is in the state.
-    applied: OpNumber,
-    /// Time of the last applied entry.
-    time: Duration,
+    /// How far the state is.
+    reached: Reached,
     /// What happened since it was last taken.
     finished: Finished,
     /// `None` where no checkpoint is ever asked for.
@@ -64,6 +62,15 @@ pub struct Executor {
     failure: Option<CheckpointFailure>,
     /// Faults planted on purpose.
     mutants: Mutants,
+}
+
+/// How far the state is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    /// The last op whose effect is in it.
+    op_number: OpNumber,
+    /// The latest time of an entry whose effect is in it.
+    time: Duration,
 }
 
 /// Entries, and how many of them are applied.
@@ -105,8 +112,7 @@ impl Executor {
             client_table: ClientTable::new(window),
             running: None,
             queue: VecDeque::new(),
-            applied: OpNumber::ZERO,
-            time: Duration::ZERO,
+            reached: Reached::default(),
             finished: Finished::default(),
             checkpoints: None,
             persistence: None,
@@ -160,7 +166,7 @@ impl Executor {
         if !table.is_empty() {
             return None;
         }
-        (self.applied, self.time) = (at.op_number, at.time);
+        self.reached = Reached { op_number: at.op_number, time: at.time };
         self.finished.executed.through = at.op_number;
         Some(at)
     }
@@ -284,7 +290,7 @@ impl Executor {
 
     /// Makes a state that is on disk by itself durable, with its companion.
     fn persist(&mut self) -> Result<(), CheckpointFailure> {
-        let (op_number, time) = (self.applied, self.time);
+        let Reached { op_number, time } = self.reached;
         let Some(persistence) = &mut self.persistence else { return Ok(()) };
         let Some(at) = persistence.unpersisted(op_number, time) else { return Ok(()) };
         let failed = |source| CheckpointFailure::OnDisk { op_number, source };
@@ -301,28 +307,29 @@ impl Executor {
 
     /// Makes the state empty, as before the first op.
     fn discard(&mut self) -> Result<(), CheckpointFailure> {
-        let op_number = self.applied;
+        let op_number = self.reached.op_number;
         if let Some(on_disk) = self.state_machine.on_disk() {
             let failed = |source| CheckpointFailure::OnDisk { op_number, source };
             on_disk.reset().map_err(failed)?;
         }
         self.client_table.clear();
         self.persistence.iter_mut().for_each(Persistence::emptied);
-        (self.applied, self.time) = (OpNumber::ZERO, Duration::ZERO);
+        self.reached = Reached::default();
         self.finished.executed.through = OpNumber::ZERO;
         Ok(())
     }
 
     fn restored(&self) -> Restored {
         let sessions = self.client_table.open_sessions().collect();
-        Restored { op_number: self.applied, time: self.time, sessions }
+        let Reached { op_number, time } = self.reached;
+        Restored { op_number, time, sessions }
     }
 
     /// What happened since the last call; `None` if nothing did.
     ///
     /// A stored reply that was asked for and is no longer there is nothing.
     pub fn take_finished(&mut self) -> Option<Finished> {
-        let advanced = self.finished.executed.through != self.applied;
+        let advanced = self.finished.executed.through != self.reached.op_number;
         let executed = &self.finished.executed;
         let silent = executed.replies.is_empty()
             && executed.taken.is_empty()
@@ -332,8 +339,8 @@ impl Executor {
             return None;
         }
         let mut finished = mem::take(&mut self.finished);
-        finished.executed.through = self.applied;
-        self.finished.executed.through = self.applied;
+        finished.executed.through = self.reached.op_number;
+        self.finished.executed.through = self.reached.op_number;
         Some(finished)
     }
 
@@ -350,7 +357,7 @@ impl Executor {
     /// The last op that was applied.
     #[must_use]
     pub const fn applied(&self) -> OpNumber {
-        self.applied
+        self.reached.op_number
     }
 
     /// XXH3-128 over the client table and the state machine's snapshot.
@@ -378,7 +385,7 @@ impl Executor {
     ///
     /// One at an op that is not the last one applied belongs to a state that was replaced meanwhile.
     fn take_checkpoint(&mut self, at: Anchor) -> Result<Option<CheckpointId>, CheckpointFailure> {
-        if at.op_number != self.applied {
+        if at.op_number != self.reached.op_number {
             return Ok(None);
         }
         // So that what is released for it is never above what is durable.
@@ -386,7 +393,8 @@ impl Executor {
         let snapshot = |source| CheckpointFailure::Snapshot { op_number: at.op_number, source };
         let mut table = Vec::new();
         self.client_table.snapshot(&mut SnapshotWriter::new(&mut table)).map_err(snapshot)?;
-        let head = Head { op_number: self.applied, time: self.time, table }.to_bytes();
+        let Reached { op_number, time } = self.reached;
+        let head = Head { op_number, time, table }.to_bytes();
         if let Some(source) = self.state_machine.fork() {
             let store = Arc::clone(self.store());
             self.frozen = Some(Frozen { at, head, source, store });
@@ -422,8 +430,7 @@ impl Executor {
             return Err(SnapshotError::Unreadable);
         }
         self.state_machine.restore(from)?;
-        self.applied = id.op_number;
-        self.time = time;
+        self.reached = Reached { op_number, time };
         self.persistence.iter_mut().for_each(|it| it.replaced_by(id.checksum));
         Ok(self.restored())
     }
@@ -432,7 +439,7 @@ impl Executor {
     /// come next in the same session; how many.
     fn apply(&mut self, entries: &[Entry], reply: bool) -> usize {
         let Some(Entry { header, payload }) = entries.first() else { return 0 };
-        require_next(self.applied, header);
+        self.reached.begin(header);
         let told = match header.kind {
             EntryKind::Noop => None,
             EntryKind::Register => Some(self.register(header, payload, reply)),
@@ -444,8 +451,7 @@ impl Executor {
     /// The entry with this header, and no more, is applied.
     fn pass(&mut self, header: &EntryHeader, told: Option<Reply>) -> usize {
         self.finished.executed.replies.extend(told);
-        self.applied = header.op_number;
-        self.time = self.time.max(Duration::from_nanos(header.time));
+        self.reached.pass(header);
         1
     }
 
@@ -474,13 +480,13 @@ impl Executor {
         let turn = self.client_table.turn(header.client, header.session, header.request_number);
         let told = match turn {
             Turn::Next(mut slot) => {
-                let (mut count, mut time) = (0, 0);
+                let mut count = 0;
                 for Entry { header, payload } in entries {
                     if count > 0 {
                         if !slot.is_for(header) {
                             break;
                         }
-                        require_next(self.applied, header);
+                        self.reached.begin(header);
                     }
                     let outcome = outcome(state_machine, header, payload, first_only);
                     if reply {
@@ -488,11 +494,9 @@ impl Executor {
                         self.finished.executed.replies.push(told);
                     }
                     slot.store(header.op_number, outcome);
-                    self.applied = header.op_number;
-                    time = header.time.max(time);
+                    self.reached.pass(header);
                     count += 1;
                 }
-                self.time = self.time.max(Duration::from_nanos(time));
                 return count;
             }
             Turn::Done(stored) if takes_for_new(self.mutants, stored.as_ref()) => {
@@ -516,26 +520,36 @@ impl Executor {
 
     fn answer(&self, question: Question) -> Answer {
         let Question { client, request_number, query, time } = question;
-        let context = QueryContext { applied: self.applied, time: time.max(self.time) };
+        let Reached { op_number, time: reached } = self.reached;
+        let context = QueryContext { applied: op_number, time: time.max(reached) };
         let answer = self.state_machine.query(&context, query).ok();
-        Answer { client, request_number, op_number: self.applied, answer }
+        Answer { client, request_number, op_number, answer }
     }
 }
 
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Executor")
-            .field("applied", &self.applied)
+            .field("applied", &self.reached.op_number)
             .field("clients", &self.client_table.len())
             .field("queued", &self.queue.len())
             .finish_non_exhaustive()
     }
 }
 
-/// Entries are applied without a gap.
-fn require_next(applied: OpNumber, header: &EntryHeader) {
-    assert_eq!(header.op_number, applied.next(), "entries are applied without a gap");
-    trace!(op = %header.op_number, client = %header.client, bytes = header.payload_length, "applied");
+impl Reached {
+    /// The entry with this header is about to take effect; there is never a gap in front of it.
+    fn begin(&self, header: &EntryHeader) {
+        let EntryHeader { op_number, client, payload_length, .. } = header;
+        assert_eq!(*op_number, self.op_number.next(), "entries are applied without a gap");
+        trace!(op = %op_number, %client, bytes = payload_length, "applied");
+    }
+
+    /// It has taken effect.
+    fn pass(&mut self, header: &EntryHeader) {
+        self.op_number = header.op_number;
+        self.time = self.time.max(Duration::from_nanos(header.time));
+    }
 }
 
 /// Whether a request that was executed is executed again, which only mutants do.

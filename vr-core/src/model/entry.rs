@@ -33,6 +33,12 @@ impl EntryKind {
     pub const fn of_request(many: bool) -> Self {
         if many { Self::Many } else { Self::Request }
     }
+
+    /// Whether it is that of a request, for several operations or for one.
+    #[must_use]
+    pub const fn is_request(self) -> bool {
+        matches!(self, Self::Request | Self::Many)
+    }
 }
 
 /// Everything about an entry but its payload; 128 bytes when encoded.
@@ -83,10 +89,9 @@ impl EntryHeader {
     /// Whether both are for requests of the same client's session, this one for the later.
     #[must_use]
     pub fn follows(&self, before: &Self) -> bool {
-        let is_request = |it: &Self| matches!(it.kind, EntryKind::Request | EntryKind::Many);
         let of = |it: &Self| (it.client, it.session);
-        is_request(self)
-            && is_request(before)
+        self.kind.is_request()
+            && before.kind.is_request()
             && of(self) == of(before)
             && self.request_number > before.request_number
     }
