@@ -19,9 +19,8 @@ use vr_core::{
     model::{
         durable::{CheckpointId, Identity, Superblock},
         entry::{Entry, EntryKind},
-        message::{
-            Envelope, Message, Operation, Outcome, Register, Reply, Requests, Sender, StatusKind,
-        },
+        message::{Envelope, Message, Outcome, Register, Reply, Sender, StatusKind},
+        operation::Operation,
         time::{Instant as Monotonic, Now},
         types::{
             Checksum, ClientId, ConnectionId, DiskId, GroupId, Incarnation, Nonce, OpNumber, Peer,
@@ -309,8 +308,7 @@ impl Group {
             let before = u64::try_from(session.in_flight.len() - count).unwrap_or_default();
             let (op_number, first) = (session.op_number, session.first.plus(before));
             let operations = mem::take(&mut session.asked);
-            let batch = Requests { client, session: op_number, first, operations };
-            self.tell_primary(at, batch.into());
+            self.tell_primary(at, Message::asking(client, op_number, first, operations));
         }
     }
 

@@ -8,7 +8,8 @@ use crate::{
     client::{call::CallId, outcome::RequestError, ticket::Ticket},
     model::{
         config::Config,
-        message::{Envelope, Operation},
+        message::Envelope,
+        operation::Operation,
         read::Read,
         time::Instant,
         types::{OpNumber, ReplicaId},

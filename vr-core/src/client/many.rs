@@ -9,7 +9,7 @@ use crate::{
         outcome::{NotResumed, RequestError},
         ticket::Ticket,
     },
-    model::{many, message::Operation},
+    model::{many, operation::Operation},
     ports::state_machine::{StateMachine, decode, encode},
 };
 

@@ -35,7 +35,7 @@ use crate::{
     model::{
         config::{Config, ConfigError},
         membership::Members,
-        message::Operation,
+        operation::Operation,
         read::{CausalToken, Read},
         time::Instant,
         types::GroupId,
@@ -149,11 +149,11 @@ impl<S> Client<S> {
         Ok(self.call(input).await?.bytes)
     }
 
-    fn call<F>(&self, input: F) -> Call<F>
+    fn call<F>(&self, input: F) -> Call<'_, F>
     where
         F: FnOnce(CallId, Instant) -> ClientInput,
     {
-        Call::new(Arc::clone(&self.link), self.timeout, input)
+        Call::new(&self.link, self.timeout, input)
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
     model::{
         batch::{BATCH_BYTES_MAX, BATCHED_BYTES},
         certificate::{CertificateHash, CrashVector},
-        message::{Envelope, Message, Operation, Query, Register, Request, Requests, Sender},
+        message::{Envelope, Message, Query, Register, Request, Sender},
+        operation::Operation,
         read::Read,
         types::{
             ClientId, Epoch, GroupId, Incarnation, Nonce, OpNumber, ReplicaId, RequestNumber, View,
@@ -170,8 +171,8 @@ impl Outbox {
         let next = Vec::with_capacity(self.open.operations.len());
         let operations = mem::replace(&mut self.open.operations, next);
         let Batch { to, session, first, .. } = self.open;
-        let batch = Requests { client: self.client, session, first, operations };
-        self.push(self.epoch, to, batch.into());
+        let message = Message::asking(self.client, session, first, operations);
+        self.push(self.epoch, to, message);
     }
 
     /// Asks `to` for a request of an earlier call, whose session belongs to `epoch`.

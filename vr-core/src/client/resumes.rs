@@ -8,7 +8,7 @@ use crate::{
         ticket::Ticket,
     },
     model::{
-        message::Operation,
+        operation::Operation,
         time::Instant,
         types::{ClientId, Epoch, OpNumber, RequestNumber},
     },

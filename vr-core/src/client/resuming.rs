@@ -10,7 +10,8 @@ use crate::{
         ticket::Ticket,
     },
     model::{
-        message::{Operation, Outcome, Rejected, Rejection, Reply, Request},
+        message::{Outcome, Rejected, Rejection, Reply, Request},
+        operation::Operation,
         time::Instant,
         types::{Epoch, ReplicaId, RequestNumber},
     },

@@ -17,9 +17,8 @@ use crate::{
     },
     model::{
         membership::Membership,
-        message::{
-            Envelope, Limit, Message, Operation, Outcome, Rejected, Rejection, Reply, Sender,
-        },
+        message::{Envelope, Limit, Message, Outcome, Rejected, Rejection, Reply, Sender},
+        operation::Operation,
         read::{CausalToken, Read},
         time::Instant,
         types::{ClientId, Epoch, GroupId, Nonce, OpNumber, Peer, ReplicaId, RequestNumber, View},

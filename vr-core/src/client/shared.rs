@@ -155,7 +155,8 @@ impl Shared {
         let mut aftermath = Aftermath::default();
         let mut state = self.lock();
         // Calls that leave together were made together: asking for the time is a good part of a call.
-        if !self.owes_output.load(Ordering::Acquire) {
+        let owes = self.owes_output.load(Ordering::Acquire);
+        if !owes {
             state.asked_at = self.runtime.now();
         }
         let now = state.asked_at;
@@ -164,7 +165,10 @@ impl Shared {
         // A client that is closed has no task any more that would send, or fail, anything.
         if state.slots.taken() > 1 && !state.session.closed {
             // Others ask at the same time, so theirs may leave together with this one.
-            aftermath.rearm = !self.owes_output.swap(true, Ordering::AcqRel);
+            if !owes {
+                self.owes_output.store(true, Ordering::Release);
+                aftermath.rearm = true;
+            }
         } else {
             self.drain(&mut state, &mut aftermath);
         }
@@ -238,8 +242,8 @@ impl Shared {
 }
 
 /// One call, which is made when it is polled first; dropping it before it is over abandons it.
-pub(crate) struct Call<F> {
-    link: Arc<Link>,
+pub(crate) struct Call<'a, F> {
+    link: &'a Link,
     timeout: Duration,
     stage: Stage<F>,
 }
@@ -252,17 +256,17 @@ enum Stage<F> {
     Over,
 }
 
-impl<F> Call<F> {
+impl<'a, F> Call<'a, F> {
     /// A call of `input`, which waits for `timeout`.
-    pub(crate) const fn new(link: Arc<Link>, timeout: Duration, input: F) -> Self {
+    pub(crate) const fn new(link: &'a Link, timeout: Duration, input: F) -> Self {
         Self { link, timeout, stage: Stage::New(input) }
     }
 }
 
 /// Nothing of it is pinned.
-impl<F> Unpin for Call<F> {}
+impl<F> Unpin for Call<'_, F> {}
 
-impl<F: FnOnce(CallId, Instant) -> ClientInput> Future for Call<F> {
+impl<F: FnOnce(CallId, Instant) -> ClientInput> Future for Call<'_, F> {
     type Output = CallResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
@@ -278,7 +282,7 @@ impl<F: FnOnce(CallId, Instant) -> ClientInput> Future for Call<F> {
     }
 }
 
-impl<F> Drop for Call<F> {
+impl<F> Drop for Call<'_, F> {
     fn drop(&mut self) {
         let Stage::Waiting(call) = self.stage else { return };
         let shared = &self.link.shared;

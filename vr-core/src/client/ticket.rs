@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    message::Operation,
+    operation::Operation,
     types::{ClientId, Epoch, GroupId, OpNumber, RequestNumber},
 };
 

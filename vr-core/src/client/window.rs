@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     client::call::{CallId, Waiting},
-    model::{message::Operation, time::Instant, types::RequestNumber},
+    model::{operation::Operation, time::Instant, types::RequestNumber},
 };
 
 /// How far a request in flight has come.

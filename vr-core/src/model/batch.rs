@@ -2,9 +2,11 @@
 
 use core::iter;
 
-use bytes::Bytes;
-
-use crate::model::message::{Message, Operation, Replied, Replies, Reply, Request, Requests};
+use crate::model::{
+    message::{Message, Replied, Replies, Reply, Request, Requests},
+    operation::{Operation, Summed},
+    types::{ClientId, OpNumber, RequestNumber},
+};
 
 /// Bytes that the operations or replies of one message have together, unless it has only one; less
 /// where `Config::request_bytes_max` is less, so that it always fits into a frame.
@@ -16,23 +18,14 @@ pub const BATCHED_BYTES: u64 = 21;
 /// How many operations or replies a batch has at most: as many as fit if they are empty.
 pub const BATCH_COUNT_MAX: u32 = 3120;
 
-impl From<Bytes> for Operation {
-    fn from(bytes: Bytes) -> Self {
-        Self { many: false, bytes }
-    }
-}
-
 impl Requests {
     /// One by one.
     pub fn each(self) -> impl Iterator<Item = Request> {
         let Self { client, session, first, operations } = self;
         let numbers = iter::successors(Some(first), |number| Some(number.next()));
-        numbers.zip(operations).map(move |(request_number, Operation { many, bytes })| Request {
-            client,
-            session,
-            request_number,
-            many,
-            operation: bytes,
+        numbers.zip(operations).map(move |(request_number, summed)| {
+            let Operation { many, bytes: operation } = summed.into_operation();
+            Request { client, session, request_number, many, operation }
         })
     }
 
@@ -46,16 +39,24 @@ impl Requests {
     }
 }
 
-/// One that is alone is a plain request.
-impl From<Requests> for Message {
-    fn from(mut batch: Requests) -> Self {
-        if batch.operations.len() == 1
-            && let Some(Operation { many, bytes: operation }) = batch.operations.pop()
+impl Message {
+    /// Asks for operations of a session under consecutive numbers from `first` on; one that is alone
+    /// is a plain request.
+    #[must_use]
+    pub fn asking(
+        client: ClientId,
+        session: OpNumber,
+        first: RequestNumber,
+        mut operations: Vec<Operation>,
+    ) -> Self {
+        if operations.len() == 1
+            && let Some(Operation { many, bytes: operation }) = operations.pop()
         {
-            let Requests { client, session, first: request_number, .. } = batch;
+            let request_number = first;
             return Self::Request(Request { client, session, request_number, many, operation });
         }
-        Self::Requests(batch)
+        let operations = operations.into_iter().map(Summed::from).collect();
+        Self::Requests(Requests { client, session, first, operations })
     }
 }
 
@@ -81,12 +82,17 @@ impl Replies {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::model::types::{ClientId, OpNumber, RequestNumber};
+
+    fn operations(count: u8) -> Vec<Operation> {
+        (0..count).map(|of| Bytes::from(vec![of]).into()).collect()
+    }
 
     fn batch(count: u8) -> Requests {
-        let operations = (0..count).map(|of| Bytes::from(vec![of]).into()).collect();
         let (client, session) = (ClientId(1), OpNumber(2));
+        let operations = operations(count).into_iter().map(Summed::from).collect();
         Requests { client, session, first: RequestNumber(3), operations }
     }
 
@@ -99,11 +105,14 @@ mod tests {
             assert_eq!(some.each().chain(rest.each()).collect::<Vec<_>>(), whole, "{count}");
         }
     }
-
     #[test]
     fn one_alone_is_a_request() {
+        let asking = |count| {
+            let Requests { client, session, first, .. } = batch(count);
+            Message::asking(client, session, first, operations(count))
+        };
         let alone = batch(1).each().next().unwrap();
-        assert_eq!(Message::from(batch(1)), Message::Request(alone));
-        assert_eq!(Message::from(batch(2)), Message::Requests(batch(2)));
+        assert_eq!(asking(1), Message::Request(alone));
+        assert_eq!(asking(2), Message::Requests(batch(2)));
     }
 }

@@ -11,6 +11,7 @@ use crate::model::{
     entries::{Entries, GetEntries, GetHeaders, Headers},
     entry::{EntryHeader, Run},
     founding::{Found, FoundOk, Hello, HelloOk},
+    operation::Summed,
     read::Read,
     snapshot::{GetSnapshot, Released, Snapshot},
     types::{
@@ -161,15 +162,6 @@ pub struct Request {
     pub operation: Bytes,
 }
 
-/// What a call asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Operation {
-    /// Whether these are several operations, which [`join`](crate::model::many::join) made one.
-    pub many: bool,
-    /// Its bytes.
-    pub bytes: Bytes,
-}
-
 /// Asks for operations under consecutive numbers; each is a request like any other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requests {
@@ -180,7 +172,7 @@ pub struct Requests {
     /// The number of the first request.
     pub first: RequestNumber,
     /// What they ask for, in the order of their numbers; at least one.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<Summed>,
 }
 
 /// Answers a request or a registration.

@@ -22,6 +22,7 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 #[expect(unreachable_pub, reason = "public with the feature only")]
 pub(crate) mod mutants;
+pub mod operation;
 pub mod payload;
 pub mod read;
 pub mod snapshot;

@@ -3,7 +3,8 @@
 use crate::model::{
     batch::BATCHED_BYTES,
     config::Config,
-    message::{Forward, Operation, Outcome, Query, Replies, Request, Requests},
+    message::{Forward, Outcome, Query, Replies, Request, Requests},
+    operation::Operation,
 };
 
 /// The length of `bytes`, as sizes are counted.
@@ -32,7 +33,7 @@ impl Requests {
     /// Bytes of the operations, and of what stands around each.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.operations.iter().map(|it| it.length().saturating_add(BATCHED_BYTES)).sum()
+        self.operations.iter().map(|it| it.operation().length().saturating_add(BATCHED_BYTES)).sum()
     }
 }
 

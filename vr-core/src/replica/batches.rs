@@ -3,8 +3,9 @@
 use crate::{
     model::{
         batch::{BATCH_BYTES_MAX, BATCHED_BYTES},
-        entry::{Entry, EntryKind},
-        message::{Message, Operation, Outcome, Replied, Replies, Reply, Request, Requests},
+        entry::Entry,
+        message::{Message, Outcome, Replied, Replies, Reply, Requests},
+        operation::Summed,
         time::Now,
         types::Peer,
     },
@@ -45,7 +46,7 @@ impl Replica {
     }
 
     /// How many of these, from the first on, there is room for in the pipeline and in the log.
-    fn fitting(&self, operations: &[Operation]) -> usize {
+    fn fitting(&self, operations: &[Summed]) -> usize {
         let Status::Normal(Role::Primary(primary)) = &self.status else { return 0 };
         if !self.has_room() {
             return 0;
@@ -57,12 +58,13 @@ impl Replica {
         let left = left.min(self.config.log_ops_max.saturating_sub(logged));
         let bytes_max = u64::from(self.config.request_bytes_max);
         let (mut in_pipeline, mut in_log) = (primary.pipeline.bytes(), self.log.bytes());
-        let fits = |operation: &&Operation| {
-            let bytes = operation.length().saturating_add(128);
+        let fits = |summed: &&Summed| {
+            let length = summed.operation().length();
+            let bytes = length.saturating_add(128);
             let has_room = in_pipeline < u64::from(self.config.pipeline_bytes_max);
             in_pipeline = in_pipeline.saturating_add(bytes);
             in_log = in_log.saturating_add(bytes);
-            has_room && in_log <= self.config.log_bytes_max && operation.length() <= bytes_max
+            has_room && in_log <= self.config.log_bytes_max && length <= bytes_max
         };
         let count_max = usize::try_from(left).unwrap_or(usize::MAX);
         operations.iter().take(count_max).take_while(fits).count()
@@ -74,12 +76,12 @@ impl Replica {
         let mut header = self.next_header(now);
         (header.client, header.session) = (m.client, m.session);
         let before = self.log.bytes();
-        for Request { request_number, many, operation, .. } in m.each() {
+        header.request_number = m.first;
+        for operation in m.operations {
             header.op_number = self.log.op_number().next();
             header.parent = self.log.head();
-            header.kind = EntryKind::of_request(many);
-            header.request_number = request_number;
-            self.log.append(Entry::new(header, operation));
+            self.log.append(Entry::of_summed(header, operation));
+            header.request_number = header.request_number.next();
             // Within a moment the clock only counts on.
             header.time = header.time.saturating_add(1);
         }

@@ -14,11 +14,12 @@ use vr_core::{
         kind::Kind,
         message::{
             Answer, Commit, Committed, CrashVectorIs, DoViewChange, Envelope, Forward,
-            ForwardReply, GetCrashVector, GetView, Handoff, Limit, Message, Operation, Outcome,
-            Ping, Prepare, PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse,
-            Register, Rejected, Rejection, Replied, Replies, Reply, Request, Requests, Sender,
-            Standing, StartView, StartViewChange, StatusKind, Suspicion,
+            ForwardReply, GetCrashVector, GetView, Handoff, Limit, Message, Outcome, Ping, Prepare,
+            PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse, Register,
+            Rejected, Rejection, Replied, Replies, Reply, Request, Requests, Sender, Standing,
+            StartView, StartViewChange, StatusKind, Suspicion,
         },
+        operation::Operation,
         snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
         types::{
             Checksum, ClientId, DiskId, Epoch, GroupId, HeartbeatNumber, Incarnation, Nonce,
@@ -101,7 +102,7 @@ const fn reply(outcome: Outcome) -> Reply {
 fn requests() -> Requests {
     let Request { client, session, request_number: first, operation, .. } = request();
     let operations = [(false, operation), (true, Bytes::from_static(b"put b 2"))];
-    let operations = operations.map(|(many, bytes)| Operation { many, bytes }).to_vec();
+    let operations = operations.map(|(many, bytes)| Operation { many, bytes }.into()).to_vec();
     Requests { client, session, first, operations }
 }
 

@@ -7,9 +7,9 @@ use vr_core::{
     model::{
         entry::Entry,
         message::{
-            Forward, Message, Operation, Outcome, Rejected, Rejection, Replied, Replies, Reply,
-            Requests,
+            Forward, Message, Outcome, Rejected, Rejection, Replied, Replies, Reply, Requests,
         },
+        operation::Operation,
         types::{Checksum, OpNumber, RequestNumber},
     },
 };
@@ -22,8 +22,8 @@ use crate::{
 /// Requests with the operations that [`request`] gives these numbers.
 fn requests(session: OpNumber, first: u64, count: u64) -> Requests {
     let numbers = first..first + count;
-    let operations = numbers.map(|number| Bytes::from(format!("request {number}")).into());
-    let operations: Vec<Operation> = operations.collect();
+    let operation = |number| Operation::from(Bytes::from(format!("request {number}")));
+    let operations = numbers.map(|number| operation(number).into()).collect();
     Requests { client: CLIENT, session, first: RequestNumber(first), operations }
 }
 
@@ -73,6 +73,7 @@ fn requests_of_one_message_are_prepared_in_one() {
     for entries in prepared {
         let numbers: Vec<u64> = entries.iter().map(|it| it.header.request_number.0).collect();
         assert_eq!(numbers, [1, 2, 3]);
+        assert!(entries.iter().all(|entry| entry.verify_payload().is_ok()));
         let chained = |pair: &[Entry]| match pair {
             [one, next] => {
                 one.header.checksum == next.header.parent && one.header.time < next.header.time
@@ -217,7 +218,7 @@ proptest! {
             before.into_iter().map(|(first, count)| requests(session, first, count)).collect();
         let mut batch = requests(session, first, count);
         if let Some(operation) = batch.operations.get_mut(usize::try_from(large).unwrap_or(0)) {
-            operation.bytes = vec![1; 101].into();
+            *operation = Operation::from(Bytes::from(vec![1; 101])).into();
         }
         let one_by_one = left(limit, &before, &batch, false);
         prop_assert_eq!(left(limit, &before, &batch, true), one_by_one);

@@ -14,10 +14,7 @@ use bytes::Bytes;
 use vr_core::{
     ClientId, OpNumber, ReplicaId,
     model::{
-        message::{
-            Envelope, Message, Operation, Outcome, Query, Register, Rejection, Request, Requests,
-            Sender,
-        },
+        message::{Envelope, Message, Outcome, Query, Register, Rejection, Request, Sender},
         read::Read,
         types::{ConnectionId, GroupId, Incarnation, Nonce, Peer, RequestNumber, View},
     },
@@ -117,12 +114,7 @@ impl Client {
     fn requests(&self, numbers: RangeInclusive<u64>) -> Message {
         let first = RequestNumber(*numbers.start());
         let operations = numbers.map(|number| self.operation(number).into());
-        let operations: Vec<Operation> = operations.collect();
-        if operations.len() == 1 {
-            return self.request(first.0);
-        }
-        let (client, session) = (self.id, self.session);
-        Message::Requests(Requests { client, session, first, operations })
+        Message::asking(self.id, self.session, first, operations.collect())
     }
 
     fn operation(&self, number: u64) -> Bytes {

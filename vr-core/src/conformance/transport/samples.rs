@@ -18,6 +18,7 @@ use crate::model::{
         Replies, Reply, Request, Requests, Sender, Standing, StartView, StartViewChange,
         StatusKind, Suspicion,
     },
+    operation::Operation,
     read::Read,
     snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
     types::{
@@ -111,7 +112,7 @@ pub(crate) fn of_a_client() -> Vec<Envelope> {
         query: Bytes::from_static(b"get a"),
     };
     let register = Register { client: CLIENT, nonce: NONCE };
-    let operations = [7, 2000, 0].map(|bytes| payload(bytes).into()).to_vec();
+    let operations = [7, 2000, 0].map(|bytes| Operation::from(payload(bytes)).into()).to_vec();
     let (session, first) = (OpNumber(1), RequestNumber(6));
     let batch = Requests { client: CLIENT, session, first, operations };
     vec![

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::model::{
     encoding::{CodecError, fields::Fields},
     entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader, EntryKind},
+    operation::{Operation, Summed},
     types::{Checksum, ClientId, Epoch, OpNumber, RequestNumber, View},
 };
 
@@ -35,10 +36,24 @@ impl Entry {
     /// # Panics
     /// If the payload is longer than a `u32` can say; admission refuses far smaller ones.
     #[must_use]
-    pub fn new(mut header: EntryHeader, payload: Bytes) -> Self {
+    pub fn new(header: EntryHeader, payload: Bytes) -> Self {
+        let checksum = Checksum::of(&payload);
+        Self::with_checksum(header, payload, checksum)
+    }
+
+    /// An entry for an operation whose checksum is known, with its kind filled in, too.
+    #[must_use]
+    pub fn of_summed(mut header: EntryHeader, operation: Summed) -> Self {
+        let checksum = operation.checksum();
+        let Operation { many, bytes } = operation.into_operation();
+        header.kind = EntryKind::of_request(many);
+        Self::with_checksum(header, bytes, checksum)
+    }
+
+    fn with_checksum(mut header: EntryHeader, payload: Bytes, checksum: Checksum) -> Self {
         header.payload_length =
             u32::try_from(payload.len()).expect("admission refused an operation over 4 GiB");
-        header.payload_checksum = Checksum::of(&payload);
+        header.payload_checksum = checksum;
         Self { header: header.sealed(), payload }
     }
 

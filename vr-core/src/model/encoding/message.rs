@@ -88,7 +88,7 @@ pub fn decode_body(header: &FrameHeader, body: &Bytes) -> Result<Envelope, Codec
     let view = View(fields.u64()?);
     let sender = take_sender(&mut fields, sender)?;
     let crash_vector = take_crash_vector(&mut fields)?;
-    let guarded = guarded_bytes(kind, body.len(), fields.len());
+    let guarded = guarded_bytes(kind, header.version, body, fields.len());
     if usize::try_from(header.guarded_length) != Ok(guarded) {
         return Fields::invalid("guarded length", header.guarded_length);
     }
@@ -119,15 +119,20 @@ fn version_with(message: &Message) -> u16 {
     }
 }
 
-/// How much of a body must be guarded: all of it, but for the entries, which guard themselves.
-const fn guarded_bytes(kind: Kind, body_bytes: usize, left: usize) -> usize {
+/// How much of a body must be guarded, of which `left` bytes are the message's: all of it, but for
+/// entries and for operations of batches, which guard themselves.
+fn guarded_bytes(kind: Kind, version: u16, body: &[u8], left: usize) -> usize {
+    let envelope = body.len() - left;
     let fixed = match kind {
         Kind::Prepare => hot::PREPARE_FIXED_BYTES,
         Kind::Entries => hot::ENTRIES_FIXED_BYTES,
+        Kind::Requests => {
+            let message = body.get(envelope..).unwrap_or_default();
+            batches::guarded_requests_bytes(message, version)
+        }
         Kind::Register
         | Kind::Request
         | Kind::Reply
-        | Kind::Requests
         | Kind::Replies
         | Kind::Rejected
         | Kind::Query
@@ -160,7 +165,7 @@ const fn guarded_bytes(kind: Kind, body_bytes: usize, left: usize) -> usize {
         | Kind::GetCrashVector
         | Kind::CrashVectorIs => left,
     };
-    body_bytes - left + fixed
+    envelope.saturating_add(fixed)
 }
 
 fn put_prefix(frame: &mut FrameWriter<'_>, envelope: &Envelope) -> Result<(), CodecError> {
@@ -273,7 +278,7 @@ fn take_message(
         Kind::Register => Message::Register(hot::take_register(fields)?),
         Kind::Request => Message::Request(hot::take_request(fields, source)?),
         Kind::Reply => Message::Reply(hot::take_reply(fields, source)?),
-        Kind::Requests => Message::Requests(batches::take_requests(fields, source)?),
+        Kind::Requests => Message::Requests(batches::take_requests(fields, source, version)?),
         Kind::Replies => Message::Replies(batches::take_replies(fields, source)?),
         Kind::Rejected => Message::Rejected(hot::take_rejected(fields)?),
         Kind::Query => Message::Query(hot::take_query(fields, source)?),

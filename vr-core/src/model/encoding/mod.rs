@@ -24,7 +24,9 @@ mod tests;
 ///
 /// Version 4 leaves out of an entry's header what follows from the one in front of it in the same
 /// message.
-pub const WIRE_VERSION: u16 = 4;
+///
+/// Version 5 gives each operation of a batch of requests the checksum that its entry will have.
+pub const WIRE_VERSION: u16 = 5;
 
 /// Oldest version that is still spoken.
 pub const WIRE_VERSION_MIN: u16 = 1;
@@ -37,6 +39,9 @@ pub(crate) const WIRE_VERSION_BATCHES: u16 = 3;
 
 /// The first version that says of an entry only what does not follow from the one before it.
 pub(crate) const WIRE_VERSION_CHAINS: u16 = 4;
+
+/// The first version whose batches of requests bring the checksums of their operations.
+pub(crate) const WIRE_VERSION_SUMS: u16 = 5;
 
 /// The first version with compressed chunks.
 pub(crate) const WIRE_VERSION_COMPRESSION: u16 = 3;

@@ -11,11 +11,12 @@ use crate::model::{
     founding::{Found, FoundOk, Hello, HelloOk},
     message::{
         Answer, Commit, Committed, CrashVectorIs, DoViewChange, Envelope, Forward, ForwardReply,
-        GetCrashVector, GetView, Handoff, Limit, Message, Operation, Outcome, Ping, Prepare,
-        PrepareOk, Query, ReadIndex, ReadIndexOk, Recovery, RecoveryResponse, Register, Rejected,
-        Rejection, Replied, Replies, Reply, Request, Requests, Sender, Standing, StartView,
-        StartViewChange, StatusKind, Suspicion,
+        GetCrashVector, GetView, Handoff, Limit, Message, Outcome, Ping, Prepare, PrepareOk, Query,
+        ReadIndex, ReadIndexOk, Recovery, RecoveryResponse, Register, Rejected, Rejection, Replied,
+        Replies, Reply, Request, Requests, Sender, Standing, StartView, StartViewChange,
+        StatusKind, Suspicion,
     },
+    operation::Operation,
     read::{CausalToken, Read},
     snapshot::{GetSnapshot, Released, Snapshot, SnapshotContent, SnapshotPart},
     types::{
@@ -151,7 +152,7 @@ fn request() -> impl Strategy<Value = Request> {
 /// The same operations under consecutive numbers of the first one's session.
 fn requests(each: Vec<Request>) -> Requests {
     let Request { client, session, request_number: first, .. } = each[0];
-    let operation = |request: Request| Operation { many: request.many, bytes: request.operation };
+    let operation = |Request { many, operation: bytes, .. }| Operation { many, bytes }.into();
     Requests { client, session, first, operations: each.into_iter().map(operation).collect() }
 }
 

@@ -295,10 +295,24 @@ fn a_count_beyond_the_frame_is_refused_before_memory_is_reserved() {
 fn a_batch_has_a_limited_number_of_parts() {
     for (count, valid) in [(0, false), (1, true), (3120, true), (3121, false)] {
         let fixed = [[1; 32].as_slice(), &u32::to_le_bytes(count)].concat();
-        let parts = vec![0; usize::try_from(count).unwrap() * 5];
-        let body = [fixed, parts].concat();
+        let empty = [[0; 5].as_slice(), &Checksum::of(&[]).0.to_le_bytes()].concat();
+        let body = [fixed, empty.repeat(usize::try_from(count).unwrap())].concat();
         let (header, body) = forged(Kind::Requests, Lane::Data, body.len(), &body);
         assert_eq!(decode_body(&header, &body).is_ok(), valid, "{count}");
+    }
+}
+
+/// The frame's checksum does not cover operations of a batch: each has its own.
+#[test]
+fn an_operation_that_is_not_what_was_asked_for_is_refused() {
+    let operations = ["one", "two"].map(|bytes| Bytes::from(bytes).into()).to_vec();
+    let batch = Message::asking(ClientId(1), OpNumber(2), RequestNumber(3), operations);
+    let frame = frame_of(&envelope(batch));
+    let (intact, operations) = frame.split_at(frame.len() - 6);
+    assert_eq!(operations, b"onetwo");
+    for other in [b"twoone", b"onetwO", b"Onetwo"] {
+        let damaged = Bytes::from([intact, other].concat());
+        assert_eq!(decode(&damaged), Err(CodecError::Checksum { what: "operation" }));
     }
 }
 
