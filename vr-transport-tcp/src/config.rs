@@ -23,7 +23,7 @@ use vr_core::model::encoding::WIRE_VERSION;
 /// | `close_timeout` | 1 s | what could not be delivered after `close` is dropped |
 /// | `complaints_max` | 64 | the oldest complaint that nobody read is dropped |
 /// | `busy_poll` | 0 | whoever waits for messages sleeps at once |
-/// | `wire_version_max` | 4 | a newer version is not offered; what only it can say is left out |
+/// | `wire_version_max` | 5 | a newer version is not offered; what only it can say is left out |
 ///
 /// A queue takes one message even if that alone is over its limit, so that no message that
 /// `message_bytes_max` allows is stuck for ever.

@@ -54,8 +54,8 @@ pub struct EntryHeader {
     pub checksum: Checksum,
     /// Checksum of the entry before this one.
     pub parent: Checksum,
-    /// XXH3-128 of the payload, made once: by the client if it asked for several operations in one
-    /// message, otherwise where the operation entered the group.
+    /// XXH3-128 of the payload, made where the operation entered the group, or before that by the
+    /// client: of operations that came in one message and were placed as they came.
     pub payload_checksum: Checksum,
     /// Who asked; zero for entries that no client asked for.
     pub client: ClientId,

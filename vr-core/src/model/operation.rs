@@ -16,8 +16,9 @@ pub struct Operation {
 
 /// An operation of a batch, and the checksum of its bytes.
 ///
-/// Whoever asks makes the checksum, and it stays with the bytes from then on: what is damaged on
-/// any part of their way, be it in a replica's memory, does not become an entry that verifies.
+/// Whoever asks makes the checksum, and whoever decodes the batch compares it. A primary that places
+/// the operations as they come gives it to their entries; for one that has to wait, as for a request
+/// that came alone, it is made again.
 ///
 /// Invariant: the checksum is that of the bytes; it was made of them, or compared with them.
 #[derive(Clone, Debug, PartialEq, Eq)]

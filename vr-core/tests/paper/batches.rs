@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vr_core::{
     Config,
     model::{
-        entry::Entry,
+        entry::{Entry, EntryKind},
         message::{
             Forward, Message, Outcome, Rejected, Rejection, Replied, Replies, Reply, Requests,
         },
@@ -19,10 +19,11 @@ use crate::{
     subject::{CLIENT, Subject, acknowledge, request},
 };
 
-/// Requests with the operations that [`request`] gives these numbers.
+/// Requests with the operations that [`request`] gives these numbers; every third is for several.
 fn requests(session: OpNumber, first: u64, count: u64) -> Requests {
     let numbers = first..first + count;
-    let operation = |number| Operation::from(Bytes::from(format!("request {number}")));
+    let bytes = |number| Bytes::from(format!("request {number}"));
+    let operation = |number| Operation { many: number % 3 == 0, bytes: bytes(number) };
     let operations = numbers.map(|number| operation(number).into()).collect();
     Requests { client: CLIENT, session, first: RequestNumber(first), operations }
 }
@@ -73,6 +74,8 @@ fn requests_of_one_message_are_prepared_in_one() {
     for entries in prepared {
         let numbers: Vec<u64> = entries.iter().map(|it| it.header.request_number.0).collect();
         assert_eq!(numbers, [1, 2, 3]);
+        let kinds: Vec<_> = entries.iter().map(|entry| entry.header.kind).collect();
+        assert_eq!(kinds, [EntryKind::Request, EntryKind::Request, EntryKind::Many]);
         assert!(entries.iter().all(|entry| entry.verify_payload().is_ok()));
         let chained = |pair: &[Entry]| match pair {
             [one, next] => {

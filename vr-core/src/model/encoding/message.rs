@@ -57,7 +57,8 @@ fn encode_as(
 /// The envelope in `frame`, which is one whole frame: header and body.
 ///
 /// Operations, replies and payloads of entries share the memory of `frame`. The checksums of
-/// the header, of the guarded part, and of each entry's header and payload have been compared.
+/// the header, of the guarded part, of each operation of a batch, and of each entry's header and
+/// payload have been compared.
 ///
 /// # Errors
 /// [`CodecError`] says what is wrong with the bytes; every byte string gives an envelope or an

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
 use crate::model::{
+    batch::BATCHED_BYTES,
     certificate::{CertificateHash, CrashVector},
     durable::CheckpointId,
     encoding::{
-        CodecError, WIRE_VERSION, WIRE_VERSION_COMPRESSION, WIRE_VERSION_MIN,
+        CodecError, WIRE_VERSION, WIRE_VERSION_BATCHES, WIRE_VERSION_COMPRESSION, WIRE_VERSION_MIN,
         frame::{FRAME_HEADER_BYTES, FrameHeader, FrameParts},
         message::{decode, decode_body, encode},
         tests::arbitrary::{any_envelope, entries},
@@ -293,12 +294,53 @@ fn a_count_beyond_the_frame_is_refused_before_memory_is_reserved() {
 
 #[test]
 fn a_batch_has_a_limited_number_of_parts() {
-    for (count, valid) in [(0, false), (1, true), (3120, true), (3121, false)] {
-        let fixed = [[1; 32].as_slice(), &u32::to_le_bytes(count)].concat();
-        let empty = [[0; 5].as_slice(), &Checksum::of(&[]).0.to_le_bytes()].concat();
-        let body = [fixed, empty.repeat(usize::try_from(count).unwrap())].concat();
-        let (header, body) = forged(Kind::Requests, Lane::Data, body.len(), &body);
-        assert_eq!(decode_body(&header, &body).is_ok(), valid, "{count}");
+    let empty = operation_head(0, 0, b"");
+    for (version, empty) in [(4, &empty[..5]), (5, &empty)] {
+        for (count, valid) in [(0, false), (1, true), (3120, true), (3121, false)] {
+            let body = batch_of(count, &empty.repeat(usize::try_from(count).unwrap()));
+            let (header, body) = forged(Kind::Requests, Lane::Data, body.len(), &body);
+            let header = FrameHeader { version, ..header };
+            assert_eq!(decode_body(&header, &body).is_ok(), valid, "{count} in {version}");
+        }
+    }
+}
+
+/// What is said about an operation of a batch, and the checksum of these bytes.
+fn operation_head(many: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
+    [&[many], length.to_le_bytes().as_slice(), &Checksum::of(bytes).0.to_le_bytes()].concat()
+}
+
+/// A batch that says it has so many operations.
+fn batch_of(count: u32, heads: &[u8]) -> Vec<u8> {
+    [[1; 32].as_slice(), &count.to_le_bytes(), heads].concat()
+}
+
+/// Under a correct checksum of the frame.
+#[test]
+fn what_is_said_about_operations_fits_them() {
+    let refused = |count, heads: &[Vec<u8>], operations: &[u8]| {
+        let guarded = batch_of(count, &heads.concat());
+        let body = [guarded.as_slice(), operations].concat();
+        let (header, body) = forged(Kind::Requests, Lane::Data, guarded.len(), &body);
+        decode_body(&header, &body).err()
+    };
+    let [one, two] = [b"one", b"two"].map(|bytes| operation_head(0, 3, bytes));
+    let both = [one.clone(), two];
+    assert_eq!(refused(2, &both, b"onetwo"), None);
+    let (what, value) = ("byte after the end", b'!'.into());
+    assert_eq!(refused(2, &both, b"onetwo!"), Some(CodecError::Invalid { what, value }));
+    let short = |what, have, need| Some(CodecError::Short { what, have, need });
+    assert_eq!(refused(2, &both, b"onetw"), short("message", 2, 3));
+    let long = operation_head(0, u32::MAX, b"two");
+    let need = usize::try_from(u32::MAX).unwrap();
+    assert_eq!(refused(2, &[one.clone(), long], b"onetwo"), short("message", 3, need));
+    let (what, value) = ("many", 2);
+    let other = [one, operation_head(2, 3, b"two")];
+    assert_eq!(refused(2, &other, b"onetwo"), Some(CodecError::Invalid { what, value }));
+    for count in [0, 1, 3, u32::MAX] {
+        let refused = refused(count, &both, b"onetwo");
+        let is_length = |what| what == "guarded length";
+        assert!(matches!(refused, Some(CodecError::Invalid { what, .. }) if is_length(what)));
     }
 }
 
@@ -401,6 +443,26 @@ proptest! {
         let counted: u64 = entries.iter().map(Entry::bytes).sum();
         let none = bytes(&entries_of(Vec::new()));
         prop_assert!(bytes(&entries_of(entries)) - none <= counted);
+    }
+
+    /// The same of an operation of a batch.
+    #[test]
+    fn no_operation_takes_more_of_a_message_than_is_counted(
+        lengths in vec(0..2_000_usize, 2..9), version in WIRE_VERSION_BATCHES..=WIRE_VERSION,
+    ) {
+        let ask = |lengths: &[usize]| {
+            let operations = lengths.iter().map(|length| Bytes::from(vec![7; *length]).into());
+            Message::asking(ClientId(1), OpNumber(2), RequestNumber(3), operations.collect())
+        };
+        let bytes = |message: &Message| {
+            let mut parts = FrameParts::new().in_version(version);
+            encode(&envelope(message.clone()), &mut parts).unwrap();
+            u64::try_from(parts.len()).unwrap()
+        };
+        let fixed = bytes(&ask(&[0, 0])) - 2 * BATCHED_BYTES;
+        let asked = ask(&lengths);
+        let Message::Requests(batch) = &asked else { panic!("a batch") };
+        prop_assert!(bytes(&asked) - fixed <= batch.bytes());
     }
 
     #[test]
