@@ -13,6 +13,7 @@ pub mod limits;
 pub mod paused;
 pub mod plot;
 pub mod process;
+pub mod pulse;
 pub mod relay;
 pub mod replica;
 pub mod restarts;
