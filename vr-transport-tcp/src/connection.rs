@@ -267,7 +267,7 @@ impl Connection {
                     let value = header.version.into();
                     return Err(CodecError::Invalid { what: "wire version", value }.into());
                 }
-                let envelope = message::decode_body(&header, &body)?;
+                let envelope = Box::new(message::decode_body(&header, &body)?);
                 into.push(Received::Envelope { from: self.peer, envelope });
                 if into.len() >= items_max {
                     self.partial_since = None;

@@ -191,7 +191,7 @@ impl Transport for TcpTransport {
         Ok(())
     }
 
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         let end = self.end.get().ok_or(Backpressure::NotConnected)?;
         end.peers().send(to, lane, &envelope)
     }

@@ -313,7 +313,7 @@ impl Group {
     }
 
     fn tell_primary(&mut self, client: usize, message: Message) {
-        let envelope = Envelope {
+        let envelope = Box::new(Envelope {
             group: self.group,
             certificate: Default::default(),
             epoch: Default::default(),
@@ -322,7 +322,7 @@ impl Group {
             view: View::ZERO,
             crash_vector: Default::default(),
             message,
-        };
+        });
         let from = Peer::Client(connection(client));
         if let Some(primary) = self.members.get_mut(self.primary) {
             primary.inputs.push_back(Input::Message { from, envelope });

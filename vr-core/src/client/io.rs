@@ -122,7 +122,7 @@ pub enum ClientOutput {
         /// To whom.
         to: ReplicaId,
         /// What.
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     },
     /// A call is over.
     Done {

@@ -45,7 +45,7 @@ pub(crate) struct Outbox {
     epoch: Epoch,
     /// Results; they leave before messages, and are much shorter.
     done: VecDeque<(CallId, Result<Completed, RequestError>)>,
-    messages: VecDeque<(ReplicaId, Envelope)>,
+    messages: VecDeque<(ReplicaId, Box<Envelope>)>,
     /// The last message, as long as it may grow.
     open: Batch,
     /// How far it may grow.
@@ -196,7 +196,7 @@ impl Outbox {
     }
 
     fn push(&mut self, epoch: Epoch, to: ReplicaId, message: Message) {
-        let envelope = Envelope {
+        let envelope = Box::new(Envelope {
             group: self.group,
             certificate: CertificateHash::NONE,
             epoch,
@@ -205,7 +205,7 @@ impl Outbox {
             view: self.view,
             crash_vector: CrashVector::default(),
             message,
-        };
+        });
         self.messages.push_back((to, envelope));
     }
 }

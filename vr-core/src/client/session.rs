@@ -252,7 +252,7 @@ impl Session {
         }
     }
 
-    fn on_envelope(&mut self, now: Instant, envelope: Envelope) {
+    fn on_envelope(&mut self, now: Instant, envelope: Box<Envelope>) {
         if envelope.epoch > self.outbox.epoch() {
             if matches!(self.phase, Phase::Open(_)) {
                 self.on_evicted(now);

@@ -138,6 +138,7 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     entries: Arc<Vec<Entry>>,
+    /// What is of this run among `entries`: `from <= to <= entries.len()`.
     from: usize,
     to: usize,
     /// Bytes of its entries, header and payload, so that they are counted once.
@@ -158,6 +159,18 @@ impl Run {
         let entries = Arc::clone(&self.entries);
         let bytes = entries.get(from..to).unwrap_or_default().iter().map(Entry::bytes).sum();
         Self { entries, from, to, bytes, whole: self.whole }
+    }
+
+    /// How many entries it has; known without a look at them.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.to - self.from
+    }
+
+    /// Whether it has no entry.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.from == self.to
     }
 
     /// Bytes that its entries take on disk, and on the wire at most.

@@ -75,6 +75,8 @@ pub(crate) struct Senses {
     sleep: Option<(Instant, BoxFuture<'static, ()>)>,
     /// When the engine wants its next timeout.
     deadline: Instant,
+    /// When the last turn began.
+    turned_at: Instant,
     waker: Waker,
     /// The last poll ended with a turn, so the next one lets other tasks run first.
     has_had_turn: bool,
@@ -89,6 +91,7 @@ impl Senses {
             transport_closed: false,
             sleep: None,
             deadline: Instant::ZERO,
+            turned_at: Instant::ZERO,
             waker: noop_waker(),
             has_had_turn: false,
         }
@@ -179,6 +182,7 @@ impl Driver {
             transport_closed,
             sleep,
             deadline,
+            turned_at,
             waker,
             has_had_turn,
         } = senses;
@@ -199,9 +203,10 @@ impl Driver {
             let has_room = received_locally.is_empty();
             is_ready |= !has_room || local.poll_receive(cx, received_locally).is_ready();
             is_ready |= executor.wants_turn() || shared.has_orders() || checkpoints.has_news();
-            // Whoever does not wait need not ask for the time; a turn looks at storage anyway.
+            // A turn looks at storage anyway. Nobody asks for the time here: what has become due since
+            // the last turn makes the sleep fire.
             if !is_ready {
-                let now = shared.runtime.now();
+                let now = *turned_at;
                 is_ready |= storage.poll(cx, now).is_ready();
                 let mut due = (*deadline).min(storage.deadline());
                 if now < shutdown_at {
@@ -231,6 +236,7 @@ impl Driver {
         }
         let shared = Arc::clone(&self.shared);
         let now = self.clock.now(shared.runtime.as_ref());
+        self.senses.turned_at = now.monotonic;
         {
             let mut observed = lock(&shared.observed);
             self.obey(now, &mut observed);
@@ -438,7 +444,7 @@ impl Driver {
         self.shared.events.tell(event);
     }
 
-    fn send(&mut self, to: Peer, lane: Lane, envelope: Envelope) {
+    fn send(&mut self, to: Peer, lane: Lane, envelope: Box<Envelope>) {
         let sent = match to {
             Peer::Client(id) if id >= LOCAL_CONNECTIONS => self.local.send(to, lane, envelope),
             Peer::Client(_) | Peer::Replica(_) => self.shared.transport.send(to, lane, envelope),

@@ -77,7 +77,7 @@ struct Room {
 }
 
 impl Queue {
-    fn push(&mut self, from: Peer, envelope: Envelope, bytes: u64) -> Result<(), Refused> {
+    fn push(&mut self, from: Peer, envelope: Box<Envelope>, bytes: u64) -> Result<(), Refused> {
         let room = self.rooms.entry(from).or_default();
         let after = Room { items: room.items + 1, bytes: room.bytes.saturating_add(bytes) };
         if after.items > LANE_ITEMS_MAX || after.bytes > LANE_BYTES_MAX {
@@ -144,7 +144,7 @@ impl Inbox {
         &self,
         from: Peer,
         lane: Lane,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         bytes_max: u64,
     ) -> Result<Option<Waker>, Refused> {
         let bytes = payload_bytes(&envelope.message);
@@ -233,7 +233,9 @@ impl Contents {
     fn take(&mut self, into: &mut Vec<Received>) {
         let items = TAKE_ITEMS_MAX.saturating_sub(self.events.len());
         let mut allowance = Room { items, bytes: TAKE_BYTES_MAX };
-        into.extend(self.events.drain(..));
+        if !self.events.is_empty() {
+            into.extend(self.events.drain(..));
+        }
         for queue in [&mut self.control, &mut self.data, &mut self.bulk] {
             if !queue.items.is_empty() {
                 queue.take(into, &mut allowance);

@@ -202,7 +202,7 @@ impl Transport for LocalTransport {
         Ok(())
     }
 
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         let place = self.place.get().ok_or(Backpressure::NotConnected)?;
         if place.inbox.is_closed() {
             return Err(Backpressure::NotConnected);
@@ -299,8 +299,8 @@ mod tests {
         Endpoint { group_name, group, role, durability, members, message_bytes_max: 1000 }
     }
 
-    fn envelope(message: Message) -> Envelope {
-        Envelope {
+    fn envelope(message: Message) -> Box<Envelope> {
+        Box::new(Envelope {
             group: GroupId(1),
             certificate: CertificateHash::NONE,
             epoch: Epoch::ZERO,
@@ -309,10 +309,10 @@ mod tests {
             view: View::ZERO,
             crash_vector: CrashVector::default(),
             message,
-        }
+        })
     }
 
-    fn ping() -> Envelope {
+    fn ping() -> Box<Envelope> {
         let standing = Standing {
             log_view: View::ZERO,
             op_number: OpNumber::ZERO,
@@ -322,7 +322,7 @@ mod tests {
         envelope(Message::Ping(Ping { standing, sent_at: 0 }))
     }
 
-    fn query(bytes: usize) -> Envelope {
+    fn query(bytes: usize) -> Box<Envelope> {
         envelope(Message::Query(Query {
             client: ClientId(1),
             request_number: RequestNumber(1),

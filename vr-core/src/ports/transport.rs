@@ -35,7 +35,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Backpressure`] when it was dropped, because the peer is not connected or its queue is
     /// full. The caller counts it; the protocol sends again what matters.
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Result<(), Backpressure>;
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure>;
 
     /// Lets everything buffered go; called once per turn, after all sends.
     fn flush(&self);
@@ -96,7 +96,7 @@ pub enum Received {
         /// From whom; the transport vouches for it.
         from: Peer,
         /// What.
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     },
     /// A way to the peer is open now; told once until it breaks.
     Connected(Peer),

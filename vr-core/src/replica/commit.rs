@@ -15,7 +15,7 @@ use crate::{
     replica::{
         Origin, Replica,
         ignored::Ignored,
-        io::{Fatal, Output},
+        io::{Fatal, Input, Output},
     },
     state::{
         progress::Purpose,
@@ -198,6 +198,18 @@ impl Replica {
                 self.routes.forget(closed.client);
             }
         }
+    }
+
+    /// Whether `input` says no more than that a backup executed some of what it was given, when
+    /// everything committed was given: nothing to say or to do follows from that.
+    pub(in crate::replica) fn is_progress_only(&self, input: &Input) -> bool {
+        let Input::Executed(executed) = input else { return false };
+        let Executed { through: _, replies: _, evicted, taken, restored } = executed;
+        matches!(self.status, Status::Normal(Role::Backup(_)))
+            && self.progress.ordered >= self.commit_number
+            && evicted.is_empty()
+            && taken.is_empty()
+            && restored.is_none()
     }
 
     /// Notes what the entries up to `through` did to their clients.

@@ -30,7 +30,7 @@ pub enum Input {
         /// From whom.
         from: Peer,
         /// What.
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     },
     /// A way to the peer opened.
     Connected {
@@ -80,7 +80,7 @@ pub enum Output {
         /// On which lane.
         lane: Lane,
         /// What.
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     },
     /// Make this durable behind everything handed over before, then say
     /// [`Input::Persisted`].

@@ -215,7 +215,7 @@ impl Replica {
         if self.stopped {
             return;
         }
-        self.drained = false;
+        self.drained &= self.is_progress_only(&input);
         match input {
             Input::Message { from, envelope } => {
                 let kind = envelope.message.kind();
@@ -241,7 +241,7 @@ impl Replica {
                 }
             }
         }
-        self.settle(now);
+        self.drained &= !self.settle(now);
         self.assert_invariants();
     }
 
@@ -259,7 +259,7 @@ impl Replica {
         &mut self,
         now: Now,
         from: ReplicaId,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     ) -> Result<(), Ignored> {
         if envelope.group != self.group {
             return Err(Ignored::OtherGroup);
@@ -444,7 +444,7 @@ impl Replica {
     /// `message` under this replica's name, for what a driver says to clients by itself: the
     /// answers to queries, which the executor gives without the engine.
     #[must_use]
-    pub fn envelope(&self, message: Message) -> Envelope {
+    pub fn envelope(&self, message: Message) -> Box<Envelope> {
         let (epoch, incarnation, crash_vector) = match &self.status {
             Status::Blank(Genesis { rebuild: Some(it), .. }) => {
                 (it.epoch(), it.incarnation(), it.crash_vector())
@@ -460,7 +460,7 @@ impl Replica {
                 (self.epoch(), self.promise.incarnation(), crash_vector)
             }
         };
-        Envelope {
+        Box::new(Envelope {
             group: self.group,
             certificate: self.certificate,
             epoch,
@@ -469,7 +469,7 @@ impl Replica {
             view: self.promise.view(),
             crash_vector: crash_vector.clone(),
             message,
-        }
+        })
     }
 
     /// Whether this rule is broken on purpose; always no without the feature `mutants`.

@@ -13,7 +13,11 @@ impl Replica {
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
-        if self.stopped || self.drained {
+        if self.stopped {
+            return None;
+        }
+        if self.drained {
+            self.assert_drained(now);
             return None;
         }
         self.derive(now);
@@ -22,6 +26,14 @@ impl Replica {
         // In a started view one pass derives everything that follows from what is known.
         self.drained = !settled && matches!(self.status, Status::Normal(_));
         self.out.pop_front()
+    }
+
+    /// In debug builds: to look again finds nothing, whatever was handled since the last look.
+    fn assert_drained(&mut self, now: Now) {
+        if cfg!(debug_assertions) {
+            self.derive(now);
+            assert!(self.out.is_empty(), "nothing follows: {:?}", self.out);
+        }
     }
 
     /// Turns what changed since the last drain into messages, writes and work.

@@ -30,7 +30,7 @@ impl Replica {
         &mut self,
         now: Now,
         from: Peer,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     ) -> Result<(), Ignored> {
         if envelope.group != self.group {
             return Err(Ignored::OtherGroup);

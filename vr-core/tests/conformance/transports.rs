@@ -75,7 +75,7 @@ struct Office {
 struct PostBox {
     news: VecDeque<Received>,
     /// By lane, and by sender.
-    letters: [BTreeMap<Peer, VecDeque<Envelope>>; 3],
+    letters: [BTreeMap<Peer, VecDeque<Box<Envelope>>>; 3],
     waker: Option<Waker>,
 }
 
@@ -161,7 +161,7 @@ impl Office {
         }
     }
 
-    fn post(&mut self, from: &Place, to: Peer, lane: Lane, mut letter: Envelope) -> Sent {
+    fn post(&mut self, from: &Place, to: Peer, lane: Lane, mut letter: Box<Envelope>) -> Sent {
         let (flaw, group) = (self.flaw, self.group(from.group));
         if to == from.me || !meet(to, from.me) {
             return Err(Backpressure::NotConnected);
@@ -265,7 +265,7 @@ impl Transport for Counter {
         Ok(())
     }
 
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Sent {
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Sent {
         let mut office = self.office.lock().unwrap();
         match self.place() {
             Some(place) if !place.is_closed => office.post(&place, to, lane, envelope),

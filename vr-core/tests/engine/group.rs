@@ -89,7 +89,7 @@ pub(crate) struct Group {
     members: Members,
     disks: Vec<Disk>,
     processes: Vec<Option<Process>>,
-    network: Vec<(Peer, Peer, Envelope)>,
+    network: Vec<(Peer, Peer, Box<Envelope>)>,
     committed: Vec<Checksum>,
     clients: Vec<Client>,
     digest: u64,
@@ -472,7 +472,7 @@ impl Group {
             message,
         };
         let to = Peer::Replica(ReplicaId(replica));
-        self.network.push((Peer::Client(ConnectionId(which)), to, envelope));
+        self.network.push((Peer::Client(ConnectionId(which)), to, Box::new(envelope)));
     }
 
     pub(crate) fn assert_converged(&self) {

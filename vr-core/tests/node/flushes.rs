@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 struct Lazy {
     below: LocalTransport,
-    held: Mutex<Vec<(Peer, Lane, Envelope)>>,
+    held: Mutex<Vec<(Peer, Lane, Box<Envelope>)>>,
     flushes: &'static AtomicUsize,
 }
 
@@ -32,7 +32,7 @@ impl Transport for Lazy {
         self.below.start(endpoint)
     }
 
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         self.held.lock().unwrap().push((to, lane, envelope));
         Ok(())
     }

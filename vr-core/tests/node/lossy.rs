@@ -46,7 +46,7 @@ struct Prompt {
 }
 
 impl Prompt {
-    fn answer(&self, envelope: Envelope) {
+    fn answer(&self, envelope: Box<Envelope>) {
         let (client, request_number, outcome) = if let Message::Request(m) = &envelope.message {
             (m.client, m.request_number, Outcome::Executed(Bytes::new()))
         } else if let Message::Register(m) = &envelope.message {
@@ -56,7 +56,8 @@ impl Prompt {
         };
         let reply = Reply { client, request_number, op_number: OpNumber(1), outcome };
         let sender = Sender::Replica(ReplicaId(0));
-        let envelope = Envelope { sender, message: Message::Reply(reply), ..envelope };
+        let answer = Envelope { sender, message: Message::Reply(reply), ..*envelope };
+        let envelope = Box::new(answer);
         let from = Peer::Replica(ReplicaId(0));
         self.arrived.lock().unwrap().push(Received::Envelope { from, envelope });
     }
@@ -70,7 +71,7 @@ impl Transport for Prompt {
         self.below.start(endpoint)
     }
 
-    fn send(&self, _: Peer, _: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+    fn send(&self, _: Peer, _: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         let one_less = |lost: usize| lost.checked_sub(1);
         if self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
             self.answer(envelope);

@@ -81,7 +81,7 @@ impl Transport for Told {
         self.below.start(endpoint)
     }
 
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         let journal = &self.journal;
         if let Message::PrepareOk(m) = &envelope.message {
             journal.note(format!("acknowledged {}", m.op_number.0));

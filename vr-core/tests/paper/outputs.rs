@@ -77,7 +77,7 @@ impl Outputs {
         let mut envelopes = Vec::new();
         for output in &self.0 {
             if let Output::Send { envelope, .. } = output {
-                envelopes.push(envelope);
+                envelopes.push(envelope.as_ref());
             }
         }
         envelopes

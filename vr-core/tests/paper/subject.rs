@@ -322,7 +322,7 @@ impl Subject {
     }
 
     pub(crate) fn hear_envelope(&mut self, from: Peer, envelope: Envelope) -> Outputs {
-        self.handle(Input::Message { from, envelope })
+        self.handle(Input::Message { from, envelope: Box::new(envelope) })
     }
 
     /// The client opens its session, the op commits in a group of three and is executed.

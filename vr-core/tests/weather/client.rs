@@ -97,7 +97,7 @@ impl Client {
         let envelope = Self::envelope(world.group(), client.id.0, message);
         let connection = ConnectionId(u64::try_from(index * 64 + replica).unwrap());
         let to = Peer::Replica(ReplicaId(u64::try_from(replica).unwrap()));
-        world.post(Peer::Client(connection), to, envelope);
+        world.post(Peer::Client(connection), to, Box::new(envelope));
     }
 
     pub(crate) fn request(&self, number: u64) -> Message {

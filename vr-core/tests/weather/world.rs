@@ -59,7 +59,7 @@ pub(crate) struct Process {
 }
 
 enum What {
-    Deliver { from: Peer, to: Peer, envelope: Envelope },
+    Deliver { from: Peer, to: Peer, envelope: Box<Envelope> },
     Written { at: usize, life: u64 },
     Client(usize),
     Wake(usize),
@@ -95,7 +95,7 @@ pub(crate) struct World {
     pub(crate) drop_if: Option<fn(&Peer, &Peer, &Message) -> bool>,
     /// Messages of this filter are kept here instead of being delivered.
     pub(crate) hold_if: Option<fn(&Peer, &Peer, &Message) -> bool>,
-    pub(crate) held: Vec<(Peer, Peer, Envelope)>,
+    pub(crate) held: Vec<(Peer, Peer, Box<Envelope>)>,
     lives: u64,
     trace: VecDeque<String>,
 }
@@ -340,7 +340,7 @@ impl World {
         self.queue.insert((self.clock + after, self.queued), what);
     }
 
-    pub(crate) fn post(&mut self, from: Peer, to: Peer, envelope: Envelope) {
+    pub(crate) fn post(&mut self, from: Peer, to: Peer, envelope: Box<Envelope>) {
         self.posted += 1;
         let far = self.below(20) == 0;
         let limit = self.weather.delay_max * if far { 1000 } else { 50 };
@@ -408,7 +408,7 @@ impl World {
         self.push(u64::try_from(time.as_nanos()).unwrap(), What::Wake(index));
     }
 
-    fn deliver(&mut self, from: Peer, to: Peer, envelope: Envelope) {
+    fn deliver(&mut self, from: Peer, to: Peer, envelope: Box<Envelope>) {
         let double = self.below(100) < self.weather.double_percent;
         let lost = self.below(100) < self.weather.loss_percent;
         if let (Peer::Replica(from), Peer::Replica(to)) = (from, to) {
@@ -467,7 +467,8 @@ impl World {
             if let Some(finished) = process.executor.take_finished() {
                 process.inputs.push_back(Input::Executed(finished.executed));
                 for (to, answer) in finished.answers {
-                    let envelope = Client::envelope(self.group(), 0, Message::Answer(answer));
+                    let envelope =
+                        Box::new(Client::envelope(self.group(), 0, Message::Answer(answer)));
                     self.post(Peer::Replica(id(index)), to, envelope);
                 }
             }

@@ -45,7 +45,7 @@ impl Transport for SimTransport {
         Ok(())
     }
 
-    fn send(&self, to: Peer, lane: Lane, envelope: Envelope) -> Result<(), Backpressure> {
+    fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         let life = self.life().ok_or(Backpressure::NotConnected)?;
         lock(&self.world).send(self.actor, life, to, lane, envelope)
     }

@@ -82,7 +82,7 @@ pub(crate) struct Parcel {
     connection: u64,
     /// How long its encoding is; zero when it travels as a value.
     bytes: u64,
-    envelope: Envelope,
+    envelope: Box<Envelope>,
 }
 
 #[derive(Debug)]
@@ -329,7 +329,7 @@ impl World {
         life: u64,
         to: Peer,
         lane: Lane,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
     ) -> Result<(), Backpressure> {
         let sender = self.end_of(from, life).ok_or(Backpressure::NotConnected)?;
         let message_bytes_max = sender.message_bytes_max;
@@ -340,7 +340,7 @@ impl World {
             return Err(Backpressure::QueueFull);
         }
         let (envelope, bytes) =
-            if self.codec { through_the_codec(envelope) } else { (envelope, 0) };
+            if self.codec { through_the_codec(&envelope) } else { (envelope, 0) };
         if bytes > message_bytes_max {
             return Err(Backpressure::TooLarge);
         }
@@ -535,7 +535,7 @@ impl World {
 
     pub(crate) fn last_sent(&self, actor: Actor) -> Option<&Envelope> {
         let mut history = self.history.iter().flatten().rev();
-        history.find(|parcel| parcel.packet.from == actor).map(|parcel| &parcel.envelope)
+        history.find(|parcel| parcel.packet.from == actor).map(|parcel| &*parcel.envelope)
     }
 
     pub(crate) fn forge(
@@ -544,7 +544,8 @@ impl World {
         to: Actor,
         change: impl FnOnce(&mut Envelope),
     ) -> bool {
-        let Some(mut envelope) = self.last_sent(from).cloned() else { return false };
+        let Some(sent) = self.last_sent(from) else { return false };
+        let mut envelope = Box::new(sent.clone());
         change(&mut envelope);
         let parcel = Parcel {
             packet: self.packet(from, to, &envelope),
@@ -567,11 +568,11 @@ impl Parcel {
 }
 
 /// What a receiver gets when the envelope travels as bytes, and how many they are.
-fn through_the_codec(envelope: Envelope) -> (Envelope, u64) {
+fn through_the_codec(envelope: &Envelope) -> (Box<Envelope>, u64) {
     let mut parts = FrameParts::new();
-    message::encode(&envelope, &mut parts).expect("what a node sends can be encoded");
+    message::encode(envelope, &mut parts).expect("what a node sends can be encoded");
     let bytes = parts.take_bytes();
-    let decoded = message::decode(&bytes).expect("what was encoded can be decoded");
-    assert_eq!(decoded, envelope, "an envelope survives its bytes");
+    let decoded = Box::new(message::decode(&bytes).expect("what was encoded can be decoded"));
+    assert_eq!(*decoded, *envelope, "an envelope survives its bytes");
     (decoded, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
 }

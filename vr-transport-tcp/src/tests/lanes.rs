@@ -11,18 +11,18 @@ use vr_core::model::{
 use super::*;
 
 /// On the control lane.
-fn control() -> Envelope {
+fn control() -> Box<Envelope> {
     envelope(Message::GetView(GetView { view: View(4), nonce: Nonce(1) }))
 }
 
 /// On the bulk lane.
-fn bulk(number: u64) -> Envelope {
+fn bulk(number: u64) -> Box<Envelope> {
     let entry = Entry::new(EntryHeader::default(), Bytes::from(vec![7; 200_000]));
     envelope(Message::Entries(Entries { request: RequestId(number), entries: vec![entry] }))
 }
 
 /// Sends from `make` to a replica that does not read, until the queue is full.
-fn fill(from: &Tested, make: impl Fn(u64) -> Envelope) -> u64 {
+fn fill(from: &Tested, make: impl Fn(u64) -> Box<Envelope>) -> u64 {
     for number in 1.. {
         match from.send(replica(1), make(number)) {
             Ok(()) => from.transport.flush(),

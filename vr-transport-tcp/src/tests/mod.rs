@@ -58,7 +58,7 @@ impl Tested {
     }
 
     /// The next envelope, and who sent it; skips connections that open.
-    pub(super) async fn envelope(&mut self) -> (Peer, Envelope) {
+    pub(super) async fn envelope(&mut self) -> (Peer, Box<Envelope>) {
         loop {
             match self.next().await {
                 Received::Envelope { from, envelope } => return (from, envelope),
@@ -93,13 +93,13 @@ impl Tested {
         }
     }
 
-    pub(super) fn send(&self, to: Peer, envelope: Envelope) -> Result<(), Backpressure> {
+    pub(super) fn send(&self, to: Peer, envelope: Box<Envelope>) -> Result<(), Backpressure> {
         let lane = envelope.message.lane();
         self.transport.send(to, lane, envelope)
     }
 
     /// Sends and flushes.
-    pub(super) fn say(&self, to: Peer, envelope: Envelope) {
+    pub(super) fn say(&self, to: Peer, envelope: Box<Envelope>) {
         self.send(to, envelope).unwrap();
         self.transport.flush();
     }
@@ -176,8 +176,8 @@ pub(super) const fn mode_of(role: Role) -> Option<Durability> {
     }
 }
 
-pub(super) fn envelope(message: Message) -> Envelope {
-    Envelope {
+pub(super) fn envelope(message: Message) -> Box<Envelope> {
+    Box::new(Envelope {
         group: Members::local(3).unwrap().to_membership().group_id("test"),
         certificate: CertificateHash(7),
         epoch: Epoch(0),
@@ -186,11 +186,11 @@ pub(super) fn envelope(message: Message) -> Envelope {
         view: View(3),
         crash_vector: CrashVector::default(),
         message,
-    }
+    })
 }
 
 /// On the data lane.
-pub(super) fn request(number: u64, bytes: usize) -> Envelope {
+pub(super) fn request(number: u64, bytes: usize) -> Box<Envelope> {
     envelope(Message::Request(Request {
         client: ClientId(9),
         session: OpNumber(1),

@@ -9,7 +9,7 @@ use vr_core::model::{
 use super::*;
 
 /// A message with these entries, of this heartbeat.
-fn prepare(heartbeat: u64, entries: &Run) -> Envelope {
+fn prepare(heartbeat: u64, entries: &Run) -> Box<Envelope> {
     envelope(Message::Prepare(Prepare {
         entries: entries.clone(),
         commit: Committed::default(),

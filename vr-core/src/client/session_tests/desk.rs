@@ -135,7 +135,7 @@ impl Desk {
 
     pub(super) fn hear(&mut self, message: Message) {
         let from = Peer::Replica(ReplicaId(0));
-        let envelope = self.envelope(message);
+        let envelope = Box::new(self.envelope(message));
         self.handle(ClientInput::Received(Received::Envelope { from, envelope }));
     }
 

@@ -407,7 +407,7 @@ fn strangers_are_not_listened_to() {
     desk.hear(Message::Reply(reply.clone()));
     let reply = Reply { client: desk.session.client(), ..reply };
     let envelope = Envelope { group: GroupId(2), ..desk.envelope(Message::Reply(reply)) };
-    let from = Peer::Replica(ReplicaId(0));
+    let (from, envelope) = (Peer::Replica(ReplicaId(0)), Box::new(envelope));
     desk.handle(ClientInput::Received(Received::Envelope { from, envelope }));
     assert!(desk.done.is_empty());
 }

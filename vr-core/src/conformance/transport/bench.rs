@@ -199,7 +199,7 @@ impl<'a> Bench<'a> {
     /// The envelopes among what was received at `end`.
     pub(crate) fn envelopes(&self, end: End) -> impl Iterator<Item = (Peer, &Envelope)> {
         self.got(end).iter().filter_map(|received| match received {
-            Received::Envelope { from, envelope } => Some((*from, envelope)),
+            Received::Envelope { from, envelope } => Some((*from, &**envelope)),
             Received::Connected(_) | Received::Disconnected(_) => None,
         })
     }
@@ -209,7 +209,7 @@ impl<'a> Bench<'a> {
             return Err(Backpressure::NotConnected);
         };
         let lane = what.message.lane();
-        let sent = transport.send(to, lane, what);
+        let sent = transport.send(to, lane, Box::new(what));
         transport.flush();
         sent
     }

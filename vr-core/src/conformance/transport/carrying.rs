@@ -109,7 +109,7 @@ pub(crate) async fn receiving_appends(bench: &mut Bench<'_>) -> Outcome {
     let [zero, one]: [End; 2] = bench.group().await?;
     bench.set_receiving(one, false);
     bench.say(zero, peer(1), samples::control(1))?;
-    let before = Received::Envelope { from: peer(0), envelope: samples::control(0) };
+    let before = Received::Envelope { from: peer(0), envelope: Box::new(samples::control(0)) };
     let mut into = vec![before.clone()];
     let mut patience = bench.harness.patience();
     let transport = bench.transport(one)?;
