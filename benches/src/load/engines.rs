@@ -355,7 +355,7 @@ impl Group {
                     }
                     Output::Execute(work) => self.execute(at, work)?,
                     Output::Fetch { .. } => bail!("an engine reads a log that nobody keeps"),
-                    Output::Transfer(task) => self.transfer(at, task)?,
+                    Output::Transfer(task) => self.transfer(at, *task)?,
                     Output::Event(_) => {}
                     Output::Fatal(reason) => bail!("an engine stopped: {reason}"),
                 }

@@ -1,9 +1,8 @@
 //! The node's side of checkpoints: at once where they are quick, else on a thread beside the node.
 
 use std::{
-    collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
@@ -18,7 +17,7 @@ use crate::{
         transfer::{Task, TaskDone, perform},
     },
     model::durable::CheckpointId,
-    node::{lock::lock, stop::NodeError},
+    node::{lock::Left, stop::NodeError},
     ports::{runtime::Runtime, storage::Checkpoints},
 };
 
@@ -47,7 +46,7 @@ pub(crate) struct CheckpointFront {
     waker: Arc<AtomicWaker>,
     /// Tasks, in order; and beside them frozen states, which may take long.
     threads: [Option<Worker>; 2],
-    outcomes: Arc<Mutex<VecDeque<Outcome>>>,
+    outcomes: Arc<Left<Vec<Outcome>>>,
 }
 
 impl CheckpointFront {
@@ -80,7 +79,7 @@ impl CheckpointFront {
     fn work(&mut self, thread: usize, job: Job, quick: bool) -> Result<(), NodeError> {
         if quick || !self.runtime.has_threads() {
             let outcome = carry_out(self.store.as_ref(), job);
-            lock(&self.outcomes).push_back(outcome);
+            self.outcomes.leave(|outcomes| outcomes.push(outcome));
             return Ok(());
         }
         let Some(place) = self.threads.get_mut(thread) else { return Ok(()) };
@@ -96,18 +95,15 @@ impl CheckpointFront {
         Ok(())
     }
 
-    /// What was done, in order.
-    ///
-    /// # Errors
-    /// [`NodeError`] when storage failed, or a state could not be written.
-    pub(crate) fn next_news(&self) -> Result<Option<CheckpointNews>, NodeError> {
-        let outcome = lock(&self.outcomes).pop_front();
-        outcome.transpose()
+    /// What was done since the last call, in order; an error when storage failed, or a state could
+    /// not be written.
+    pub(crate) fn take_news(&self) -> Vec<Outcome> {
+        self.outcomes.take()
     }
 
     /// Whether something was done and not taken yet.
     pub(crate) fn has_news(&self) -> bool {
-        !lock(&self.outcomes).is_empty()
+        self.outcomes.is_there()
     }
 }
 
@@ -130,7 +126,7 @@ struct Worker {
 impl Worker {
     fn spawn(
         store: Arc<dyn Checkpoints>,
-        outcomes: Arc<Mutex<VecDeque<Outcome>>>,
+        outcomes: Arc<Left<Vec<Outcome>>>,
         waker: Arc<AtomicWaker>,
     ) -> Result<Self, NodeError> {
         let (jobs, inbox): (Sender<Job>, Receiver<Job>) = channel();
@@ -147,7 +143,7 @@ impl Worker {
                 });
                 // Before it is told: whoever has heard of everything finds nothing pending.
                 left.fetch_sub(1, Ordering::AcqRel);
-                lock(&outcomes).push_back(outcome);
+                outcomes.leave(|outcomes| outcomes.push(outcome));
                 waker.wake();
             }
         };
@@ -249,14 +245,14 @@ mod tests {
         *content == SnapshotContent::Gone
     }
 
-    /// Waits for what the thread does.
-    fn next(front: &CheckpointFront) -> CheckpointNews {
-        loop {
-            if let Some(news) = front.next_news().unwrap() {
-                return news;
-            }
+    /// Waits for what the thread does, as often as it is told.
+    fn next(front: &CheckpointFront, count: usize) -> Vec<CheckpointNews> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.extend(front.take_news().into_iter().map(Result::unwrap));
             thread::yield_now();
         }
+        all
     }
 
     #[test]
@@ -264,12 +260,12 @@ mod tests {
         let mut front = front(true);
         front.push(serve(false)).unwrap();
         assert!(front.threads[0].is_none() && front.has_news(), "at once");
-        assert!(is_served(&next(&front)));
+        assert!(is_served(&next(&front, 1)[0]));
         front.push(serve(true)).unwrap();
         assert!(front.threads[0].is_some(), "beside the node");
         front.push(keep()).unwrap();
-        assert!(is_served(&next(&front)));
-        assert!(matches!(next(&front), CheckpointNews::Done(TaskDone::Kept)));
+        let [served, kept] = next(&front, 2).try_into().unwrap();
+        assert!(is_served(&served) && matches!(kept, CheckpointNews::Done(TaskDone::Kept)));
     }
 
     #[test]
@@ -277,6 +273,6 @@ mod tests {
         let mut front = front(false);
         front.push(serve(true)).unwrap();
         assert!(front.threads[0].is_none() && front.has_news());
-        assert!(is_served(&next(&front)));
+        assert!(is_served(&next(&front, 1)[0]));
     }
 }

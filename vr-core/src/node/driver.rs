@@ -191,6 +191,7 @@ impl Driver {
         poll_fn(|cx| {
             if !waker.will_wake(cx.waker()) {
                 waker.clone_from(cx.waker());
+                local.forget_waker();
             }
             // Registered first, so that an order given meanwhile wakes this poll or the next.
             shared.waker.register(cx.waker());
@@ -201,7 +202,9 @@ impl Driver {
             let mut is_ready = has_arrived;
             // Its inbox is closed only by this driver, so there is nothing to hear in an error.
             let has_room = received_locally.is_empty();
-            is_ready |= !has_room || local.poll_receive(cx, received_locally).is_ready();
+            let may_have_more = !local.is_calm();
+            is_ready |=
+                !has_room || may_have_more && local.poll_receive(cx, received_locally).is_ready();
             is_ready |= executor.wants_turn() || shared.has_orders() || checkpoints.has_news();
             // A turn looks at storage anyway. Nobody asks for the time here: what has become due since
             // the last turn makes the sleep fire.
@@ -299,8 +302,8 @@ impl Driver {
         }
         let now = turn_began.at(ran.ended.unwrap_or_else(|| shared.runtime.now()));
         let mut observed = lock(&shared.observed);
-        while let Some(news) = self.checkpoints.next_news()? {
-            let input = match news {
+        for news in self.checkpoints.take_news() {
+            let input = match news? {
                 CheckpointNews::Done(done) => Input::Transferred(done),
                 CheckpointNews::Taken(id) => {
                     Input::Executed(Executed { taken: vec![id], ..Executed::default() })
@@ -323,7 +326,7 @@ impl Driver {
 
     /// Does what handles want.
     fn obey(&mut self, now: Now, observed: &mut Observed) {
-        let Orders { shutdown, digests, handoffs } = lock(&self.shared.orders).take();
+        let Orders { shutdown, digests, handoffs } = self.shared.orders.take();
         for answer in digests {
             self.executor.digest(answer);
         }
@@ -389,7 +392,7 @@ impl Driver {
                 }
                 Output::Execute(work) => self.executor.push(work),
                 Output::Transfer(task) => {
-                    self.checkpoints.push(self.shared.pins.keep(task))?;
+                    self.checkpoints.push(self.shared.pins.keep(*task))?;
                 }
                 Output::Event(event) => self.note(now.monotonic, observed, event),
                 Output::Fatal(reason) => return Err(reason.into()),

@@ -48,6 +48,8 @@ pub(crate) struct Inbox {
     contents: Mutex<Contents>,
     /// As in `contents`, for whoever wants to know nothing else.
     closed: AtomicBool,
+    /// Nothing has changed since somebody found nothing and left a waker; written under the lock.
+    calm: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -161,14 +163,14 @@ impl Inbox {
             Lane::Bulk => &mut contents.bulk,
         };
         queue.push(from, envelope, bytes)?;
-        Ok(contents.waker.take())
+        Ok(self.stir(&mut contents))
     }
 
     /// A way to `peer` opened.
     pub(crate) fn connected(&self, peer: Peer) -> Option<Waker> {
         let mut contents = lock(&self.contents);
         contents.events.push_back(Received::Connected(peer));
-        contents.waker.take()
+        self.stir(&mut contents)
     }
 
     /// The way to `peer` broke; if nobody has heard yet that it opened, nobody hears of it.
@@ -181,7 +183,7 @@ impl Inbox {
             }
             None => contents.events.push_back(Received::Disconnected(peer)),
         }
-        contents.waker.take()
+        self.stir(&mut contents)
     }
 
     /// Nothing arrives any more, but what is here can still be taken.
@@ -189,13 +191,13 @@ impl Inbox {
         let mut contents = lock(&self.contents);
         contents.closed = true;
         self.closed.store(true, Ordering::Release);
-        contents.waker.take()
+        self.stir(&mut contents)
     }
 
     /// Nothing arrives any more, and what is here is dropped.
     pub(crate) fn close(&self) -> Option<Waker> {
         let mut contents = lock(&self.contents);
-        let waker = contents.waker.take();
+        let waker = self.stir(&mut contents);
         *contents = Contents { closed: true, ..Contents::default() };
         self.closed.store(true, Ordering::Release);
         waker
@@ -204,6 +206,22 @@ impl Inbox {
     /// Whether it was closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether a look would find nothing, and the waker that was left last is still there.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Acquire)
+    }
+
+    /// The waker that was left is not the right one any more.
+    pub(crate) fn forget_waker(&self) {
+        self.stir(&mut lock(&self.contents));
+    }
+
+    /// Something changes; the waker to wake once no lock is held.
+    fn stir(&self, contents: &mut Contents) -> Option<Waker> {
+        self.calm.store(false, Ordering::Release);
+        contents.waker.take()
     }
 
     /// Takes out what is there, or waits for it.
@@ -225,6 +243,7 @@ impl Inbox {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
+        self.calm.store(true, Ordering::Release);
         Poll::Pending
     }
 }

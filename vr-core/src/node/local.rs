@@ -144,6 +144,17 @@ struct Place {
 }
 
 impl LocalTransport {
+    /// Whether [`poll_receive`](Self::poll_receive) would find nothing, and the waker that it was given
+    /// last will be woken when that changes.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.place.get().is_some_and(|place| place.inbox.is_calm())
+    }
+
+    /// Whoever receives has another waker from now on.
+    pub(crate) fn forget_waker(&self) {
+        self.place.get().into_iter().for_each(|place| place.inbox.forget_waker());
+    }
+
     /// As [`Transport::receive`], without a future.
     pub(crate) fn poll_receive(
         &self,

@@ -20,7 +20,7 @@ use crate::{
         executor_front::DigestSender,
         handoffs::HandoffOrder,
         local::LocalNetwork,
-        lock::lock,
+        lock::{Left, lock},
         pins::Pins,
         status::{ExecutorStatus, FetchingStatus, NodeStatus, StorageStatus, TransportStatus},
         stop::{NodeError, StopSignal},
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     /// Carries the clients in this process.
     pub(crate) network: LocalNetwork,
     pub(crate) observed: Mutex<Observed>,
-    pub(crate) orders: Mutex<Orders>,
+    pub(crate) orders: Left<Orders>,
     /// Wakes the driver: an order, or the executor's thread.
     pub(crate) waker: Arc<AtomicWaker>,
     pub(crate) events: EventHub,
@@ -149,19 +149,10 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// Everything that is wanted; it counts as done now.
-    pub(crate) fn take(&mut self) -> Self {
-        core::mem::take(self)
-    }
-
     /// Nobody obeys any more.
     pub(crate) fn refuse(&mut self) {
         self.digests.clear();
         self.handoffs.clear();
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.shutdown && self.digests.is_empty() && self.handoffs.is_empty()
     }
 }
 
@@ -181,38 +172,44 @@ impl Shared {
     pub(crate) fn conclude(&self, result: Result<(), NodeError>) {
         self.stop.set(result);
         self.events.close();
-        lock(&self.orders).refuse();
+        self.orders.leave(Orders::refuse);
     }
 
     /// Asks the driver to stop.
     pub(crate) fn order_shutdown(&self) {
-        lock(&self.orders).shutdown = true;
+        self.orders.leave(|orders| orders.shutdown = true);
         self.waker.wake();
     }
 
     /// Asks the driver for a digest; the sender is dropped if too many are asked for.
     pub(crate) fn order_digest(&self, answer: DigestSender) {
-        let mut orders = lock(&self.orders);
-        if orders.digests.len() < DIGESTS_MAX && !self.stop.is_set() {
+        let refused = self.orders.leave(|orders| {
+            if orders.digests.len() >= DIGESTS_MAX || self.stop.is_set() {
+                return Some(answer);
+            }
             orders.digests.push_back(answer);
-        }
-        drop(orders);
+            None
+        });
+        drop(refused);
         self.waker.wake();
     }
 
     /// Asks the driver for a hand-off; the sender is dropped if too many are asked for.
     pub(crate) fn order_handoff(&self, order: HandoffOrder) {
-        let mut orders = lock(&self.orders);
-        if orders.handoffs.len() < HANDOFFS_MAX && !self.stop.is_set() {
+        let refused = self.orders.leave(|orders| {
+            if orders.handoffs.len() >= HANDOFFS_MAX || self.stop.is_set() {
+                return Some(order);
+            }
             orders.handoffs.push_back(order);
-        }
-        drop(orders);
+            None
+        });
+        drop(refused);
         self.waker.wake();
     }
 
     /// Whether a handle wants something.
     pub(crate) fn has_orders(&self) -> bool {
-        !lock(&self.orders).is_empty()
+        self.orders.is_there()
     }
 
     /// The node at this instant.

@@ -235,7 +235,8 @@ impl Replica {
         }
         checkpoints.extend(self.incoming.as_ref().map(|incoming| incoming.checkpoint()));
         let through = self.checkpoints.latest().op_number;
-        self.out.push_back(Output::Transfer(Task::Keep { checkpoints, through }));
+        let keep = Task::Keep { checkpoints, through };
+        self.out.push_back(Output::Transfer(Box::new(keep)));
     }
 
     /// The executor works with the state of a checkpoint now, or with one that was on disk.

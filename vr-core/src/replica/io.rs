@@ -104,8 +104,8 @@ pub enum Output {
     /// Hand this to the executor, behind everything handed over before.
     Execute(Work),
     /// Do this with the checkpoints, behind everything handed over before, and in no hurry; then
-    /// say [`Input::Transferred`].
-    Transfer(Task),
+    /// say [`Input::Transferred`]. Boxed, because it is large and rare.
+    Transfer(Box<Task>),
     /// Tell whoever listens.
     Event(Event),
     /// Stop the node: going on could lose or fork committed state.

@@ -460,16 +460,20 @@ impl Replica {
                 (self.epoch(), self.promise.incarnation(), crash_vector)
             }
         };
-        Box::new(Envelope {
-            group: self.group,
-            certificate: self.certificate,
-            epoch,
-            sender: Sender::Replica(self.me),
-            incarnation,
-            view: self.promise.view(),
-            crash_vector: crash_vector.clone(),
-            message,
-        })
+        // Made where it stays: what is made elsewhere is copied.
+        Box::write(
+            Box::new_uninit(),
+            Envelope {
+                group: self.group,
+                certificate: self.certificate,
+                epoch,
+                sender: Sender::Replica(self.me),
+                incarnation,
+                view: self.promise.view(),
+                crash_vector: crash_vector.clone(),
+                message,
+            },
+        )
     }
 
     /// Whether this rule is broken on purpose; always no without the feature `mutants`.

@@ -206,7 +206,7 @@ impl Replica {
             return Err(Ignored::Busy);
         }
         let serve = Task::Serve { to, request, checkpoint, part, compressed };
-        self.out.push_back(Output::Transfer(serve));
+        self.out.push_back(Output::Transfer(Box::new(serve)));
         Ok(())
     }
 
@@ -261,7 +261,7 @@ impl Replica {
         let facts = incoming.chunk(request, index, &carried);
         if let Some(facts) = facts {
             let put = Task::Put { checkpoint, index, carried, facts };
-            self.out.push_back(Output::Transfer(put));
+            self.out.push_back(Output::Transfer(Box::new(put)));
         }
         self.ask_for_snapshot(now);
         facts.map(drop).ok_or(Ignored::NotHeld)
@@ -291,7 +291,7 @@ impl Replica {
             Next::Complete(manifest) => Task::Complete { checkpoint, manifest },
             Next::Wait => return self.ask_for_snapshot(now),
         };
-        self.out.push_back(Output::Transfer(task));
+        self.out.push_back(Output::Transfer(Box::new(task)));
     }
 
     /// Storage did something with a checkpoint.

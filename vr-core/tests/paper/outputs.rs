@@ -110,7 +110,7 @@ impl Outputs {
         let mut tasks = Vec::new();
         for output in &self.0 {
             if let Output::Transfer(task) = output {
-                tasks.push(task.clone());
+                tasks.push(task.as_ref().clone());
             }
         }
         tasks
