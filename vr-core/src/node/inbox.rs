@@ -215,7 +215,8 @@ impl Inbox {
 
     /// The waker that was left is not the right one any more.
     pub(crate) fn forget_waker(&self) {
-        self.stir(&mut lock(&self.contents));
+        // Dropped behind the lock, as every waker.
+        let _waker = self.stir(&mut lock(&self.contents));
     }
 
     /// Something changes; the waker to wake once no lock is held.

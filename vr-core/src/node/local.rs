@@ -279,6 +279,8 @@ fn wake(waker: Option<Waker>) {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
     use futures::{FutureExt, executor::block_on};
 
     use super::*;
@@ -289,6 +291,16 @@ mod tests {
         read::Read,
         types::{ClientId, Epoch, Incarnation, OpNumber, ReplicaSet, RequestNumber, View},
     };
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     const CLIENT: Peer = Peer::Client(ConnectionId(0));
 
@@ -393,6 +405,27 @@ mod tests {
             zero.send(replica(1), Lane::Control, ping()).unwrap();
         }));
         assert_eq!((first, received.len()), (Ok(()), 1));
+    }
+
+    #[test]
+    fn an_end_is_calm_while_a_look_would_find_nothing() {
+        let network = LocalNetwork::new();
+        let [zero, one] = [0, 1].map(|id| start(&network, Role::Replica(ReplicaId(id))));
+        let wakes = Arc::new(Wakes::default());
+        let (waker, woken) = (Waker::from(Arc::clone(&wakes)), || wakes.0.load(Ordering::Relaxed));
+        let mut cx = Context::from_waker(&waker);
+        let mut look = |received: &mut Vec<_>| one.poll_receive(&mut cx, received).is_pending();
+        let mut received = Vec::new();
+        assert!(!one.is_calm() && !look(&mut received), "it hears of the other end");
+        assert!(!one.is_calm() && look(&mut received) && one.is_calm());
+        (0..300).for_each(|_| zero.send(replica(1), Lane::Data, query(1)).unwrap());
+        assert!(!one.is_calm() && woken() == 1);
+        assert!(!look(&mut received) && !one.is_calm(), "there is more than it took");
+        assert!(!look(&mut received) && look(&mut received) && one.is_calm());
+        one.forget_waker();
+        assert!(!one.is_calm() && look(&mut received) && one.is_calm());
+        zero.close();
+        assert!(!one.is_calm() && woken() == 2);
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl StorageFront {
         !self.done.is_empty()
     }
 
+    /// Whether something is on its way to the disk.
+    pub(crate) const fn is_writing(&self) -> bool {
+        matches!(self.writer, Writer::Busy(..))
+    }
+
     /// Whether every write is durable, and said to be.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty()

@@ -144,7 +144,7 @@ pub struct Replica {
     writes: Writes,
     questions: RequestId,
     out: VecDeque<Output>,
-    /// Nothing was handled or ordered since everything that follows was derived.
+    /// Everything that follows from what was handled and ordered was derived.
     drained: bool,
     ignored: u64,
     stopped: bool,
@@ -215,7 +215,8 @@ impl Replica {
         if self.stopped {
             return;
         }
-        self.drained &= self.is_progress_only(&input);
+        let is_spared = self.drained && self.is_progress_only(&input);
+        self.drained = false;
         match input {
             Input::Message { from, envelope } => {
                 let kind = envelope.message.kind();
@@ -241,7 +242,10 @@ impl Replica {
                 }
             }
         }
-        self.drained &= !self.settle(now);
+        if !self.settle(now) && is_spared {
+            self.assert_nothing_follows(now);
+            self.drained = true;
+        }
         self.assert_invariants();
     }
 
