@@ -183,24 +183,23 @@ impl Shared {
 
     /// Asks the driver for a digest; the sender is dropped if too many are asked for.
     pub(crate) fn order_digest(&self, answer: DigestSender) {
-        let refused = self.orders.leave(|orders| {
-            if orders.digests.len() >= DIGESTS_MAX || self.stop.is_set() {
-                return Some(answer);
-            }
-            orders.digests.push_back(answer);
-            None
-        });
-        drop(refused);
-        self.waker.wake();
+        self.order(answer, DIGESTS_MAX, |orders| &mut orders.digests);
     }
 
     /// Asks the driver for a hand-off; the sender is dropped if too many are asked for.
     pub(crate) fn order_handoff(&self, order: HandoffOrder) {
+        self.order(order, HANDOFFS_MAX, |orders| &mut orders.handoffs);
+    }
+
+    /// Adds to a queue of orders, which has room for `count_max`; what has none is dropped, and not
+    /// under the lock.
+    fn order<T>(&self, item: T, count_max: usize, queue: fn(&mut Orders) -> &mut VecDeque<T>) {
         let refused = self.orders.leave(|orders| {
-            if orders.handoffs.len() >= HANDOFFS_MAX || self.stop.is_set() {
-                return Some(order);
+            let queue = queue(orders);
+            if queue.len() >= count_max || self.stop.is_set() {
+                return Some(item);
             }
-            orders.handoffs.push_back(order);
+            queue.push_back(item);
             None
         });
         drop(refused);
