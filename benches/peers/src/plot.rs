@@ -7,8 +7,9 @@ use crate::rounds::{Cell, Mode, System};
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 300.0;
 const MARGIN: f64 = 56.0;
-/// Operations a second at the bottom and at the top, as powers of ten.
-const POWERS: (f64, f64) = (2.0, 6.5);
+/// Operations a second at the bottom and at the top, as powers of ten; what is beyond is drawn at
+/// the edge.
+const POWERS: (f64, f64) = (2.0, 7.25);
 
 const COLOURS: [(System, &str); 8] = [
     (System::Vr, "#c0392b"),
