@@ -40,6 +40,9 @@ const WRITTEN_SEGMENTS_MAX: usize = 512;
 /// Segments that the first of several calls writes: the other end reads them meanwhile.
 const FIRST_SEGMENTS_MAX: usize = 64;
 
+/// Segments of most messages of one operation; room for more is not made for them.
+const FEW_SEGMENTS: usize = 8;
+
 /// Items that one connection delivers before the next has its turn.
 pub(crate) const RECEIVED_ITEMS_MAX: usize = 256;
 
@@ -96,6 +99,14 @@ pub(crate) enum Turn {
     More,
     /// Nothing is left; the waker will say when something comes.
     Idle,
+}
+
+/// What one call to the system read.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    bytes: usize,
+    /// There was no room for more, so that more may be there.
+    has_filled: bool,
 }
 
 /// One established socket.
@@ -219,7 +230,9 @@ impl Connection {
         self.cut();
         let mut begun = false;
         while !self.segments.is_empty() {
-            let written = if begun {
+            let written = if self.segments.len() <= FEW_SEGMENTS {
+                self.try_write::<FEW_SEGMENTS>()
+            } else if begun {
                 self.try_write::<WRITTEN_SEGMENTS_MAX>()
             } else {
                 self.try_write::<FIRST_SEGMENTS_MAX>()
@@ -260,7 +273,7 @@ impl Connection {
         into: &mut Vec<Received>,
     ) -> Result<Turn, Broken> {
         let items_max = into.len() + RECEIVED_ITEMS_MAX;
-        let mut bytes = 0;
+        let (mut bytes, mut is_drained) = (0, false);
         loop {
             while let Some((header, body)) = self.inbox.next_frame()? {
                 if header.version != self.version {
@@ -278,16 +291,28 @@ impl Connection {
                 self.partial_since = None;
                 return Ok(Turn::More);
             }
-            match self.read_once(spare) {
-                Poll::Ready(Ok(0)) => return Err(Broken::Closed),
-                Poll::Ready(Ok(read)) => bytes += read,
-                Poll::Ready(Err(error)) => return Err(error.into()),
+            let arrived = match is_drained && self.poll_readable()?.is_pending() {
+                true => Poll::Pending,
+                false => self.read_once(spare)?,
+            };
+            match arrived {
+                Poll::Ready(Arrived { bytes: 0, .. }) => return Err(Broken::Closed),
+                Poll::Ready(arrived) => {
+                    bytes += arrived.bytes;
+                    is_drained = !arrived.has_filled;
+                }
                 Poll::Pending => {
                     self.note_partial(bytes > 0);
                     return Ok(Turn::Idle);
                 }
             }
         }
+    }
+
+    /// Whether something is there to be read, without getting ready to read it; if not, the waker
+    /// will say when.
+    fn poll_readable(&self) -> io::Result<Poll<()>> {
+        Ok(self.stream.poll_read_ready(&mut Context::from_waker(&self.waker))?)
     }
 
     fn note_partial(&mut self, has_grown: bool) {
@@ -317,12 +342,13 @@ impl Connection {
         Ok(self)
     }
 
-    fn read_once(&mut self, spare: &mut BytesMut) -> Poll<io::Result<usize>> {
+    fn read_once(&mut self, spare: &mut BytesMut) -> io::Result<Poll<Arrived>> {
         let room = self.inbox.room(spare);
+        let space = room.capacity() - room.len();
         let mut context = Context::from_waker(&self.waker);
         let read = pin!(self.stream.read_buf(room)).poll(&mut context);
         self.inbox.gather(spare);
-        read
+        Ok(read?.map(|bytes| Arrived { bytes, has_filled: bytes >= space }))
     }
 
     fn written(&mut self, mut bytes: usize) {

@@ -204,7 +204,7 @@ impl Peers {
             return Poll::Ready(Err(Closed));
         }
         let before = into.len();
-        into.extend(self.events.drain(..));
+        self.tell_events(into);
         let mut listed = mem::take(&mut self.listed);
         self.ready.take(&mut listed);
         listed.sort_by_key(|token| self.slots.get(*token)?.as_ref().map(Connection::rank));
@@ -213,7 +213,7 @@ impl Peers {
         }
         self.listed = listed;
         self.end_stalled(context);
-        into.extend(self.events.drain(..));
+        self.tell_events(into);
         if into.len() > before { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
@@ -365,6 +365,13 @@ impl Peers {
             Lane::Data => link.data,
             Lane::Bulk => link.bulk,
         })
+    }
+
+    /// Appends what happened since it was told last, which is nothing in most turns.
+    fn tell_events(&mut self, into: &mut Vec<Received>) {
+        if !self.events.is_empty() {
+            into.extend(self.events.drain(..));
+        }
     }
 
     fn take_turn(&mut self, token: usize, into: &mut Vec<Received>) {

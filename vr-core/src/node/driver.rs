@@ -29,7 +29,7 @@ use crate::{
         handoffs::Handoffs,
         local::LocalTransport,
         lock::lock,
-        shared::{COMPLAINTS_MAX, Counters, Numbers, Observed, Orders, Shared},
+        shared::{COMPLAINTS_MAX, Counters, Observed, Orders, Shared},
         status::ExecutorMode,
         stop::NodeError,
         storage_front::{Fetch, StorageFront, Stored},
@@ -57,6 +57,8 @@ pub(crate) struct Driver {
     pub(crate) mode: ExecutorMode,
     /// The primary fell silent since the last turn.
     pub(crate) has_silent_primary: bool,
+    /// The transport may hold back what was sent.
+    pub(crate) unflushed: bool,
     pub(crate) handoffs: Handoffs,
     pub(crate) clock: Clock,
     /// When a shutdown stops waiting for what is prepared to commit.
@@ -258,6 +260,9 @@ impl Driver {
         self.flush();
         self.expect_slow_operations()?;
         for _ in 0..ROUNDS_MAX {
+            if self.rests() {
+                break;
+            }
             self.poll_storage(now.monotonic);
             let stored = self.tell_stored(&shared, now)?;
             if !(self.round(&shared, now)? || stored) {
@@ -265,7 +270,7 @@ impl Driver {
             }
         }
         self.complain(now.monotonic);
-        self.publish(&shared);
+        self.publish(now.monotonic, &mut lock(&shared.observed));
         Ok(self.course(&shared))
     }
 
@@ -290,6 +295,11 @@ impl Driver {
         drop(observed);
         self.flush();
         Ok(true)
+    }
+
+    /// Whether neither storage nor the executor nor checkpoints have anything to do or to tell.
+    fn rests(&mut self) -> bool {
+        self.storage.rests() && !self.executor.wants_turn() && !self.checkpoints.has_news()
     }
 
     /// Lets the executor work, and tells the engine what it and checkpoints finished; false if
@@ -373,11 +383,11 @@ impl Driver {
                         Input::Message { from, envelope }
                     }
                     Received::Connected(peer) => {
-                        connected(numbers, peer);
+                        numbers.connected(peer);
                         Input::Connected { peer }
                     }
                     Received::Disconnected(peer) => {
-                        disconnected(numbers, peer);
+                        numbers.disconnected(peer);
                         Input::Disconnected { peer }
                     }
                 };
@@ -405,10 +415,6 @@ impl Driver {
                 Output::Fatal(reason) => return Err(reason.into()),
             }
         }
-        let extent = observed.replica.snapshot_extent();
-        observed.numbers.note_fetching(now.monotonic, extent);
-        observed.numbers.note_state(|through| observed.replica.has_state(through));
-        self.senses.deadline = observed.replica.deadline();
         Ok(())
     }
 
@@ -457,7 +463,10 @@ impl Driver {
     fn send(&mut self, to: Peer, lane: Lane, envelope: Box<Envelope>) {
         let sent = match to {
             Peer::Client(id) if id >= LOCAL_CONNECTIONS => self.local.send(to, lane, envelope),
-            Peer::Client(_) | Peer::Replica(_) => self.shared.transport.send(to, lane, envelope),
+            Peer::Client(_) | Peer::Replica(_) => {
+                self.unflushed = true;
+                self.shared.transport.send(to, lane, envelope)
+            }
         };
         let counter = match sent {
             Ok(()) => &mut self.counters.sent,
@@ -471,8 +480,11 @@ impl Driver {
         }
     }
 
-    fn flush(&self) {
-        self.shared.transport.flush();
+    /// Lets go of what was sent.
+    fn flush(&mut self) {
+        if core::mem::take(&mut self.unflushed) {
+            self.shared.transport.flush();
+        }
     }
 
     /// Starts the next write as soon as the messages of this turn have left. Polled with the
@@ -519,8 +531,12 @@ impl Driver {
         }
     }
 
-    fn publish(&self, shared: &Shared) {
-        let numbers = &mut lock(&shared.observed).numbers;
+    /// Says where the engine and everything around it stand when the turn ends.
+    fn publish(&mut self, now: Instant, observed: &mut Observed) {
+        let Observed { replica, numbers } = observed;
+        self.senses.deadline = replica.deadline();
+        numbers.note_fetching(now, replica.snapshot_extent());
+        numbers.note_state(|through| replica.has_state(through));
         numbers.executor = self.executor.numbers();
         numbers.storage = self.storage.numbers();
         numbers.counters = self.counters;
@@ -579,20 +595,5 @@ fn poll_sleep(
         if now >= due {
             return Some(now);
         }
-    }
-}
-
-fn connected(numbers: &mut Numbers, peer: Peer) {
-    match peer {
-        Peer::Replica(id) if !numbers.connected.contains(&id) => numbers.connected.push(id),
-        Peer::Replica(_) => {}
-        Peer::Client(_) => numbers.clients = numbers.clients.saturating_add(1),
-    }
-}
-
-fn disconnected(numbers: &mut Numbers, peer: Peer) {
-    match peer {
-        Peer::Replica(id) => numbers.connected.retain(|known| *known != id),
-        Peer::Client(_) => numbers.clients = numbers.clients.saturating_sub(1),
     }
 }

@@ -350,6 +350,7 @@ impl Parts {
             counters: Counters::default(),
             mode,
             has_silent_primary: false,
+            unflushed: false,
             handoffs: Handoffs::default(),
             clock,
             shutdown_at: None,

@@ -13,7 +13,7 @@ use crate::{
         config::Config,
         membership::Members,
         time::{Instant, Now},
-        types::{OpNumber, ReplicaId},
+        types::{OpNumber, Peer, ReplicaId},
     },
     node::{
         events::EventHub,
@@ -109,6 +109,23 @@ pub(crate) struct Numbers {
 type Extent = (OpNumber, u32, u32);
 
 impl Numbers {
+    /// There is a way to `peer` from now on.
+    pub(crate) fn connected(&mut self, peer: Peer) {
+        match peer {
+            Peer::Replica(id) if !self.connected.contains(&id) => self.connected.push(id),
+            Peer::Replica(_) => {}
+            Peer::Client(_) => self.clients = self.clients.saturating_add(1),
+        }
+    }
+
+    /// There is none any more.
+    pub(crate) fn disconnected(&mut self, peer: Peer) {
+        match peer {
+            Peer::Replica(id) => self.connected.retain(|known| *known != id),
+            Peer::Client(_) => self.clients = self.clients.saturating_sub(1),
+        }
+    }
+
     /// The engine fetches this now, or nothing.
     pub(crate) fn note_fetching(&mut self, now: Instant, extent: Option<Extent>) {
         self.fetching = match (self.fetching, extent) {

@@ -152,6 +152,15 @@ impl StorageFront {
         matches!(self.writer, Writer::Busy(..))
     }
 
+    /// Whether nothing waits, is on its way to or from the disk, or is done and not taken yet.
+    pub(crate) fn rests(&self) -> bool {
+        matches!(self.writer, Writer::Idle(_))
+            && self.queue.is_empty()
+            && self.fetches.is_empty()
+            && self.reading.is_empty()
+            && self.done.is_empty()
+    }
+
     /// Whether every write is durable, and said to be.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty()

@@ -37,7 +37,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// full. The caller counts it; the protocol sends again what matters.
     fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure>;
 
-    /// Lets everything buffered go; called once per turn, after all sends.
+    /// Lets everything buffered go; called after sends that belong together, and not without any.
     fn flush(&self);
 
     /// Waits until something has arrived, and appends it: at most 256 items or about 1 MiB from

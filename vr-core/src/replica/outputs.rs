@@ -10,18 +10,20 @@ use crate::{
 impl Replica {
     /// The next thing to do; `None` when everything that follows from the inputs has left.
     pub fn poll_output(&mut self, now: Now) -> Option<Output> {
-        if let Some(output) = self.out.pop_front() {
-            return Some(output);
+        if self.out.is_empty() && !self.stopped && !self.drained {
+            self.look(now);
         }
-        if self.stopped || self.drained {
-            return None;
-        }
+        self.out.pop_front()
+    }
+
+    /// Derives what follows. Apart from what takes it out, which happens more often and needs less.
+    #[inline(never)]
+    fn look(&mut self, now: Now) {
         self.derive(now);
         self.log.drop_released();
         let settled = self.settle(now);
         // In a started view one pass derives everything that follows from what is known.
         self.drained = !settled && matches!(self.status, Status::Normal(_));
-        self.out.pop_front()
     }
 
     /// In debug builds: a look that is spared finds nothing to say or to do, and changes nothing.

@@ -2,12 +2,18 @@
 
 /// The `n`-th largest value, counted from 1; `None` for the zeroth, or if there are fewer.
 ///
-/// Groups are small, so that comparing all of them costs less than to sort a list of them.
+/// Groups are small, so that comparing all of them costs less than to sort a list of them; and most
+/// values are no larger than one that was found before, or are reached by the first ones.
 #[must_use]
 pub fn nth_largest<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone, n: u32) -> Option<T> {
-    let n = usize::try_from(n).ok().filter(|n| *n > 0)?;
-    let reached = |value: &T| values.clone().filter(|other| *other >= *value).count() >= n;
-    values.clone().filter(reached).max()
+    let before_last = usize::try_from(n.checked_sub(1)?).ok()?;
+    let is_reached =
+        |value| values.clone().filter(|other| *other >= value).nth(before_last).is_some();
+    values.clone().fold(None, |found, value| match found {
+        Some(found) if found >= value => Some(found),
+        _ if is_reached(value) => Some(value),
+        _ => found,
+    })
 }
 
 #[cfg(test)]

@@ -60,33 +60,40 @@ const ALL: [Timer; 16] = [
 
 /// The deadline of each timer.
 ///
-/// Invariant: a timer that is not armed stands at [`Instant::FAR_FUTURE`].
+/// Invariants: a timer that is not armed stands at [`Instant::FAR_FUTURE`], and `earliest` is the
+/// least of all, which is asked for more often than it changes.
 #[derive(Clone, Debug)]
 pub struct Timers {
     deadlines: [Instant; ALL.len()],
+    earliest: Instant,
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { deadlines: [Instant::FAR_FUTURE; ALL.len()] }
+        let earliest = Instant::FAR_FUTURE;
+        Self { deadlines: [earliest; ALL.len()], earliest }
     }
 }
 
 impl Timers {
     /// Lets `timer` expire at `at`, whatever was set before.
     pub fn arm(&mut self, timer: Timer, at: Instant) {
-        *self.slot(timer) = at;
+        let before = core::mem::replace(self.slot(timer), at);
+        if at <= self.earliest {
+            self.earliest = at;
+        } else if before == self.earliest {
+            self.find_earliest();
+        }
     }
 
     /// Lets `timer` expire at `at` unless it would expire earlier anyway.
     pub fn arm_by(&mut self, timer: Timer, at: Instant) {
-        let slot = self.slot(timer);
-        *slot = at.min(*slot);
+        self.arm(timer, at.min(self.at(timer)));
     }
 
     /// `timer` does not expire any more.
     pub fn disarm(&mut self, timer: Timer) {
-        *self.slot(timer) = Instant::FAR_FUTURE;
+        self.arm(timer, Instant::FAR_FUTURE);
     }
 
     /// Nothing expires any more.
@@ -110,8 +117,8 @@ impl Timers {
 
     /// When the next timer expires.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.deadlines.iter().min().copied().unwrap_or(Instant::FAR_FUTURE)
+    pub const fn deadline(&self) -> Instant {
+        self.earliest
     }
 
     /// Disarms and returns one timer that has expired.
@@ -119,7 +126,12 @@ impl Timers {
         let (timer, deadline) =
             ALL.iter().zip(&mut self.deadlines).find(|(_, deadline)| **deadline <= now)?;
         *deadline = Instant::FAR_FUTURE;
+        self.find_earliest();
         Some(*timer)
+    }
+
+    fn find_earliest(&mut self) {
+        self.earliest = self.deadlines.iter().min().copied().unwrap_or(Instant::FAR_FUTURE);
     }
 
     fn slot(&mut self, timer: Timer) -> &mut Instant {
@@ -151,5 +163,22 @@ mod tests {
         assert_eq!(timers.deadline(), Instant(5));
         timers.disarm(Timer::Hello);
         assert!(!timers.is_armed(Timer::Hello));
+    }
+
+    #[test]
+    fn the_earliest_is_known_whatever_changes() {
+        let mut timers = Timers::default();
+        let mut prng = crate::state::prng::Prng::new(7);
+        for _ in 0..10_000 {
+            let timer = ALL[usize::try_from(prng.next() % 16).unwrap()];
+            let at = Instant(prng.next() % 50);
+            match prng.next() % 5 {
+                0 => timers.arm_by(timer, at),
+                1 => timers.disarm(timer),
+                2 => drop(timers.pop_expired(at)),
+                _ => timers.arm(timer, at),
+            }
+            assert_eq!(timers.deadline(), *timers.deadlines.iter().min().unwrap());
+        }
     }
 }
