@@ -208,7 +208,7 @@ impl Driver {
             is_ready |=
                 !has_room || may_have_more && local.poll_receive(cx, received_locally).is_ready();
             is_ready |= executor.wants_turn() || shared.has_orders() || checkpoints.has_news();
-            // A turn looks at storage anyway. Without a write in flight nobody asks for the time here:
+            // A turn looks at storage anyway if there is anything to look for. Without a write in flight nobody asks for the time here:
             // what becomes due makes the sleep fire.
             if !is_ready {
                 if storage.is_writing() {
@@ -260,7 +260,7 @@ impl Driver {
         self.flush();
         self.expect_slow_operations()?;
         for _ in 0..ROUNDS_MAX {
-            if self.rests() {
+            if self.rests(now.monotonic) {
                 break;
             }
             self.poll_storage(now.monotonic);
@@ -270,7 +270,7 @@ impl Driver {
             }
         }
         self.complain(now.monotonic);
-        self.publish(now.monotonic, &mut lock(&shared.observed));
+        self.publish(&mut lock(&shared.observed));
         Ok(self.course(&shared))
     }
 
@@ -297,9 +297,9 @@ impl Driver {
         Ok(true)
     }
 
-    /// Whether neither storage nor the executor nor checkpoints have anything to do or to tell.
-    fn rests(&mut self) -> bool {
-        self.storage.rests() && !self.executor.wants_turn() && !self.checkpoints.has_news()
+    /// Whether a turn has nothing to do for, or to hear of, storage, the executor and checkpoints.
+    fn rests(&mut self, now: Instant) -> bool {
+        self.storage.rests(now) && !self.executor.wants_turn() && !self.checkpoints.has_news()
     }
 
     /// Lets the executor work, and tells the engine what it and checkpoints finished; false if
@@ -415,6 +415,9 @@ impl Driver {
                 Output::Fatal(reason) => return Err(reason.into()),
             }
         }
+        let Observed { replica, numbers } = observed;
+        numbers.note_fetching(now.monotonic, replica.snapshot_extent());
+        numbers.note_state(|through| replica.has_state(through));
         Ok(())
     }
 
@@ -532,11 +535,9 @@ impl Driver {
     }
 
     /// Says where the engine and everything around it stand when the turn ends.
-    fn publish(&mut self, now: Instant, observed: &mut Observed) {
+    fn publish(&mut self, observed: &mut Observed) {
         let Observed { replica, numbers } = observed;
         self.senses.deadline = replica.deadline();
-        numbers.note_fetching(now, replica.snapshot_extent());
-        numbers.note_state(|through| replica.has_state(through));
         numbers.executor = self.executor.numbers();
         numbers.storage = self.storage.numbers();
         numbers.counters = self.counters;

@@ -152,9 +152,11 @@ impl StorageFront {
         matches!(self.writer, Writer::Busy(..))
     }
 
-    /// Whether nothing waits, is on its way to or from the disk, or is done and not taken yet.
-    pub(crate) fn rests(&self) -> bool {
+    /// Whether nothing waits, is on its way to or from the disk, or is done and not taken yet, and
+    /// there is nothing to note by now.
+    pub(crate) fn rests(&self, now: Instant) -> bool {
         matches!(self.writer, Writer::Idle(_))
+            && self.deadline() > now
             && self.queue.is_empty()
             && self.fetches.is_empty()
             && self.reading.is_empty()
@@ -433,10 +435,13 @@ mod tests {
         poll(&mut front, 50);
         assert_eq!(front.deadline(), Instant::FAR_FUTURE);
         front.persist(PersistId(1), entries(1));
+        assert!(!front.rests(Instant(100)), "a write waits");
         poll(&mut front, 100);
         assert_eq!(front.deadline(), Instant(110));
+        assert!(front.rests(Instant(109)) && !front.rests(Instant(110)), "quiet is to be noted");
         (109..=200).for_each(|now| drop(poll(&mut front, now)));
         assert_eq!(disk.0.lock().unwrap().1, 1);
+        assert!(front.rests(Instant(200)));
     }
 
     #[test]
@@ -444,6 +449,7 @@ mod tests {
         let (mut front, disk) = front();
         front.persist(PersistId(1), entries(1));
         poll(&mut front, 0);
+        assert!(!front.rests(Instant(0)));
         front.persist(PersistId(2), entries(1));
         let mut cx = Context::from_waker(noop_waker_ref());
         assert!(front.poll_finish(&mut cx).is_pending());
