@@ -53,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         "prepare-decode" => prepare_decode(batches),
         "log-append" => log_append(batches),
         "executor-apply" => executor_apply(batches),
+        "executor-apply-64-sessions" => executor_apply_in_turn(64, batches),
         "executor-apply-10000-sessions" => executor_apply_in_turn(10_000, batches),
         "wal-append" => wal_append(batches),
         "engines-1" => engines(view_only, Execution::Counted, 1, count),

@@ -1,7 +1,8 @@
 //! A whole group in this process, on the thread that runs it.
 
-use core::fmt;
+use core::{fmt, time::Duration};
 
+use tokio::time::sleep;
 use vr_core::{
     Client, Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
     node::local::LocalNetwork,
@@ -14,6 +15,9 @@ use crate::load::{
     service::{Counter, TypedCounter},
     workload::Workload,
 };
+
+/// How often a group is asked whether it is so far.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Runs `workload` against three nodes that speak bytes.
 ///
@@ -96,6 +100,17 @@ impl<S> Group<S> {
         Ok(client.connect().await?)
     }
 
+    /// Waits until every node has the checkpoint that was due last, and with it a short log.
+    pub async fn checkpointed(&self) {
+        let is_behind = |node: &NodeHandle<S>| {
+            let replica = node.status().replica;
+            replica.checkpoint.op_number < replica.checkpoint_due
+        };
+        while self.nodes.iter().any(is_behind) {
+            sleep(POLL).await;
+        }
+    }
+
     /// Shuts the nodes down.
     ///
     /// # Errors
@@ -116,8 +131,6 @@ impl<S> fmt::Debug for Group<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn run_briefly(

@@ -1,23 +1,25 @@
 //! Whether an operation costs more in a group that is old, has many sessions, or a large state.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use vr_core::{Client, Config, Durability, Node, Raw};
 
 use crate::load::{
-    generator::{drive, execute, say},
+    generator::{execute, say},
     group::Group,
     row::markdown,
     service::Keeper,
     summary::{count, median},
-    workload::{Workload, seconds},
 };
 
 /// Bytes of the operations that make up a large state.
 const KEPT_BYTES: u64 = 64 << 10;
-/// Operations that are in flight while a group is prepared.
-const PREPARING: u64 = 64;
+/// As rarely as a log may be shortened, so that no round has a checkpoint in it: what is compared is
+/// the operations' cost.
+const CHECKPOINT_OPS: u32 = 1_000_000;
+/// Operations that are in flight.
+const AT_ONCE: u64 = 64;
 
 /// How old, how many and how large.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,9 +36,13 @@ pub struct Options {
     /// Rounds, in each of which every group has its turn
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
-    /// How long each turn is
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub seconds: Duration,
+    /// Operations that every group executes before the first round: past a checkpoint, so that all
+    /// have memory that their log let go of
+    #[arg(long, value_name = "N", default_value_t = 1_050_000)]
+    pub warm_up: u64,
+    /// Operations of each turn
+    #[arg(long, value_name = "N", default_value_t = 150_000)]
+    pub turn: u64,
 }
 
 /// What one kind of group did in each round.
@@ -58,8 +64,8 @@ struct Subject {
 impl Subject {
     async fn start(name: String, keeper: Keeper) -> anyhow::Result<Self> {
         let mut config = Config::default();
-        // As for a large state: rarely, so that what is seen is the operations' cost.
-        config.checkpoint_ops = u32::try_from(config.log_ops_max / 2)?;
+        config.checkpoint_ops = CHECKPOINT_OPS;
+        config.checkpoint_bytes = config.log_bytes_max / 2;
         config.log_retain_ops = 0;
         let node = || Node::builder_raw(keeper.clone()).config(config.clone());
         let group = Group::start(Durability::ViewOnly, node).await?;
@@ -69,14 +75,14 @@ impl Subject {
 
     /// Has `operations` of them executed.
     async fn execute(&self, operations: u64, payload: &Bytes) -> anyhow::Result<()> {
-        execute(std::slice::from_ref(&self.client), PREPARING, operations, payload).await
+        execute(std::slice::from_ref(&self.client), AT_ONCE, operations, payload).await
     }
 
-    async fn turn(&self, options: &Options) -> anyhow::Result<f64> {
-        let workload = Workload::of_writes(64, options.seconds);
-        let clients = std::slice::from_ref(&self.client);
-        let measured = drive(clients, &workload).await.without_errors()?;
-        Ok(count(measured.succeeded) / options.seconds.as_secs_f64())
+    /// Operations a second.
+    async fn turn(&self, operations: u64, payload: &Bytes) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        self.execute(operations, payload).await?;
+        Ok(count(operations) / began.elapsed().as_secs_f64())
     }
 }
 
@@ -102,9 +108,14 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Grown>> {
         .iter()
         .map(|subject| Grown { name: subject.name.clone(), per_second: Vec::new() })
         .collect();
+    for subject in &subjects {
+        say(&format!("  {}: warming up", subject.name));
+        subject.execute(options.warm_up, &small).await?;
+        subject.group.checkpointed().await;
+    }
     for round in 1..=options.rounds {
         for (subject, grown) in subjects.iter().zip(&mut grown) {
-            let per_second = subject.turn(options).await?;
+            let per_second = subject.turn(options.turn, &small).await?;
             say(&format!("  round {round}, {}: {per_second:.0} op/s", subject.name));
             grown.per_second.push(per_second);
         }
@@ -136,8 +147,7 @@ pub fn describe(grown: &[Grown]) -> String {
 /// As short as a test needs.
 #[must_use]
 pub fn short() -> Options {
-    let seconds = Duration::from_millis(100);
-    Options { operations: 2000, sessions: 20, mib: 4, rounds: 1, seconds }
+    Options { operations: 2000, sessions: 20, mib: 4, rounds: 1, warm_up: 2000, turn: 2000 }
 }
 
 #[cfg(test)]

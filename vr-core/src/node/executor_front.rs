@@ -25,6 +25,7 @@ use crate::{
     },
     node::{
         lock::lock,
+        slow_steps::SlowSteps,
         status::{ExecutorMode, ExecutorStatus},
         stop::NodeError,
         watched::{Busy, Doing},
@@ -60,9 +61,7 @@ pub(crate) type DigestSender = oneshot::Sender<Result<StateDigest, SnapshotError
 pub(crate) struct ExecutorFront {
     place: Place,
     doing: Doing,
-    /// A step longer than this moves the executor to a thread.
-    step_max: Duration,
-    longest_step: Duration,
+    slow_steps: SlowSteps,
 }
 
 enum Place {
@@ -75,7 +74,7 @@ enum Place {
 /// What a turn of the inline executor came to.
 #[derive(Debug, Default)]
 pub(crate) struct Ran {
-    /// A step took this long, and the executor has moved to a thread because of it.
+    /// A step took this long, and the executor has to move to a thread because of it.
     pub(crate) moved: Option<Duration>,
     /// When it ended, if it did anything.
     pub(crate) ended: Option<Instant>,
@@ -83,9 +82,9 @@ pub(crate) struct Ran {
 
 impl ExecutorFront {
     /// An inline executor of a state machine that is observed by `doing`.
-    pub(crate) fn new(executor: Executor, doing: Doing, step_max: Duration) -> Self {
+    pub(crate) fn new(executor: Executor, doing: Doing, heartbeat_interval: Duration) -> Self {
         let place = Place::Inline(Box::new(executor));
-        Self { place, doing, step_max, longest_step: Duration::ZERO }
+        Self { place, doing, slow_steps: SlowSteps::new(heartbeat_interval) }
     }
 
     /// What the state machine is doing.
@@ -160,8 +159,8 @@ impl ExecutorFront {
         match &mut self.place {
             Place::Inline(executor) if executor.is_idle() => Ok(Ran::default()),
             Place::Inline(executor) => {
-                let (step_max, longest) = (self.step_max, &mut self.longest_step);
-                let work = || work(executor, runtime, turn_began, step_max, longest);
+                let slow_steps = &mut self.slow_steps;
+                let work = || work(executor, runtime, turn_began, slow_steps);
                 match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(ran) => {
                         let failure = executor.take_failure();
@@ -226,18 +225,17 @@ impl ExecutorFront {
             Place::Inline(_) | Place::Gone => (ExecutorMode::Inline, 0),
             Place::Thread(thread) => (ExecutorMode::Thread, thread.queued()),
         };
-        ExecutorStatus { mode, queued, applying: None, longest_step: self.longest_step }
+        ExecutorStatus { mode, queued, applying: None, longest_step: self.slow_steps.longest() }
     }
 }
 
-/// Steps until nothing is left, the turn is over, or a step took so long that the executor has
-/// to move.
+/// Steps until nothing is left, the turn is over, or steps took so long that the executor has to
+/// move.
 fn work(
     executor: &mut Executor,
     runtime: &dyn Runtime,
     turn_began: Instant,
-    step_max: Duration,
-    longest: &mut Duration,
+    slow_steps: &mut SlowSteps,
 ) -> Ran {
     let mut began = runtime.now();
     let mut stride = 1;
@@ -245,8 +243,7 @@ fn work(
         let is_done = !executor.steps(stride) || executor.is_idle();
         let ended = runtime.now();
         let took = ended.since(began);
-        *longest = took.max(*longest);
-        if took > step_max {
+        if slow_steps.note(ended, took) {
             return Ran { moved: Some(took), ended: Some(ended) };
         }
         if is_done || ended.since(turn_began) >= TURN_MAX {

@@ -18,6 +18,7 @@ mod loss;
 pub mod memory_checkpoints;
 mod pins;
 mod shared;
+mod slow_steps;
 pub mod status;
 pub mod stop;
 mod storage_front;
@@ -243,7 +244,7 @@ impl<S> NodeBuilder<S> {
             .with_mutants(config.mutants())
             .with_checkpoints(Arc::clone(&opened.checkpoints));
         let state = executor.open_state(identity.group, &config)?;
-        let executor = ExecutorFront::new(executor, doing, config.heartbeat_interval / 4);
+        let executor = ExecutorFront::new(executor, doing, config.heartbeat_interval);
         let network = LocalNetwork::with_connections_from(LOCAL_CONNECTIONS);
         let local = network.transport();
         let endpoint = Endpoint {

@@ -15,8 +15,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ExecutorMode {
     /// On the node's own task: the shortest way for operations that take microseconds. One that
-    /// takes longer than a quarter of the heartbeat interval moves the executor to a thread for
-    /// good.
+    /// takes longer than the heartbeat interval moves the executor to a thread for good, and so do
+    /// several, each above a quarter of it, that take so long together.
     #[default]
     Inline,
     /// On a thread of its own: a slow operation delays the operations behind it and nothing else.

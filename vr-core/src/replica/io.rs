@@ -249,10 +249,10 @@ pub enum Event {
         /// Its mode.
         theirs: Durability,
     },
-    /// The executor moved to a thread of its own: one `apply` took longer than a quarter of the
-    /// heartbeat interval, or the primary fell silent and a slow `apply` may be why.
+    /// The executor moved to a thread of its own: slow ones of `apply` took longer than the
+    /// heartbeat interval together, or the primary fell silent and a slow `apply` may be why.
     ExecutorMoved {
-        /// How long the slow one took here; zero when the primary was the silent one.
+        /// How long the last of the slow ones took here; zero when the primary was the silent one.
         took: Duration,
     },
     /// This primary gives nothing a place any more, until its successor has caught up.
