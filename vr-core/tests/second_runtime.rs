@@ -211,7 +211,7 @@ fn a_slow_operation_moves_the_executor_to_a_thread_for_good() {
                 break took;
             }
         };
-        assert!(took > heartbeat_interval / 4);
+        assert!(took > heartbeat_interval);
         assert_eq!(node.status().executor.mode, ExecutorMode::Thread);
         let calls = join_all((0..100).map(|_| client.execute_raw(vec![1]))).await;
         assert_eq!(number(calls.last().unwrap().as_ref().unwrap()), 100);

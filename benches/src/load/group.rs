@@ -2,10 +2,11 @@
 
 use core::{fmt, time::Duration};
 
+use anyhow::bail;
 use tokio::time::sleep;
 use vr_core::{
     Client, Durability, Genesis, Members, Node, NodeBuilder, NodeHandle, Raw, ReplicaId,
-    node::local::LocalNetwork,
+    model::types::OpNumber, node::local::LocalNetwork,
 };
 use vr_storage::MemoryStorage;
 use vr_transport_tcp::TokioRuntime;
@@ -18,6 +19,8 @@ use crate::load::{
 
 /// How often a group is asked whether it is so far.
 const POLL: Duration = Duration::from_millis(10);
+/// How often at most.
+const POLLS_MAX: u32 = 6000;
 
 /// Runs `workload` against three nodes that speak bytes.
 ///
@@ -100,15 +103,30 @@ impl<S> Group<S> {
         Ok(client.connect().await?)
     }
 
-    /// Waits until every node has the checkpoint that was due last, and with it a short log.
-    pub async fn checkpointed(&self) {
-        let is_behind = |node: &NodeHandle<S>| {
-            let replica = node.status().replica;
-            replica.checkpoint.op_number < replica.checkpoint_due
-        };
-        while self.nodes.iter().any(is_behind) {
+    /// The last op after which a checkpoint was due, at the node that is furthest.
+    #[must_use]
+    pub fn checkpoint_due(&self) -> OpNumber {
+        let due = self.nodes.iter().map(|node| node.status().replica.checkpoint_due);
+        due.max().unwrap_or_default()
+    }
+
+    /// Waits until every node has the checkpoint that was due last.
+    ///
+    /// # Errors
+    /// A node has stopped, or one has it not after a minute.
+    pub async fn checkpointed(&self) -> anyhow::Result<()> {
+        let due = self.checkpoint_due();
+        for _ in 0..POLLS_MAX {
+            if self.nodes.iter().any(|node| node.status().has_stopped) {
+                bail!("a node has stopped");
+            }
+            let mut nodes = self.nodes.iter();
+            if nodes.all(|node| node.status().replica.checkpoint.op_number >= due) {
+                return Ok(());
+            }
             sleep(POLL).await;
         }
+        bail!("a node has no checkpoint of op {due}")
     }
 
     /// Shuts the nodes down.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anyhow::bail;
 use bytes::Bytes;
 use vr_core::{Client, Config, Durability, Node, Raw};
 
@@ -15,9 +16,6 @@ use crate::load::{
 
 /// Bytes of the operations that make up a large state.
 const KEPT_BYTES: u64 = 64 << 10;
-/// As rarely as a log may be shortened, so that no round has a checkpoint in it: what is compared is
-/// the operations' cost.
-const CHECKPOINT_OPS: u32 = 1_000_000;
 /// Operations that are in flight.
 const AT_ONCE: u64 = 64;
 
@@ -36,12 +34,17 @@ pub struct Options {
     /// Rounds, in each of which every group has its turn
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
+    /// Operations between two checkpoints; none may fall into a round, since what is compared is the
+    /// operations' cost
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub checkpoint_ops: u32,
     /// Operations that every group executes before the first round: past a checkpoint, so that all
-    /// have memory that their log let go of
+    /// have memory that their log let go of; and a third as many once that checkpoint is there,
+    /// during which it is let go of
     #[arg(long, value_name = "N", default_value_t = 1_050_000)]
     pub warm_up: u64,
     /// Operations of each turn
-    #[arg(long, value_name = "N", default_value_t = 150_000)]
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub turn: u64,
 }
 
@@ -62,9 +65,9 @@ struct Subject {
 }
 
 impl Subject {
-    async fn start(name: String, keeper: Keeper) -> anyhow::Result<Self> {
+    async fn start(name: String, keeper: Keeper, checkpoint_ops: u32) -> anyhow::Result<Self> {
         let mut config = Config::default();
-        config.checkpoint_ops = CHECKPOINT_OPS;
+        config.checkpoint_ops = checkpoint_ops;
         config.checkpoint_bytes = config.log_bytes_max / 2;
         config.log_retain_ops = 0;
         let node = || Node::builder_raw(keeper.clone()).config(config.clone());
@@ -89,19 +92,23 @@ impl Subject {
 /// Prepares a group of each kind, and lets them take turns.
 ///
 /// # Errors
-/// A call returned an error.
+/// A call returned an error, a node stopped, or a checkpoint fell into the rounds.
 pub async fn run(options: &Options) -> anyhow::Result<Vec<Grown>> {
+    let often = options.checkpoint_ops;
     let small = Bytes::from_static(&[0x5a; 256]);
-    let young = Subject::start("young, one session, no state".to_owned(), Keeper::of(0)).await?;
-    let old = Subject::start(format!("after {} ops", options.operations), Keeper::of(0)).await?;
+    let young =
+        Subject::start("young, one session, no state".to_owned(), Keeper::of(0), often).await?;
+    let old =
+        Subject::start(format!("after {} ops", options.operations), Keeper::of(0), often).await?;
     old.execute(options.operations, &small).await?;
-    let many = Subject::start(format!("{} sessions", options.sessions), Keeper::of(0)).await?;
+    let many =
+        Subject::start(format!("{} sessions", options.sessions), Keeper::of(0), often).await?;
     for _ in 1..options.sessions {
         many.group.client().await?.execute_raw(small.clone()).await?;
     }
     let slots = ((options.mib << 20) / KEPT_BYTES).max(1);
     let name = format!("{} MiB of state", options.mib);
-    let large = Subject::start(name, Keeper::of(slots)).await?;
+    let large = Subject::start(name, Keeper::of(slots), often).await?;
     large.execute(slots, &Bytes::from(vec![0x5a; usize::try_from(KEPT_BYTES)?])).await?;
     let subjects = [young, old, many, large];
     let mut grown: Vec<Grown> = subjects
@@ -111,14 +118,20 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Grown>> {
     for subject in &subjects {
         say(&format!("  {}: warming up", subject.name));
         subject.execute(options.warm_up, &small).await?;
-        subject.group.checkpointed().await;
+        subject.group.checkpointed().await?;
+        subject.execute(options.warm_up / 3, &small).await?;
     }
+    let due = |subject: &Subject| subject.group.checkpoint_due();
+    let due_before: Vec<_> = subjects.iter().map(due).collect();
     for round in 1..=options.rounds {
         for (subject, grown) in subjects.iter().zip(&mut grown) {
             let per_second = subject.turn(options.turn, &small).await?;
             say(&format!("  round {round}, {}: {per_second:.0} op/s", subject.name));
             grown.per_second.push(per_second);
         }
+    }
+    if !subjects.iter().map(due).eq(due_before) {
+        bail!("a checkpoint fell into the rounds: they have too many operations");
     }
     for Subject { group, client, .. } in subjects {
         drop(client);
@@ -147,7 +160,15 @@ pub fn describe(grown: &[Grown]) -> String {
 /// As short as a test needs.
 #[must_use]
 pub fn short() -> Options {
-    Options { operations: 2000, sessions: 20, mib: 4, rounds: 1, warm_up: 2000, turn: 2000 }
+    Options {
+        operations: 2000,
+        sessions: 20,
+        mib: 4,
+        rounds: 1,
+        checkpoint_ops: 1500,
+        warm_up: 2000,
+        turn: 200,
+    }
 }
 
 #[cfg(test)]

@@ -325,6 +325,12 @@ impl Executor {
         Restored { op_number, time, sessions }
     }
 
+    /// Whether the state was restored since what happened was taken last.
+    #[must_use]
+    pub const fn has_restored(&self) -> bool {
+        self.finished.executed.restored.is_some()
+    }
+
     /// What happened since the last call; `None` if nothing did.
     ///
     /// A stored reply that was asked for and is no longer there is nothing.

@@ -30,6 +30,7 @@ use crate::{
         local::LocalTransport,
         lock::lock,
         shared::{COMPLAINTS_MAX, Counters, Observed, Orders, Shared},
+        sleep::poll_sleep,
         status::ExecutorMode,
         stop::NodeError,
         storage_front::{Fetch, StorageFront, Stored},
@@ -208,8 +209,8 @@ impl Driver {
             is_ready |=
                 !has_room || may_have_more && local.poll_receive(cx, received_locally).is_ready();
             is_ready |= executor.wants_turn() || shared.has_orders() || checkpoints.has_news();
-            // A turn looks at storage anyway if there is anything to look for. Without a write in flight nobody asks for the time here:
-            // what becomes due makes the sleep fire.
+            // A turn looks at storage anyway if there is anything to look for. Without a write in
+            // flight nobody asks for the time here: what becomes due makes the sleep fire.
             if !is_ready {
                 if storage.is_writing() {
                     *known_time = shared.runtime.now();
@@ -259,8 +260,8 @@ impl Driver {
         }
         self.flush();
         self.expect_slow_operations()?;
-        for _ in 0..ROUNDS_MAX {
-            if self.rests(now.monotonic) {
+        for round in 0..ROUNDS_MAX {
+            if self.rests(now.monotonic) || round > 0 && self.is_late(&shared) {
                 break;
             }
             self.poll_storage(now.monotonic);
@@ -300,6 +301,11 @@ impl Driver {
     /// Whether a turn has nothing to do for, or to hear of, storage, the executor and checkpoints.
     fn rests(&mut self, now: Instant) -> bool {
         self.storage.rests(now) && !self.executor.wants_turn() && !self.checkpoints.has_news()
+    }
+
+    /// Whether the engine wants a timeout first, such as to say a heartbeat after a slow operation.
+    fn is_late(&self, shared: &Shared) -> bool {
+        self.senses.known_time >= lock(&shared.observed).replica.deadline()
     }
 
     /// Lets the executor work, and tells the engine what it and checkpoints finished; false if
@@ -511,7 +517,7 @@ impl Driver {
         if !self.shared.runtime.has_threads() {
             return Ok(());
         }
-        warn!(?took, "an operation was slow, so the executor moves to a thread of its own");
+        warn!(?took, "operations are slow, so the executor moves to a thread of its own");
         let waker = Arc::clone(&self.shared.waker);
         self.executor.move_to_thread(&self.shared.runtime, waker)?;
         self.shared.events.tell(Event::ExecutorMoved { took });
@@ -567,34 +573,5 @@ impl Drop for Driver {
         let reason = self.shared.stop.reason().unwrap_or(NodeError::Dropped);
         self.shared.release();
         self.shared.conclude(Err(reason));
-    }
-}
-
-/// How much too early a sleep may end before it is armed anew: to wake for nothing costs more than to
-/// arm it.
-const EARLY_MAX: Duration = Duration::from_millis(20);
-
-/// Waits with the one sleep, which is armed anew only when it fired, or comes too late or far too
-/// early; the time, once `due` has come.
-fn poll_sleep(
-    shared: &Shared,
-    sleep: &mut Option<(Instant, BoxFuture<'static, ()>)>,
-    due: Instant,
-    cx: &mut Context<'_>,
-) -> Option<Instant> {
-    loop {
-        let armed_at = sleep.as_ref().map_or(Instant::FAR_FUTURE, |(at, _)| *at);
-        if due < armed_at || due.since(armed_at) > EARLY_MAX {
-            *sleep = Some((due, shared.runtime.sleep_until(due)));
-        }
-        let (_, armed) = sleep.as_mut()?;
-        if armed.as_mut().poll(cx).is_pending() {
-            return None;
-        }
-        *sleep = None;
-        let now = shared.runtime.now();
-        if now >= due {
-            return Some(now);
-        }
     }
 }

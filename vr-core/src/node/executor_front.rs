@@ -243,7 +243,8 @@ fn work(
         let is_done = !executor.steps(stride) || executor.is_idle();
         let ended = runtime.now();
         let took = ended.since(began);
-        if slow_steps.note(ended, took) {
+        // A state is restored once, and who waits for that has waited when it is done.
+        if !executor.has_restored() && slow_steps.note(ended, took) {
             return Ran { moved: Some(took), ended: Some(ended) };
         }
         if is_done || ended.since(turn_began) >= TURN_MAX {

@@ -76,7 +76,9 @@ impl<S> NodeHandle<S> {
     /// The digest of the replicated state, between two operations.
     ///
     /// Equal on all replicas that have applied the same op. The whole state is written for it, so
-    /// it takes as long as a snapshot, during which nothing is applied here.
+    /// it takes as long as a snapshot, during which nothing is applied here; and with
+    /// [`ExecutorMode::Inline`](crate::node::status::ExecutorMode::Inline) the node does nothing else
+    /// either, so that a primary with a large state is suspected.
     ///
     /// # Errors
     /// [`DigestError`] when the state machine cannot write its snapshot, or the node has stopped.

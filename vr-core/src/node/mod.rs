@@ -18,6 +18,7 @@ mod loss;
 pub mod memory_checkpoints;
 mod pins;
 mod shared;
+mod sleep;
 mod slow_steps;
 pub mod status;
 pub mod stop;

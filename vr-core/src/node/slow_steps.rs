@@ -6,18 +6,19 @@ use crate::model::time::Instant;
 
 /// Steps count as slow above this part of a heartbeat interval.
 const SLOW_PART: u32 = 4;
-/// Slow steps are forgotten after so many heartbeat intervals without any.
-const FORGOTTEN_AFTER: u32 = 200;
+/// Slow steps may take this part of the time for ever.
+const FORGIVEN_PART: u32 = 200;
 
-/// What slow steps took together.
+/// What slow steps took together, less what was forgiven since.
 ///
 /// One that takes a quarter of a heartbeat interval delays no heartbeat by much, and may be slow because
-/// another process had the processor. The executor moves once they took a whole heartbeat interval
-/// together, each not long after the one before, or one of them alone.
+/// another process had the processor. The executor moves once a whole heartbeat interval has come
+/// together; a 200th of the time that passes is forgiven.
 #[derive(Debug)]
 pub(crate) struct SlowSteps {
     heartbeat_interval: Duration,
     together: Duration,
+    /// The end of the last slow one.
     last: Instant,
     longest: Duration,
 }
@@ -35,11 +36,9 @@ impl SlowSteps {
         if took <= self.heartbeat_interval / SLOW_PART {
             return false;
         }
-        if now.since(self.last) > self.heartbeat_interval * FORGOTTEN_AFTER {
-            self.together = Duration::ZERO;
-        }
+        let forgiven = now.since(self.last) / FORGIVEN_PART;
         self.last = now;
-        self.together = self.together.saturating_add(took);
+        self.together = self.together.saturating_sub(forgiven).saturating_add(took);
         self.together > self.heartbeat_interval
     }
 
@@ -53,32 +52,46 @@ impl SlowSteps {
 mod tests {
     use super::*;
 
+    fn note(slow: &mut SlowSteps, (ended_ms, took_ms): (u64, u64)) -> bool {
+        slow.note(Instant(ended_ms * 1_000_000), Duration::from_millis(took_ms))
+    }
+
     /// Whether the executor moves after each of these steps, of which one ends at so many
-    /// milliseconds and took so many.
-    fn moves(steps: &[(u64, u64)]) -> Vec<bool> {
+    /// milliseconds and took so many, where heartbeats are 40 ms apart.
+    fn moves(steps: impl IntoIterator<Item = (u64, u64)>) -> Vec<bool> {
         let mut slow = SlowSteps::new(Duration::from_millis(40));
-        let step = |(ended, took): &(u64, u64)| {
-            slow.note(Instant(ended * 1_000_000), Duration::from_millis(*took))
-        };
-        steps.iter().map(step).collect()
+        steps.into_iter().map(|step| note(&mut slow, step)).collect()
     }
 
     #[test]
     fn one_step_of_more_than_a_heartbeat_is_enough() {
-        assert_eq!(moves(&[(100, 40), (50_000, 41)]), [false, true]);
+        assert_eq!(moves([(100, 40), (50_000, 41)]), [false, true]);
     }
 
     #[test]
     fn slow_steps_add_up_and_quick_ones_do_not() {
-        assert_eq!(
-            moves(&[(100, 15), (7000, 10), (7100, 15), (8000, 11)]),
-            [false, false, false, true]
-        );
+        assert_eq!(moves([(100, 15), (200, 15), (300, 12)]), [false, false, true]);
+        assert_eq!(moves([(20_000, 30), (20_100, 30)]), [false, true], "whenever it was");
+        assert!(!moves((1..200).map(|step| (10 * step, 10))).contains(&true));
     }
 
     #[test]
-    fn a_pause_now_and_then_moves_nothing() {
-        let hourly: Vec<_> = (1..50).map(|hour| (hour * 3_600_000, 30)).collect();
-        assert!(moves(&hourly).iter().all(|moves| !moves));
+    fn time_forgives() {
+        assert_eq!(moves([(100, 30), (2100, 30)]), [false, true]);
+        assert_eq!(moves([(100, 30), (8100, 30)]), [false, false]);
+        for (apart, took) in [(9000, 30), (3000, 13), (3_600_000, 39)] {
+            assert!(!moves((1..100).map(|step| (step * apart, took))).contains(&true));
+        }
+    }
+
+    #[test]
+    fn the_longest_is_known_whether_it_was_slow_or_not() {
+        let mut slow = SlowSteps::new(Duration::from_millis(40));
+        let longest = |slow: &SlowSteps| slow.longest().as_millis();
+        note(&mut slow, (10, 3));
+        note(&mut slow, (20, 2));
+        assert_eq!(longest(&slow), 3);
+        note(&mut slow, (100, 50));
+        assert_eq!(longest(&slow), 50);
     }
 }

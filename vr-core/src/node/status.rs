@@ -16,7 +16,8 @@ use crate::{
 pub enum ExecutorMode {
     /// On the node's own task: the shortest way for operations that take microseconds. One that
     /// takes longer than the heartbeat interval moves the executor to a thread for good, and so do
-    /// several, each above a quarter of it, that take so long together.
+    /// several, each above a quarter of it, that take so long together; a 200th of the time that
+    /// passes is forgiven. Restoring a state does not count.
     #[default]
     Inline,
     /// On a thread of its own: a slow operation delays the operations behind it and nothing else.
@@ -76,8 +77,8 @@ pub struct ExecutorStatus {
     pub queued: u64,
     /// The op that is being applied right now.
     pub applying: Option<OpNumber>,
-    /// The longest step since the start, or eight quick ones in a row. Measured only while
-    /// executing inline.
+    /// The longest step since the start, or up to 64 quick ones in a row; but for restoring a state.
+    /// Measured only while executing inline.
     pub longest_step: Duration,
 }
 

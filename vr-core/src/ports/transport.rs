@@ -37,8 +37,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// full. The caller counts it; the protocol sends again what matters.
     fn send(&self, to: Peer, lane: Lane, envelope: Box<Envelope>) -> Result<(), Backpressure>;
 
-    /// Lets everything buffered go; called after sends that belong together, so perhaps several times
-    /// in a turn and not at all in a turn without any, and once before [`close`](Self::close).
+    /// Lets everything buffered go; called after sends that belong together, also if they were
+    /// refused: perhaps several times in a turn, and not at all in a turn without any.
     fn flush(&self);
 
     /// Waits until something has arrived, and appends it: at most 256 items or about 1 MiB from

@@ -249,10 +249,11 @@ pub enum Event {
         /// Its mode.
         theirs: Durability,
     },
-    /// The executor moved to a thread of its own: slow ones of `apply` took longer than the
-    /// heartbeat interval together, or the primary fell silent and a slow `apply` may be why.
+    /// The executor moved to a thread of its own: what the state machine did took longer than the
+    /// heartbeat interval, at once or in several slow steps, or the primary fell silent and a slow
+    /// operation may be why.
     ExecutorMoved {
-        /// How long the last of the slow ones took here; zero when the primary was the silent one.
+        /// How long the last of the slow steps took here; zero when the primary was the silent one.
         took: Duration,
     },
     /// This primary gives nothing a place any more, until its successor has caught up.
