@@ -19,6 +19,7 @@ use vr_core::{Runtime, model::time::Instant};
 pub(crate) struct Clockwork {
     shared: Arc<Mutex<Shared>>,
     machine: u64,
+    has_threads: bool,
 }
 
 #[derive(Default)]
@@ -51,12 +52,17 @@ impl core::fmt::Debug for Clockwork {
 
 impl Clockwork {
     pub(crate) fn new() -> Self {
-        Self { shared: Arc::default(), machine: 0 }
+        Self { shared: Arc::default(), machine: 0, has_threads: true }
     }
 
     /// The runtime of another machine.
     pub(crate) fn machine(&self, machine: u64) -> Self {
-        Self { shared: Arc::clone(&self.shared), machine }
+        Self { shared: Arc::clone(&self.shared), machine, has_threads: self.has_threads }
+    }
+
+    /// The same machine without threads beside its tasks.
+    pub(crate) fn without_threads(self) -> Self {
+        Self { has_threads: false, ..self }
     }
 
     /// Ends this machine's tasks where they stand, as a crash does.
@@ -151,6 +157,10 @@ impl Runtime for Clockwork {
         let name = shared.name();
         shared.tasks.insert(name, Task { machine: self.machine, future: Some(task) });
         shared.ready.push_back(name);
+    }
+
+    fn has_threads(&self) -> bool {
+        self.has_threads
     }
 
     fn entropy(&self) -> u128 {

@@ -19,3 +19,4 @@ mod lossy;
 mod memory;
 mod order;
 mod service;
+mod slow;
