@@ -94,21 +94,18 @@ impl Subject {
 /// # Errors
 /// A call returned an error, a node stopped, or a checkpoint fell into the rounds.
 pub async fn run(options: &Options) -> anyhow::Result<Vec<Grown>> {
-    let often = options.checkpoint_ops;
+    let start = |name, keeper| Subject::start(name, keeper, options.checkpoint_ops);
     let small = Bytes::from_static(&[0x5a; 256]);
-    let young =
-        Subject::start("young, one session, no state".to_owned(), Keeper::of(0), often).await?;
-    let old =
-        Subject::start(format!("after {} ops", options.operations), Keeper::of(0), often).await?;
+    let young = start("young, one session, no state".to_owned(), Keeper::of(0)).await?;
+    let old = start(format!("after {} ops", options.operations), Keeper::of(0)).await?;
     old.execute(options.operations, &small).await?;
-    let many =
-        Subject::start(format!("{} sessions", options.sessions), Keeper::of(0), often).await?;
+    let many = start(format!("{} sessions", options.sessions), Keeper::of(0)).await?;
     for _ in 1..options.sessions {
         many.group.client().await?.execute_raw(small.clone()).await?;
     }
     let slots = ((options.mib << 20) / KEPT_BYTES).max(1);
     let name = format!("{} MiB of state", options.mib);
-    let large = Subject::start(name, Keeper::of(slots), often).await?;
+    let large = start(name, Keeper::of(slots)).await?;
     large.execute(slots, &Bytes::from(vec![0x5a; usize::try_from(KEPT_BYTES)?])).await?;
     let subjects = [young, old, many, large];
     let mut grown: Vec<Grown> = subjects

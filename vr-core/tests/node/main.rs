@@ -19,4 +19,3 @@ mod lossy;
 mod memory;
 mod order;
 mod service;
-mod slow;

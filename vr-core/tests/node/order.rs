@@ -1,8 +1,10 @@
 //! What comes first when several things are to be done.
 
+use core::time::Duration;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use vr_core::{
     Backpressure, Client, Closed, Context, Endpoint, Node, NodeHandle, QueryContext, Received,
     ReplicaId, Runtime, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, Transport,
@@ -16,6 +18,7 @@ use vr_core::{
 };
 
 use crate::{
+    clockwork::Clockwork,
     group::Group,
     service::{Counter, Operation},
 };
@@ -40,8 +43,13 @@ impl Journal {
     }
 }
 
-/// A service that notes each operation.
-struct Noting(Counter, Journal);
+/// A service that notes each operation, which takes some time of the clock.
+struct Noting {
+    counter: Counter,
+    journal: Journal,
+    clock: Clockwork,
+    takes: Duration,
+}
 
 impl StateMachine for Noting {
     type Operation = Operation;
@@ -50,20 +58,21 @@ impl StateMachine for Noting {
     type Answer = u64;
 
     fn apply(&mut self, context: &Context, operation: Operation) -> u64 {
-        self.1.note(format!("executed {}", context.viewstamp.op_number.0));
-        self.0.apply(context, operation)
+        self.journal.note(format!("executed {}", context.viewstamp.op_number.0));
+        self.clock.stand_still(self.takes);
+        self.counter.apply(context, operation)
     }
 
     fn query(&self, context: &QueryContext, (): ()) -> u64 {
-        self.0.query(context, ())
+        self.counter.query(context, ())
     }
 
     fn snapshot(&self, out: &mut SnapshotWriter<'_>) -> Result<(), SnapshotError> {
-        self.0.snapshot(out)
+        self.counter.snapshot(out)
     }
 
     fn restore(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
-        self.0.restore(from)
+        self.counter.restore(from)
     }
 }
 
@@ -87,6 +96,8 @@ impl Transport for Told {
             journal.note(format!("acknowledged {}", m.op_number.0));
         } else if let Message::Request(_) | Message::Requests(_) = &envelope.message {
             journal.note(format!("{} sent", self.name));
+        } else if let Message::Commit(_) = &envelope.message {
+            journal.note("heartbeat");
         }
         self.below.send(to, lane, envelope)
     }
@@ -104,22 +115,25 @@ impl Transport for Told {
     }
 }
 
+/// A replica that notes what it does, and has no thread on which it would go on beside the clock.
+fn noting(group: &Group, id: u64, journal: &Journal, takes: Duration) -> NodeHandle<Noting> {
+    let (counter, clock) = (Counter::default(), group.clock.clone());
+    let below = group.network.transport();
+    let starting = Node::builder(Noting { counter, journal: journal.clone(), clock, takes })
+        .replica(ReplicaId(id))
+        .members(group.members.clone())
+        .storage(group.disks[usize::try_from(id).unwrap()].clone())
+        .transport(Told { below, name: "replica", journal: journal.clone() })
+        .runtime(group.machine(id).without_threads())
+        .start();
+    group.clock.run(starting).unwrap()
+}
+
 #[test]
 fn a_backup_acknowledges_before_it_executes_what_was_committed_meanwhile() {
     let mut group = Group::empty(3);
     let journal = Journal::default();
-    let starting = Node::builder(Noting(Counter::default(), journal.clone()))
-        .replica(ReplicaId(1))
-        .members(group.members.clone())
-        .storage(group.disks[1].clone())
-        .transport(Told {
-            below: group.network.transport(),
-            name: "replica 1",
-            journal: journal.clone(),
-        })
-        .runtime(group.machine(1))
-        .start();
-    let backup: NodeHandle<Noting> = group.clock.run(starting).unwrap();
+    let backup = noting(&group, 1, &journal, Duration::ZERO);
     group.nodes = [0, 2].map(|id| group.start(id)).into();
     let client = group.client();
     for count in 1..=4 {
@@ -131,6 +145,28 @@ fn a_backup_acknowledges_before_it_executes_what_was_committed_meanwhile() {
         let acknowledged = journal.place(&format!("acknowledged {}", op + 1));
         assert!(acknowledged < journal.place(&format!("executed {op}")), "{journal:?}");
     }
+}
+
+#[test]
+fn heartbeats_leave_between_slow_operations_that_were_committed_together() {
+    let group = Group::empty(3);
+    let journals: Vec<_> = (0..3).map(|_| Journal::default()).collect();
+    let takes = Duration::from_millis(45);
+    let nodes: Vec<_> =
+        (0..).zip(&journals).map(|(id, it)| noting(&group, id, it, takes)).collect();
+    let client = group.client();
+    group.add(&client, 1);
+    let primary = usize::try_from(nodes[0].status().replica.primary.0).unwrap();
+    journals[primary].take();
+    // All four in one turn are longer than a silent primary is believed.
+    let calls = join_all((0..4).map(|_| client.execute(Operation::Add(1))));
+    assert!(group.clock.run(calls).iter().all(Result::is_ok));
+    let did = journals[primary].take();
+    let in_turn = did.split(|it| it == "heartbeat").map(|executed| {
+        assert!(executed.iter().all(|it| it.starts_with("executed")), "{did:?}");
+        executed.len()
+    });
+    assert!(in_turn.clone().sum::<usize>() == 4 && in_turn.max() <= Some(2), "{did:?}");
 }
 
 #[test]
@@ -156,7 +192,7 @@ fn what_callers_ask_next_leaves_before_those_of_another_client_go_on() {
         };
         group.clock.spawn("caller", Box::pin(calling));
     }
-    group.clock.run_for(core::time::Duration::from_secs(1));
+    group.clock.run_for(Duration::from_secs(1));
     let said = journal.take();
     assert_eq!(said.iter().filter(|it| it.ends_with("answered")).count(), 120);
     // Of three calls the first leaves at once; the other two leave, and are answered, together.
